@@ -1,0 +1,270 @@
+"""The exact writes of each action, as one guarded JSON patch each.
+
+Every patch tests what was judged and changes it in the same request, which the API server applies as one: whoever came
+in between wins, and this patch does nothing. `/spec/template` is tested whole, because it pins the version that was
+judged and, unlike the generation, does not change when an autoscaler does its work (TESTBED c4).
+"""
+
+import datetime as dt
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from watchdog.decide import guards, marks, templates
+from watchdog.decide.history import History, choose_target, describe, live_rollout, read_history
+from watchdog.decide.marks import LastRollback
+from watchdog.decide.patches import Operation, add, annotation, encode, remove, replace, test
+from watchdog.decide.status import Progress, rollout_status
+from watchdog.model import (
+    Cause,
+    Guard,
+    Pause,
+    Plan,
+    Refused,
+    Restore,
+    Rollout,
+    ScaleDown,
+    Undo,
+)
+from watchdog.objects import (
+    CHANGE_CAUSE,
+    HASH_LABEL,
+    REVISION,
+    Autoscaler,
+    Deployment,
+    ReplicaSet,
+    Snapshot,
+)
+
+
+class Request(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked of an action, beside the workload.
+
+    Args:
+        cause: who asks, and why.
+        rollout: the rollout that was judged; None takes what is live at the first look.
+        to_revision: where an undo goes; None for the revision before.
+        expected_revision: the revision that the caller believes to be live.
+        force: pass the policy guards.
+        gitops_act: the policy says to act although a GitOps controller manages the workload.
+    """
+
+    cause: Cause
+    rollout: Rollout | None = None
+    to_revision: int | None = None
+    expected_revision: int | None = None
+    force: bool = False
+    gitops_act: bool = False
+
+
+def plan_undo(snapshot: Snapshot, request: Request, *, now: dt.datetime) -> Undo | Refused:
+    """Decide one undo. Physical guards come first: where they refuse, no force would help."""
+    deployment, history = snapshot.deployment, read_history(snapshot)
+    judged = _judged(deployment, history, request)
+    if isinstance(judged, Refused):
+        return judged
+    rollout, live = judged
+    target = choose_target(deployment, history, to_revision=request.to_revision)
+    if isinstance(target, Refused):
+        return target
+    refusals = _refusals(
+        guards.paused(deployment, rollout.hash),
+        guards.recreate(deployment),
+        guards.condemned(deployment, target),
+        *_common_guards(deployment, live, request, now),
+    )
+    if refusals and not request.force:
+        return _first(refusals)
+    mark = _mark(rollout, request.cause, to=target, now=now)
+    return Undo(
+        rollout=rollout,
+        live=describe(live),
+        target=describe(target),
+        template=target.spec.template,
+        patch=encode(_undo_operations(deployment, target, mark)),
+        mark=mark,
+        changes=templates.changes(deployment.spec.template, target.spec.template),
+        forced=refusals,
+    )
+
+
+def _undo_operations(deployment: Deployment, target: ReplicaSet, mark: str) -> Iterable[Operation]:
+    annotations = deployment.metadata.annotations
+    yield from _preconditions(deployment)
+    yield test(annotation(REVISION), annotations[REVISION])
+    yield test("/spec/paused", deployment.spec.paused or None)
+    yield replace("/spec/template", target.spec.template)
+    if templates.carries_hash(target.spec.template):
+        yield remove(f"/spec/template/metadata/labels/{HASH_LABEL}")
+    if deployment.spec.paused:
+        yield replace("/spec/paused", False)
+        if marks.PAUSED_BY in annotations:
+            yield remove(annotation(marks.PAUSED_BY))
+    cause = target.metadata.annotations.get(CHANGE_CAUSE)
+    if cause is not None:
+        yield add(annotation(CHANGE_CAUSE), cause)
+    elif CHANGE_CAUSE in annotations:
+        yield remove(annotation(CHANGE_CAUSE))
+    yield add(annotation(marks.LAST_ROLLBACK), mark)
+
+
+def plan_scale_down(
+    snapshot: Snapshot, request: Request, *, autoscalers: Sequence[Autoscaler], now: dt.datetime
+) -> ScaleDown | Refused:
+    """Decide to take every pod of a canary away, remembering how many there were.
+
+    One patch on the Deployment and not on its scale subresource, which at 0 has no count to test and drops annotations
+    (TESTBED e2).
+    """
+    deployment, history = snapshot.deployment, read_history(snapshot)
+    judged = _judged(deployment, history, request)
+    if isinstance(judged, Refused):
+        return judged
+    rollout, live = judged
+    replicas = deployment.spec.replicas
+    if replicas == 0:
+        return Refused(Guard.NOTHING_TO_UNDO, "it has 0 replicas")
+    refusals = _refusals(guards.keda(deployment, autoscalers), *_common_guards(deployment, live, request, now))
+    if refusals and not request.force:
+        return _first(refusals)
+    mark = _mark(rollout, request.cause, to=live, now=now)
+    operations = (
+        *_preconditions(deployment),
+        test("/spec/replicas", replicas),
+        replace("/spec/replicas", 0),
+        add(annotation(marks.REPLICAS_BEFORE), marks.write_about(rollout.hash, str(replicas))),
+        add(annotation(marks.LAST_ROLLBACK), mark),
+    )
+    return ScaleDown(rollout, describe(live), replicas, encode(operations), mark, refusals)
+
+
+def plan_restore(snapshot: Snapshot, *, condemned_images: frozenset[tuple[str, str]]) -> Restore | None:
+    """Give a scaled-down workload its replicas back once another, uncondemned template has arrived.
+
+    Without this the next canary would have no pods and nothing to be judged by.
+
+    Args:
+        snapshot: the workload.
+        condemned_images: (container, image) pairs that must not run again.
+
+    Returns:
+        None where there is nothing to restore, or not yet.
+    """
+    deployment, history = snapshot.deployment, read_history(snapshot)
+    found = live_rollout(deployment, history)
+    mark = deployment.metadata.annotations.get(marks.REPLICAS_BEFORE)
+    if mark is None or isinstance(found, Refused):
+        return None
+    rollout, live = found
+    about, _, count = mark.partition(":")
+    images = templates.images(deployment.spec.template).items()
+    if about == rollout.hash or marks.condemned_by(live) or condemned_images & images:
+        return None
+    operations = [*_preconditions(deployment), test(annotation(marks.REPLICAS_BEFORE), mark)]
+    operations.append(test("/spec/replicas", deployment.spec.replicas))
+    readable = count.isascii() and count.isdigit() and len(count) < 10
+    replicas = int(count) if readable and deployment.spec.replicas == 0 else None
+    if replicas is not None:
+        operations.append(replace("/spec/replicas", replicas))
+    operations.append(remove(annotation(marks.REPLICAS_BEFORE)))
+    return Restore(rollout, describe(live), replicas, encode(operations), mark)
+
+
+def plan_pause(snapshot: Snapshot, request: Request, *, now: dt.datetime) -> Pause | Refused:
+    """Decide to stop a rolling update where it stands. A later undo by us lifts the pause."""
+    deployment, history = snapshot.deployment, read_history(snapshot)
+    judged = _judged(deployment, history, request)
+    if isinstance(judged, Refused):
+        return judged
+    rollout, live = judged
+    if deployment.spec.paused:
+        return guards.paused(deployment, rollout.hash) or Refused(Guard.NOTHING_TO_UNDO, "it is paused by us already")
+    if rollout_status(deployment).progress is Progress.COMPLETE:
+        return Refused(Guard.NOTHING_TO_UNDO, "the rollout is complete: there is nothing left to stop")
+    refusals = _common_guards(deployment, live, request, now)
+    if refusals and not request.force:
+        return _first(refusals)
+    operations = (
+        *_preconditions(deployment),
+        test("/spec/paused", None),
+        add("/spec/paused", True),
+        add(annotation(marks.PAUSED_BY), marks.write_about(rollout.hash, rollout.incident)),
+    )
+    return Pause(rollout, describe(live), encode(operations), refusals)
+
+
+def landed(plan: Plan, deployment: Deployment) -> bool:
+    """Whether a write that got no answer has happened and stands: our very mark, and what it was to change."""
+    annotations = deployment.metadata.annotations
+    ours = marked(plan, deployment)
+    match plan:
+        case Undo():
+            return ours and templates.same(deployment.spec.template, plan.template)
+        case ScaleDown():
+            return ours and deployment.spec.replicas == 0
+        case Pause():
+            return guards.paused_by_us(deployment, plan.rollout.hash)
+        case Restore():
+            return marks.REPLICAS_BEFORE not in annotations
+
+
+def marked(plan: Plan, deployment: Deployment) -> bool:
+    """Whether the newest mark is the plan's own, to the letter: an incident may have had another action before."""
+    return isinstance(plan, Undo | ScaleDown) and deployment.metadata.annotations.get(marks.LAST_ROLLBACK) == plan.mark
+
+
+def _judged(deployment: Deployment, history: History, request: Request) -> tuple[Rollout, ReplicaSet] | Refused:
+    """What is live, if it still is what was judged."""
+    found = live_rollout(deployment, history)
+    if isinstance(found, Refused):
+        # A pause explains why nothing is observed; waiting for it would be in vain.
+        waiting = None if request.force else guards.paused(deployment, None)
+        return waiting or found
+    rollout, live = found
+    if request.rollout not in (None, rollout):
+        return Refused(
+            Guard.SUPERSEDED,
+            f"revision {rollout.revision} ({rollout.hash}) is live now, put there by someone else",
+        )
+    if request.expected_revision not in (None, rollout.revision):
+        return Refused(
+            Guard.SUPERSEDED,
+            f"revision {rollout.revision} is live, not the expected {request.expected_revision}",
+        )
+    return rollout, live
+
+
+def _common_guards(deployment: Deployment, live: ReplicaSet, request: Request, now: dt.datetime) -> tuple[Refused, ...]:
+    gitops = None if request.gitops_act else guards.gitops(deployment)
+    return _refusals(gitops, guards.hold(deployment, live, now=now))
+
+
+def _refusals(*answers: Refused | None) -> tuple[Refused, ...]:
+    return tuple(answer for answer in answers if answer)
+
+
+def _first(refusals: tuple[Refused, ...]) -> Refused:
+    return msgspec.structs.replace(refusals[0], also=refusals[1:])
+
+
+def _mark(rollout: Rollout, cause: Cause, *, to: ReplicaSet, now: dt.datetime) -> str:
+    mark = LastRollback(
+        incident=rollout.incident,
+        from_hash=rollout.hash,
+        to_hash=to.hash,
+        from_revision=rollout.revision,
+        to_revision=to.revision or 0,
+        by=cause.by,
+        cause=cause.reason,
+        at=now.replace(microsecond=0),
+    )
+    return marks.write_last_rollback(mark)
+
+
+def _preconditions(deployment: Deployment) -> tuple[Operation, ...]:
+    """What every action tests: the same object, the same version, and no hold that was not read."""
+    return (
+        test("/metadata/uid", deployment.metadata.uid),
+        test("/spec/template", deployment.spec.template),
+        test(annotation(marks.HOLD), deployment.metadata.annotations.get(marks.HOLD)),
+    )
