@@ -1,0 +1,103 @@
+"""Reading: one object or a whole list, repeated where no answer came, decoded at once."""
+
+import asyncio
+from collections.abc import Mapping
+from functools import partial
+from typing import TypeVar
+
+import msgspec
+from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+
+from watchdog.errors import Expired, Throttled, Unanswered
+from watchdog.kube.transport import Transport
+
+T = TypeVar("T")
+
+_PAGE_SIZE = 500
+
+
+class _ListMeta(msgspec.Struct, frozen=True, rename="camel"):
+    resource_version: str = ""
+    continue_: str = msgspec.field(default="", name="continue")
+
+
+class _Page(msgspec.Struct, frozen=True):
+    metadata: _ListMeta
+    items: tuple[msgspec.Raw, ...] = ()
+
+
+async def read_object(
+    transport: Transport,
+    path: str,
+    kind: type[T],
+    *,
+    operation: str,
+    timeout_s: float,
+    query: Mapping[str, str] | None = None,
+) -> T:
+    """Read one object within a deadline, asking up to three times.
+
+    Raises:
+        ClusterError: the last attempt's error; `Unanswered` also for what cannot be decoded.
+    """
+    attempts = AsyncRetrying(
+        retry=retry_if_exception_type((Unanswered, Throttled)),
+        stop=stop_after_attempt(3),
+        wait=wait_random_exponential(multiplier=0.1, max=1.0),
+        reraise=True,
+    )
+    try:
+        async with asyncio.timeout(timeout_s):
+            raw: bytes = await attempts(
+                transport.request, "GET", path, operation=operation, timeout_s=timeout_s, query=query
+            )
+    except TimeoutError as error:
+        raise Unanswered(operation, f"no answer within {timeout_s:g} s") from error
+    return decode(raw, kind, operation=operation)
+
+
+async def read_list(
+    transport: Transport,
+    path: str,
+    kind: type[T],
+    *,
+    operation: str,
+    timeout_s: float,
+    query: Mapping[str, str] | None = None,
+) -> tuple[tuple[T, ...], str]:
+    """Read a list page by page, each page within the deadline; once again where it took too long to be one list.
+
+    Returns:
+        The items, and the resourceVersion at which a watch goes on from here.
+
+    Raises:
+        Expired: a page's continue token expired twice.
+        ClusterError: see `read_object`.
+    """
+    read = partial(_read_pages, transport, path, kind, operation=operation, timeout_s=timeout_s, query=query or {})
+    try:
+        return await read()
+    except Expired:
+        return await read()
+
+
+async def _read_pages(
+    transport: Transport, path: str, kind: type[T], *, operation: str, timeout_s: float, query: Mapping[str, str]
+) -> tuple[tuple[T, ...], str]:
+    items: list[T] = []
+    asked = {**query, "limit": str(_PAGE_SIZE)}
+    while True:
+        page = await read_object(transport, path, _Page, operation=operation, timeout_s=timeout_s, query=asked)
+        # Page by page, so that the event loop never stands still for the whole of a large list.
+        items += [decode(item, kind, operation=operation) for item in page.items]
+        if not page.metadata.continue_:
+            return tuple(items), page.metadata.resource_version
+        asked["continue"] = page.metadata.continue_
+
+
+def decode(raw: bytes | msgspec.Raw, kind: type[T], *, operation: str) -> T:
+    """Decode an answer; one that is not what was asked for is no answer."""
+    try:
+        return msgspec.json.decode(raw, type=kind)
+    except msgspec.MsgspecError as error:
+        raise Unanswered(operation, "malformed answer") from error

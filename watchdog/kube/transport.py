@@ -1,0 +1,239 @@
+"""One request to the API server: its deadline, its status, its token, and what its failures are called here."""
+
+import asyncio
+import os
+import socket
+import ssl
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import asynccontextmanager
+from urllib.parse import urlsplit
+from urllib.request import getproxies, proxy_bypass
+
+import aiohttp
+import msgspec
+from kubernetes_asyncio.client import ApiClient, Configuration
+
+from watchdog import __version__
+from watchdog.errors import (
+    AlreadyExists,
+    ClusterError,
+    ConfigError,
+    Conflict,
+    Denied,
+    Expired,
+    NotFound,
+    PreconditionFailed,
+    Rejected,
+    ServerError,
+    Throttled,
+    Unanswered,
+)
+from watchdog.model import MANAGER
+
+Load = Callable[[], Awaitable[Configuration]]
+
+JSON = "application/json"
+JSON_PATCH = "application/json-patch+json"
+
+REPLICA = os.environ.get("POD_NAME") or socket.gethostname()
+"""Tells replicas apart in the API server's audit log and in Events."""
+
+_NO_LIMIT = aiohttp.ClientTimeout(total=None, sock_read=None)
+_LONGEST_ERROR_BYTES = 1 << 20
+_READ_BYTES = 1 << 21
+
+
+class _Cause(msgspec.Struct, frozen=True):
+    field: str = ""
+    reason: str = ""
+
+
+class _Details(msgspec.Struct, frozen=True, rename="camel"):
+    causes: tuple[_Cause, ...] = ()
+    retry_after_seconds: int = 0
+
+
+class Status(msgspec.Struct, frozen=True):
+    """The API's error body, without its message, which may hold a whole object."""
+
+    code: int = 0
+    reason: str = ""
+    details: _Details | None = None
+
+
+class Transport:
+    """An authenticated HTTP session with one API server."""
+
+    def __init__(self, load: Load, client: ApiClient) -> None:
+        self._load = load
+        self._client = client
+        # Not the library's own session: that one also looks into ~/.netrc, for credentials it then cannot send.
+        self._session = aiohttp.ClientSession(
+            connector=client.rest_client.pool_manager.connector, connector_owner=False, read_bufsize=_READ_BYTES
+        )
+
+    @classmethod
+    async def open(cls, load: Load) -> "Transport":
+        """Read the configuration and prepare TLS.
+
+        Raises:
+            ConfigError: the configuration cannot be used.
+        """
+        configuration = await load()
+        host = urlsplit(str(configuration.host))
+        if configuration.proxy is None and not proxy_bypass(host.hostname or ""):
+            configuration.proxy = getproxies().get(host.scheme)
+        try:
+            return cls(load, ApiClient(configuration))
+        except (OSError, ssl.SSLError) as error:
+            raise ConfigError("", f"the cluster's certificates cannot be used ({error})") from error
+
+    async def close(self) -> None:
+        """Close the connections."""
+        await self._session.close()
+        await self._client.close()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        *,
+        operation: str,
+        timeout_s: float,
+        query: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        content_type: str = JSON,
+    ) -> bytes:
+        """Ask once and give the body of a 2xx answer.
+
+        Args:
+            method: the HTTP method.
+            path: the API's path.
+            operation: what this is, for errors: ``patch deployments shop/web``.
+            timeout_s: seconds until the answer must have been read.
+            query: query parameters.
+            body: what to send.
+            content_type: its media type.
+
+        Raises:
+            ClusterError: anything else than a 2xx answer in time.
+        """
+        try:
+            async with (
+                asyncio.timeout(timeout_s),
+                self.stream(
+                    path, operation=operation, method=method, query=query, body=body, content_type=content_type
+                ) as response,
+            ):
+                return await response.read()
+        except TimeoutError as error:
+            raise Unanswered(operation, f"no answer within {timeout_s:g} s") from error
+        except (aiohttp.ClientError, OSError) as error:
+            raise Unanswered(operation, _first_line(error)) from error
+
+    @asynccontextmanager
+    async def stream(
+        self,
+        path: str,
+        *,
+        operation: str,
+        method: str = "GET",
+        query: Mapping[str, str] | None = None,
+        body: bytes | None = None,
+        content_type: str = JSON,
+    ) -> AsyncIterator[aiohttp.ClientResponse]:
+        """Open a 2xx answer for reading. The caller sets the deadline and maps what breaks while it reads.
+
+        A 401 is answered by reading the token again and asking once more: it may have been rotated a moment ago.
+        """
+        response = await self._send(method, path, query, body, content_type)
+        if response.status == 401:
+            response.release()
+            await self._authenticate_again(operation)
+            response = await self._send(method, path, query, body, content_type)
+        try:
+            if not 200 <= response.status < 300:
+                raise _error(operation, response, await _read_at_most(response), patching=content_type == JSON_PATCH)
+            yield response
+        finally:
+            if not response.content.at_eof() and response.connection and response.connection.transport:
+                # A stream that is given up needs no TLS farewell, which a frozen server would answer late or never.
+                response.connection.transport.abort()
+            response.close()
+
+    async def _send(
+        self, method: str, path: str, query: Mapping[str, str] | None, body: bytes | None, content_type: str
+    ) -> aiohttp.ClientResponse:
+        configuration = self._client.configuration
+        headers = {"Accept": JSON, "User-Agent": f"{MANAGER}/{__version__} {REPLICA}"}
+        for setting in (await configuration.auth_settings()).values():
+            headers[setting["key"]] = setting["value"].strip()  # a token file may end with a newline
+        if body is not None:
+            headers["Content-Type"] = content_type
+        rest = self._client.rest_client
+        return await self._session.request(
+            method,
+            f"{configuration.host}{path}",
+            params=query,
+            data=body,
+            headers=headers,
+            timeout=_NO_LIMIT,
+            allow_redirects=False,
+            proxy=rest.proxy,
+            proxy_headers=rest.proxy_headers,
+            server_hostname=rest.server_hostname,
+        )
+
+    async def _authenticate_again(self, operation: str) -> None:
+        try:
+            fresh = await self._load()
+        except ConfigError as error:
+            raise Denied(operation, "Unauthorized, and no fresh token can be read") from error
+        self._client.configuration.api_key = fresh.api_key
+        self._client.configuration.refresh_api_key_hook = fresh.refresh_api_key_hook
+
+
+async def _read_at_most(response: aiohttp.ClientResponse) -> bytes:
+    raw = bytearray()
+    async for chunk in response.content.iter_any():
+        raw += chunk
+        if len(raw) > _LONGEST_ERROR_BYTES:
+            break
+    return bytes(raw)
+
+
+def _error(operation: str, response: aiohttp.ClientResponse, raw: bytes, *, patching: bool) -> ClusterError:
+    """Map an answer to the tree of `watchdog.errors`, taking over its reason and never its message."""
+    try:
+        status = msgspec.json.decode(raw, type=Status)
+    except msgspec.MsgspecError:
+        status = Status()
+    code, reason = response.status, status.reason or f"HTTP {response.status}"
+    causes = status.details.causes if status.details else ()
+    match code:
+        case 401 | 403:
+            return Denied(operation, reason)
+        case 404:
+            return NotFound(operation, f"{reason}; are the name, the namespace and the context right?")
+        case 409 if reason == "AlreadyExists":
+            return AlreadyExists(operation, reason)
+        case 409:
+            return Conflict(operation, reason)
+        case 410:
+            return Expired(operation, reason)
+        case 422 if patching and not causes:
+            return PreconditionFailed(operation, reason)
+        case 429:
+            header = response.headers.get("Retry-After", "")
+            told = status.details.retry_after_seconds if status.details else 0
+            wait_s = float(header) if header.isascii() and header.isdigit() else float(told or 1)
+            return Throttled(operation, reason, retry_after_s=wait_s)
+        case code if code >= 500:
+            # It did answer, but for a timeout on its way; a write may have been made all the same.
+            return (ServerError if status.reason and code != 504 else Unanswered)(operation, reason)
+    fields = ", ".join(f"{cause.field} ({cause.reason})" for cause in causes if cause.field)
+    return Rejected(operation, f"{reason}: {fields or 'refused by validation or an admission policy'}")
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).partition("\n")[0] or type(error).__name__)[:200]

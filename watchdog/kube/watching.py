@@ -1,0 +1,196 @@
+"""List and watch of Deployments that survives what watches die of.
+
+The library's own watch retries an expired position with the same position, reconnects without a pause and can go silent
+for ever (reference/kubernetes.md §3.4). Here
+
+- a list comes in pages, and starts again where a page's continue token has expired;
+- a watch asks for bookmarks, so that its position stays young, and ends by itself after some minutes;
+- 410, as a status or as an event, any other error event, and anything that cannot be decoded lead to a new list;
+- a stream that ends is opened again at its last position, at most once a second;
+- a stream on which nothing has come for `inactivity_s`, not even a bookmark, is dropped and everything listed again: a
+  frozen server and a position from the future both look like that (TESTBED §1.5, i4).
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import AsyncGenerator
+from contextlib import AsyncExitStack, aclosing
+
+import aiohttp
+import msgspec
+
+from watchdog.errors import ClusterError, Denied, Expired, Unanswered
+from watchdog.kube.reading import read_list
+from watchdog.kube.transport import Status, Transport
+from watchdog.objects import Deployment, Metadata
+
+_log = logging.getLogger(__name__)
+
+
+class WatchSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """The durations of a watch, in seconds.
+
+    Args:
+        request_s: deadline of each page of a list and of opening a watch.
+        watch_s: the server ends a watch after 80 to 100 % of this.
+        inactivity_s: silence after which a watch counts as dead; above the 60 s between two bookmarks.
+    """
+
+    request_s: float
+    watch_s: float
+    inactivity_s: float
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """Everything there is: what is not in it is gone."""
+
+    items: tuple[Deployment, ...]
+
+
+class Changed(msgspec.Struct, frozen=True):
+    """One Deployment is new or has changed."""
+
+    item: Deployment
+
+
+class Deleted(msgspec.Struct, frozen=True):
+    """One Deployment is gone; this is how it was."""
+
+    item: Deployment
+
+
+class _WatchEvent(msgspec.Struct, frozen=True):
+    type: str
+    object: msgspec.Raw
+
+
+class _Bookmark(msgspec.Struct, frozen=True):
+    metadata: Metadata
+
+
+_EVENT = msgspec.json.Decoder(_WatchEvent)
+_DEPLOYMENT = msgspec.json.Decoder(Deployment)
+
+_OPERATION = "watch deployments"
+_SHORTEST_STREAM_S = 1.0
+_LONGEST_BACKOFF_S = 30.0
+
+
+async def watch_deployments(
+    transport: Transport, *, namespace: str | None, settings: WatchSettings, field_selector: str = ""
+) -> AsyncGenerator[Listed | Changed | Deleted, None]:
+    """Give everything, then every change; for ever, through every fault but a missing right.
+
+    Args:
+        transport: the way to the API server.
+        namespace: one namespace, or None for all.
+        settings: durations.
+        field_selector: narrows it, such as ``metadata.name=web``.
+
+    Raises:
+        Denied: the account may not list or watch.
+    """
+    where = f"namespaces/{namespace}/" if namespace else ""
+    path, failures = f"/apis/apps/v1/{where}deployments", 0
+    query = {"fieldSelector": field_selector} if field_selector else {}
+    loop = asyncio.get_running_loop()
+    while True:
+        begun = loop.time()
+        try:
+            items, position = await read_list(
+                transport, path, Deployment, operation=_OPERATION, timeout_s=settings.request_s, query=query
+            )
+            yield Listed(items)
+            async with aclosing(_watch_from(transport, path, query, position, settings)) as changes:
+                async for change in changes:
+                    yield change
+        except Denied:
+            raise
+        except ClusterError as error:
+            # Whatever worked for longer than the longest pause was no failure in a row.
+            failures = 1 if loop.time() - begun > _LONGEST_BACKOFF_S else failures + 1
+            level = logging.INFO if isinstance(error, Expired) else logging.WARNING
+            _log.log(level, "watch failed: %s", error, extra={"event": "relist"})
+            await asyncio.sleep(_backoff(failures))
+
+
+async def _watch_from(
+    transport: Transport, path: str, query: dict[str, str], position: str, settings: WatchSettings
+) -> AsyncGenerator[Changed | Deleted, None]:
+    """One stream after the other from `position` on, until one of them cannot be gone on from."""
+    loop = asyncio.get_running_loop()
+    while True:
+        opened = loop.time()
+        ends_after = settings.watch_s * random.uniform(0.8, 1.0)  # noqa: S311  (spreads load, keeps no secret)
+        asked = {
+            **query,
+            "watch": "true",
+            "allowWatchBookmarks": "true",
+            "resourceVersion": position,
+            "timeoutSeconds": str(max(1, round(ends_after))),
+        }
+        async with aclosing(_lines(transport, path, asked, settings)) as lines:
+            async for line in lines:
+                try:
+                    change, position = _decode(line, position)
+                except msgspec.MsgspecError as error:
+                    raise Unanswered(_OPERATION, "malformed event") from error
+                if change:
+                    yield change
+        await asyncio.sleep(max(0.0, _SHORTEST_STREAM_S - (loop.time() - opened)))
+
+
+def _decode(line: bytes, position: str) -> tuple[Changed | Deleted | None, str]:
+    """An event and the position after it; None for a bookmark."""
+    event = _EVENT.decode(line)
+    match event.type:
+        case "BOOKMARK":
+            return None, msgspec.json.decode(event.object, type=_Bookmark).metadata.resource_version
+        case "ERROR":
+            status = msgspec.json.decode(event.object, type=Status)
+            kind = Expired if status.code == 410 else Unanswered
+            raise kind(_OPERATION, status.reason or f"error {status.code}")
+        case "DELETED":
+            item = _DEPLOYMENT.decode(event.object)
+            return Deleted(item), item.metadata.resource_version
+        case _:
+            item = _DEPLOYMENT.decode(event.object)
+            return Changed(item), item.metadata.resource_version
+
+
+async def _lines(
+    transport: Transport, path: str, query: dict[str, str], settings: WatchSettings
+) -> AsyncGenerator[bytes, None]:
+    """The lines of one stream, until the server ends it.
+
+    Raises:
+        Unanswered: it broke, or nothing came for `inactivity_s`.
+    """
+    buffer = b""
+    # The limits surround single steps and never a yield: there they would strike whoever consumes the events.
+    try:
+        async with AsyncExitStack() as stack:
+            stream = transport.stream(path, operation=_OPERATION, query=query)
+            try:
+                async with asyncio.timeout(settings.request_s):
+                    response = await stack.enter_async_context(stream)
+            except TimeoutError as error:
+                raise Unanswered(_OPERATION, f"no answer within {settings.request_s:g} s") from error
+            while True:
+                async with asyncio.timeout(settings.inactivity_s):
+                    chunk = await response.content.readany()
+                if not chunk:
+                    return
+                *lines, buffer = (buffer + chunk).split(b"\n")
+                for line in lines:
+                    yield line
+    except TimeoutError as error:
+        raise Unanswered(_OPERATION, f"silent for {settings.inactivity_s:g} s") from error
+    except (aiohttp.ClientError, OSError) as error:
+        raise Unanswered(_OPERATION, str(error) or type(error).__name__) from error
+
+
+def _backoff(failures: int) -> float:
+    """Seconds to wait after the n-th failure in a row: doubled each time, half of it by chance."""
+    return min(_LONGEST_BACKOFF_S, 2.0 ** min(failures - 1, 10)) * random.uniform(0.5, 1.0)  # noqa: S311
