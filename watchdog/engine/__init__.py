@@ -1,0 +1,1 @@
+"""The loops. So far: carrying out one action from the decision to its proof."""

@@ -1,0 +1,344 @@
+"""Decide, act, verify: one action on one workload, from reading it to proving that it worked.
+
+    read ──► decide (pure) ──► guarded write ──► give up field ownership, mark, Event ──► verify
+      ▲                             │
+      └──── 409, 422, no answer ────┘
+
+Nothing here depends on being alone. Whoever changed the workload since it was read makes a `test` of the patch fail;
+then it is read and decided again, against the rollout that was judged first. A write that got no answer may have
+happened: then our very mark, together with what the action was to change, says that it did
+(reference/kubernetes.md §2.2). From the write to the end of what follows it, being cancelled waits.
+"""
+
+import asyncio
+import datetime as dt
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
+
+import msgspec
+
+from watchdog.decide.history import live_rollout, read_history
+from watchdog.decide.patches import condemn, forget_replicas, release_ownership
+from watchdog.decide.plan import Request, landed, marked, plan_pause, plan_restore, plan_scale_down, plan_undo
+from watchdog.engine import wording
+from watchdog.engine.verify import Patience, Verifier
+from watchdog.errors import (
+    ClusterError,
+    Conflict,
+    NotFound,
+    PreconditionFailed,
+    Throttled,
+    Unanswered,
+)
+from watchdog.model import Event, Guard, Plan, Refused, Restore, Result, Rollout, ScaleDown, Undo
+from watchdog.objects import Deployment, Snapshot, WorkloadRef
+from watchdog.ports import Cluster
+
+_log = logging.getLogger(__name__)
+
+_ATTEMPTS = 3
+_OBSERVE_EVERY_S = 0.1
+_READ_AGAIN_AFTER_S = 1.0
+
+T = TypeVar("T")
+Decide = Callable[[Snapshot, Request], Awaitable[Plan | Refused]]
+
+
+class _Written(msgspec.Struct, frozen=True):
+    """A write that happened; `replaced` if somebody changed the workload again before it could be read."""
+
+    plan: Plan
+    deployment: Deployment
+    at: float
+    replaced: bool = False
+
+
+class _Answer(msgspec.Struct, frozen=True):
+    """What became of deciding and writing: of which rollout, where one was found, and how the workload looked."""
+
+    end: _Written | Refused
+    deployment: Deployment
+    rollout: Rollout | None
+
+
+Commit = Callable[[Plan, Deployment | None], Coroutine[Any, Any, _Written]]
+
+
+class Actor:
+    """Carries out actions.
+
+    Args:
+        cluster: where.
+        patience: how long to wait for what.
+        now: the wall clock, with a time zone.
+        progress: told how far a rollout is, whenever that changes.
+    """
+
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        patience: Patience,
+        now: Callable[[], dt.datetime],
+        progress: Callable[[str], None] = lambda _: None,
+    ) -> None:
+        self._cluster = cluster
+        self._patience = patience
+        self._now = now
+        self._verifier = Verifier(cluster, patience=patience, progress=progress)
+
+    async def undo(
+        self, ref: WorkloadRef, request: Request, *, dry_run: bool = False, verify: bool = True, condemned: bool = False
+    ) -> Result:
+        """Go back to an earlier revision.
+
+        Args:
+            ref: the workload.
+            request: who asks for what.
+            dry_run: let the API server check the write and do nothing.
+            verify: wait until the rollout is complete.
+            condemned: an incident found the live version bad, so mark its ReplicaSet.
+
+        Raises:
+            Unanswered: it is not known whether the write happened, or nothing could be read in the first place.
+            ClusterError: nothing was written.
+        """
+        now = self._now()
+
+        async def decide(snapshot: Snapshot, request: Request) -> Plan | Refused:
+            return plan_undo(snapshot, request, now=now)
+
+        return await self._act(ref, request, decide, dry_run=dry_run, verify=verify, condemned=condemned)
+
+    async def scale_down(self, ref: WorkloadRef, request: Request) -> Result:
+        """Take every pod of a canary away that an incident found bad. Raises as `undo` does."""
+        now = self._now()
+
+        async def decide(snapshot: Snapshot, request: Request) -> Plan | Refused:
+            autoscalers = await self._cluster.autoscalers(ref.namespace, timeout_s=self._patience.request_s)
+            return plan_scale_down(snapshot, request, autoscalers=autoscalers, now=now)
+
+        return await self._act(ref, request, decide, verify=True, condemned=True)
+
+    async def restore(
+        self, ref: WorkloadRef, request: Request, *, condemned_images: frozenset[tuple[str, str]]
+    ) -> Result:
+        """Give a scaled-down workload its replicas back, if a good template has arrived. Raises as `undo` does."""
+
+        async def decide(snapshot: Snapshot, request: Request) -> Plan | Refused:
+            plan = plan_restore(snapshot, condemned_images=condemned_images)
+            return plan or Refused(Guard.NOTHING_TO_UNDO, "no replicas are to be restored")
+
+        return await self._act(ref, request, decide)
+
+    async def pause(self, ref: WorkloadRef, request: Request) -> Result:
+        """Stop a rolling update where it stands. Raises as `undo` does."""
+        now = self._now()
+
+        async def decide(snapshot: Snapshot, request: Request) -> Plan | Refused:
+            return plan_pause(snapshot, request, now=now)
+
+        return await self._act(ref, request, decide)
+
+    async def _act(
+        self,
+        ref: WorkloadRef,
+        request: Request,
+        decide: Decide,
+        *,
+        dry_run: bool = False,
+        verify: bool = False,
+        condemned: bool = False,
+    ) -> Result:
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + self._patience.verify_s
+
+        async def commit(plan: Plan, found: Deployment | None) -> _Written:
+            """Write, unless it was found written, and do what follows a write."""
+            patched = found or await self._cluster.patch_deployment(
+                ref, plan.patch, dry_run=dry_run, timeout_s=self._patience.request_s
+            )
+            written = _Written(plan, patched, loop.time(), replaced=found is not None and not landed(plan, found))
+            if not dry_run:
+                await self._follow_up(plan, patched, request, condemned=condemned)
+            return written
+
+        answer = await self._write(ref, request, decide, commit, dry_run=dry_run, deadline=deadline)
+        if isinstance(answer.end, Refused):
+            return await self._end(wording.refused(answer.end), answer, dry_run=dry_run)
+        written, result = answer.end, wording.planned(answer.end.plan)
+        if written.replaced:
+            return await self._end(wording.replaced(result), answer, dry_run=False)
+        if dry_run:
+            return await self._end(result, answer, dry_run=True)
+        if not verify or not isinstance(written.plan, Undo | ScaleDown):
+            return result
+        result = await self._verifier.verify(
+            written.plan, result, template=written.deployment.spec.template, written_at=written.at, deadline=deadline
+        )
+        return await self._end(result, answer, dry_run=False)
+
+    # -- writing -------------------------------------------------------------------------------------------------------
+
+    async def _write(
+        self,
+        ref: WorkloadRef,
+        request: Request,
+        decide: Decide,
+        commit: Commit,
+        *,
+        dry_run: bool,
+        deadline: float,
+    ) -> _Answer:
+        """Decide and write until one of the two comes to an end.
+
+        Args:
+            ref: the workload.
+            request: what is asked; from the first plan on it names the rollout that was judged.
+            decide: gives the plan.
+            commit: writes it, unless it was found written, and does what follows a write.
+            dry_run: nothing is written, and so nothing is ever in doubt.
+            deadline: when looking for a write in doubt ends, on the event loop's clock.
+        """
+        loop = asyncio.get_running_loop()
+        observed_by = loop.time() + self._patience.observed_s
+        in_doubt: Plan | None = None
+        failures: list[ClusterError] = []
+        seen: Deployment | None = None
+        while True:
+            try:
+                snapshot = await self._read(ref, deadline=deadline if in_doubt else 0.0)
+                seen = snapshot.deployment
+                if in_doubt and (landed(in_doubt, seen) or marked(in_doubt, seen)):
+                    return _Answer(await self._unbroken(commit(in_doubt, seen)), seen, request.rollout)
+                if len(failures) == _ATTEMPTS:
+                    raise failures[-1]
+                plan = await decide(snapshot, request)
+                if isinstance(plan, Refused):
+                    if plan.guard is not Guard.NOT_OBSERVED or loop.time() > observed_by:
+                        return _Answer(plan, seen, request.rollout or _live(snapshot))
+                    await asyncio.sleep(_OBSERVE_EVERY_S)
+                    continue
+                request = msgspec.structs.replace(request, rollout=plan.rollout)
+                try:
+                    written = await self._unbroken(commit(plan, None))
+                except (Unanswered, Conflict, PreconditionFailed, Throttled) as error:
+                    failures.append(error)
+                    _log.info("write not done: %s", error, extra={"event": "write-not-done", "workload": str(ref)})
+                    if isinstance(error, Unanswered):
+                        in_doubt = None if dry_run else plan
+                    elif isinstance(error, Throttled):
+                        if loop.time() + error.retry_after_s > deadline:
+                            raise
+                        await asyncio.sleep(error.retry_after_s)
+                else:
+                    return _Answer(written, seen, plan.rollout)
+            except NotFound:
+                if seen is None:
+                    raise
+                return _Answer(Refused(Guard.SUPERSEDED, "it was deleted by someone else"), seen, request.rollout)
+            except ClusterError as error:
+                # Whatever only answered that it failed, and was then read without our mark, was not written.
+                answered = not any(type(failure) is Unanswered for failure in failures)
+                if in_doubt is None or (answered and failures[-1:] == [error]):
+                    raise
+                unknown = "it is not known whether this was written: see the history"
+                raise Unanswered(error.operation, f"{error.reason}; {unknown}") from None
+
+    async def _read(self, ref: WorkloadRef, *, deadline: float) -> Snapshot:
+        """Read the workload; until `deadline` again and again, since after a write in doubt we must know."""
+        loop, timeout_s = asyncio.get_running_loop(), self._patience.request_s
+        while True:
+            try:
+                deployment = await self._cluster.deployment(ref, timeout_s=timeout_s)
+                found = await self._cluster.replicasets(ref.namespace, deployment.spec.selector, timeout_s=timeout_s)
+            except (Unanswered, Throttled):
+                if loop.time() > deadline:
+                    raise
+                await asyncio.sleep(_READ_AGAIN_AFTER_S)
+            else:
+                return Snapshot(deployment, found)
+
+    async def _unbroken(self, work: Coroutine[Any, Any, T]) -> T:
+        """Let a write and what follows it come to an end, even if we are cancelled meanwhile."""
+        task = asyncio.create_task(work)
+        try:
+            return await asyncio.shield(task)
+        except asyncio.CancelledError:
+            await asyncio.wait({task}, timeout=2 * self._patience.request_s)
+            if not task.done():
+                task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+            raise
+
+    # -- after the write: nothing below may fail what has been done ----------------------------------------------------
+
+    async def _follow_up(self, plan: Plan, deployment: Deployment, request: Request, *, condemned: bool) -> None:
+        ref = plan.rollout.workload
+        detail = wording.planned(plan).detail
+        _log.info("write accepted: %s", detail, extra=_fields("write-accepted", ref, plan.rollout))
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._release(ref, deployment))
+            group.create_task(self._post(wording.started_event(plan, deployment, request.cause)))
+            if condemned and not isinstance(plan, Restore):
+                group.create_task(self._mark(plan, condemn(plan.rollout), "condemned"))
+            if isinstance(plan, Restore):
+                group.create_task(self._mark(plan, forget_replicas(plan), "cleared"))
+
+    async def _release(self, ref: WorkloadRef, deployment: Deployment) -> None:
+        """Give up the fields that the write made ours, so that the next server-side apply meets no conflict."""
+        timeout_s = self._patience.request_s
+        try:
+            for _ in range(_ATTEMPTS):
+                patch = release_ownership(deployment.metadata)
+                if patch is None:
+                    return
+                try:
+                    await self._cluster.patch_deployment(ref, patch, dry_run=False, timeout_s=timeout_s)
+                except (Conflict, PreconditionFailed):  # the controller wrote a status, and the entries have moved
+                    deployment = await self._cluster.deployment(ref, timeout_s=timeout_s)
+                else:
+                    return
+            reason = "the object changed too often"
+        except ClusterError as error:
+            reason = str(error)
+        _log.warning("field ownership kept: %s", reason, extra={"event": "ownership-kept", "workload": str(ref)})
+
+    async def _mark(self, plan: Plan, patch: bytes, done: str) -> None:
+        namespace, name = plan.rollout.workload.namespace, plan.live.replicaset
+        try:
+            await self._cluster.patch_replicaset(namespace, name, patch, timeout_s=self._patience.request_s)
+        except ClusterError as error:
+            if isinstance(plan, Restore) and isinstance(error, PreconditionFailed):
+                return  # the controller never copied the mark there
+            fields = _fields(f"not-{done}", plan.rollout.workload, plan.rollout)
+            _log.warning("ReplicaSet %s not %s: %s", name, done, error, extra=fields)
+
+    async def _end(self, result: Result, answer: _Answer, *, dry_run: bool) -> Result:
+        event = f"dry-run-{result.outcome}" if dry_run else str(result.outcome)
+        guard = result.refused.guard if result.refused else None
+        _log.info("%s", result.detail, extra=_fields(event, answer.deployment.ref, answer.rollout, guard=guard))
+        if not dry_run:
+            await self._post(wording.ended_event(result, answer.rollout, answer.deployment))
+        return result
+
+    async def _post(self, event: Event | None) -> None:
+        if event is None:
+            return
+        try:
+            await self._cluster.post_event(event, timeout_s=self._patience.request_s)
+        except ClusterError as error:
+            fields = {"event": "event-not-written", "workload": str(event.regarding)}
+            _log.warning("Event not written: %s", error, extra=fields)
+
+
+def _live(snapshot: Snapshot) -> Rollout | None:
+    found = live_rollout(snapshot.deployment, read_history(snapshot))
+    return None if isinstance(found, Refused) else found[0]
+
+
+def _fields(
+    event: str, ref: WorkloadRef, rollout: Rollout | None, *, guard: Guard | None = None
+) -> dict[str, str | None]:
+    return {"event": event, "workload": str(ref), "incident": rollout.incident if rollout else None, "guard": guard}

@@ -1,0 +1,110 @@
+"""What is said of an action: one sentence per outcome, the same in the terminal, the log and the Event."""
+
+import hashlib
+
+import msgspec
+
+from watchdog.model import (
+    Cause,
+    Event,
+    EventReason,
+    Guard,
+    Outcome,
+    Pause,
+    Plan,
+    Refused,
+    Restore,
+    Result,
+    Rollout,
+    ScaleDown,
+    Undo,
+)
+from watchdog.objects import Deployment
+
+_ENDS = {
+    Outcome.ROLLED_BACK: EventReason.COMPLETED,
+    Outcome.FAILED: EventReason.FAILED,
+    Outcome.REFUSED: EventReason.REFUSED,
+    Outcome.SUPERSEDED: EventReason.SUPERSEDED,
+}
+
+
+def planned(plan: Plan) -> Result:
+    """The result of a write that was accepted and is not yet verified."""
+    match plan:
+        case Undo():
+            return Result(outcome=Outcome.ROLLED_BACK, detail=f"rolled back {_step(plan)}", plan=plan)
+        case ScaleDown():
+            detail = f"scaled down {plan.replicas} → 0 (revision {plan.live.number})"
+            return Result(outcome=Outcome.SCALED_DOWN, detail=detail, plan=plan)
+        case Pause():
+            return Result(outcome=Outcome.PAUSED, detail=f"paused at revision {plan.live.number}", plan=plan)
+        case Restore(replicas=None):
+            return Result(outcome=Outcome.RESTORED, detail="scaled by someone else: mark removed", plan=plan)
+        case Restore():
+            return Result(outcome=Outcome.RESTORED, detail=f"restored 0 → {plan.replicas}", plan=plan)
+
+
+def replaced(result: Result, *, how: str = "changed") -> Result:
+    """The result of a write after which somebody else changed or deleted the workload."""
+    detail = f"{result.detail}, then {how} by someone else"
+    return msgspec.structs.replace(result, outcome=Outcome.SUPERSEDED, detail=detail)
+
+
+def refused(refusal: Refused) -> Result:
+    """The result of a guard's no."""
+    outcome = Outcome.SUPERSEDED if refusal.guard is Guard.SUPERSEDED else Outcome.REFUSED
+    return Result(outcome=outcome, detail=str(refusal), refused=refusal)
+
+
+def started_event(plan: Plan, deployment: Deployment, cause: Cause) -> Event | None:
+    """The Event of an accepted write."""
+    why = f" (by {cause.by}: {cause.reason or 'no reason given'})"
+    match plan:
+        case Undo():
+            changed = f"; {', '.join(plan.changes)}" if plan.changes else ""
+            note = f"Rolling back {_step(plan)}{why}{changed}"
+            return _event(EventReason.STARTED, plan.rollout, deployment, note, action="Rollback")
+        case ScaleDown():
+            note = f"Scaled down {plan.replicas} → 0, revision {plan.live.number}{why}"
+            return _event(EventReason.SCALED_DOWN, plan.rollout, deployment, note, action="ScaleDown")
+        case Pause():
+            note = f"Paused at revision {plan.live.number}{why}"
+            return _event(EventReason.PAUSED, plan.rollout, deployment, note, action="Pause")
+        case Restore():
+            return None
+
+
+def ended_event(result: Result, rollout: Rollout | None, deployment: Deployment) -> Event | None:
+    """The Event of an action's end, where it has one that the start did not tell already."""
+    reason = _ENDS.get(result.outcome)
+    note = "; ".join((result.detail, *result.pods))
+    return _event(reason, rollout, deployment, note, refusal=result.refused) if reason else None
+
+
+def _event(
+    reason: EventReason,
+    rollout: Rollout | None,
+    deployment: Deployment,
+    note: str,
+    *,
+    action: str = "Rollback",
+    refusal: Refused | None = None,
+) -> Event:
+    metadata = deployment.metadata
+    subject = rollout.incident if rollout else f"{metadata.name[:40].rstrip('.')}-{metadata.uid[:8]}"
+    # An incident can be refused for one reason after the other; everything else happens to it once.
+    suffix = f"-{refusal.guard}-{hashlib.sha256(note.encode()).hexdigest()[:6]}" if refusal else ""
+    return Event(
+        name=f"{subject}.{reason.lower()}{suffix}",
+        regarding=deployment.ref,
+        uid=metadata.uid,
+        reason=reason,
+        action=action,
+        note=note,
+        warning=reason is not EventReason.COMPLETED,
+    )
+
+
+def _step(plan: Undo) -> str:
+    return f"{plan.live.number} → {plan.target.number}"
