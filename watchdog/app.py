@@ -1,26 +1,43 @@
 """The composition root: the only place that knows every part and puts them together."""
 
 import datetime as dt
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+import os
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
 
+from watchdog import prometheus
+from watchdog.alertmanager import Send as Peer
+from watchdog.alertmanager import http_peers
 from watchdog.config import Config
 from watchdog.engine.act import Actor
+from watchdog.engine.fleet import Match, match_all
 from watchdog.engine.verify import Patience
-from watchdog.errors import ClusterError
+from watchdog.errors import ClusterError, ConfigError, Unanswered
 from watchdog.kube import KubeCluster, Reviews, connect
+from watchdog.kube.proxy import SCHEME, ServiceProxy
+from watchdog.kube.reading import read_list
+from watchdog.kube.transport import Transport
 from watchdog.kube.watching import WatchSettings
+from watchdog.model import MANAGER
+from watchdog.objects import Deployment, Snapshot, WorkloadRef
+from watchdog.prometheus import Answer, PrometheusClient, PrometheusSignals, Send, Unreachable
+from watchdog.records import RecordStore
+from watchdog.slack import SlackNotifier
 
 
 class Parts(msgspec.Struct, frozen=True):
-    """What a command works with."""
+    """What a command works with; what lies outside the cluster is opened when it is asked for."""
 
+    config: Config
+    transport: Transport
     cluster: KubeCluster
     reviews: Reviews
     actor: Actor
     request_s: float
+    stack: AsyncExitStack
 
     async def caller(self) -> str:
         """Who we are to the API server, for the audit trail; an API server too old to say does not stop an undo."""
@@ -28,6 +45,88 @@ class Parts(msgspec.Struct, frozen=True):
             return (await self.reviews.whoami(timeout_s=self.request_s)).username or "unknown"
         except ClusterError:
             return "unknown"
+
+    async def snapshot(self, ref: WorkloadRef) -> Snapshot:
+        """Read a Deployment and what its selector finds."""
+        deployment = await self.cluster.deployment(ref, timeout_s=self.request_s)
+        found = await self.cluster.replicasets(ref.namespace, deployment.spec.selector, timeout_s=self.request_s)
+        return Snapshot(deployment, found)
+
+    def records(self, namespace: str = "") -> RecordStore:
+        """The records; their namespace is the one named, else the configured one, else that of the service."""
+        return RecordStore(
+            self.cluster,
+            namespace=namespace or records_namespace(self.config),
+            kind=self.config.records.kind,
+            now=lambda: dt.datetime.now(dt.UTC),
+        )
+
+    async def deployments(self, namespace: str) -> tuple[Deployment, ...]:
+        """List the Deployments of a namespace."""
+        path, operation = f"/apis/apps/v1/namespaces/{namespace}/deployments", f"list deployments {namespace}"
+        found, _ = await read_list(self.transport, path, Deployment, operation=operation, timeout_s=self.request_s)
+        return found
+
+    async def match(self, ref: WorkloadRef) -> Match | None:
+        """The one policy that is about a workload, and its part in it."""
+        return match_all(self.config.policies, await self.deployments(ref.namespace))[0].get(ref)
+
+    async def prometheus(
+        self, url: str = "", *, observe: Callable[[str, float], None] = lambda _outcome, _seconds: None
+    ) -> PrometheusClient:
+        """Prometheus, at a URL or where the configuration says.
+
+        Raises:
+            ConfigError: neither names a place, or there is no way there.
+        """
+        settings = msgspec.structs.replace(self.config.prometheus, url=url or self.config.prometheus.url)
+        if not settings.url:
+            raise ConfigError("prometheus.url", "missing; set it, or give --prometheus URL")
+        send = _through(ServiceProxy(self.transport, settings.url)) if settings.url.startswith(SCHEME) else None
+        return await self.stack.enter_async_context(
+            prometheus.connect(settings, clock=time.time, observe=observe, send=send)
+        )
+
+    def signals(self, client: PrometheusClient) -> PrometheusSignals:
+        """The judge's questions to a Prometheus."""
+        settings = self.config.prometheus
+        return PrometheusSignals(client, step_s=settings.step, delay_s=settings.delay)
+
+    def alertmanagers(self) -> dict[str, Peer]:
+        """Every Alertmanager peer."""
+        settings = self.config.alertmanager
+        proxied = [url for url in settings.urls if url.startswith(SCHEME)]
+        return {**http_peers(settings), **{url: _peer(ServiceProxy(self.transport, url)) for url in proxied}}
+
+    def slack(self) -> SlackNotifier:
+        """Slack."""
+        notifier = SlackNotifier(self.config.slack, approval_s=self.config.limits.approval)
+        self.stack.push_async_callback(notifier.close)
+        return notifier
+
+
+def _through(proxy: ServiceProxy) -> Send:
+    async def send(path: str, form: Mapping[str, str], *, timeout_s: float) -> Answer:
+        try:
+            status, body, date = await proxy.ask("POST", path, form=form, timeout_s=timeout_s)
+        except Unanswered as error:
+            raise Unreachable(str(error)) from error
+        return Answer(status, body, date)
+
+    return send
+
+
+def _peer(proxy: ServiceProxy) -> Peer:
+    async def send(method: str, path: str, timeout_s: float) -> tuple[int, bytes]:
+        status, body, _ = await proxy.ask(method, path, timeout_s=timeout_s)
+        return status, body
+
+    return send
+
+
+def records_namespace(config: Config) -> str:
+    """Where the service keeps its records."""
+    return config.records.namespace or os.environ.get("POD_NAMESPACE") or MANAGER
 
 
 @asynccontextmanager
@@ -52,7 +151,7 @@ async def assemble(
         ConfigError: there is no way to a cluster.
     """
     settings = config.kubernetes
-    async with connect(kubeconfig=kubeconfig, context=context) as transport:
+    async with connect(kubeconfig=kubeconfig, context=context) as transport, AsyncExitStack() as stack:
         cluster = KubeCluster(
             transport,
             watching=WatchSettings(
@@ -67,4 +166,4 @@ async def assemble(
             verify_s=config.rollback.timeout if verify_s is None else verify_s,
         )
         actor = Actor(cluster, patience=patience, now=lambda: dt.datetime.now(dt.UTC), progress=progress)
-        yield Parts(cluster, Reviews(transport), actor, settings.request_timeout)
+        yield Parts(config, transport, cluster, Reviews(transport), actor, settings.request_timeout, stack)

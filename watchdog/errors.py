@@ -6,6 +6,7 @@ nobody asked for. The adapters raise these and nothing else; no foreign exceptio
     WatchdogError
      ├── ConfigError              a setting is wrong; names its TOML path and a cure
      ├── UsageError               an argument is wrong; names it and a cure
+     ├── NotificationError        a message could not be delivered
      └── ClusterError             the Kubernetes API said no, or nothing
           ├── Unanswered          no usable answer: a write may or may not have happened
           │    └── ServerError    the API says that it failed
@@ -43,6 +44,10 @@ class ConfigError(WatchdogError):
 
 class UsageError(WatchdogError):
     """Raised when a command's argument cannot be used; says which and what to type instead."""
+
+
+class NotificationError(WatchdogError):
+    """Raised when a message could not be delivered, after all repetitions that make sense."""
 
 
 class ClusterError(WatchdogError):

@@ -1,5 +1,6 @@
 """The nouns of deciding: guards and refusals, rollouts and revisions, plans, events and results. All frozen."""
 
+import datetime as dt
 import hashlib
 from collections.abc import Mapping
 from enum import StrEnum
@@ -15,11 +16,38 @@ MANAGER = "rollback-watchdog"
 """Field manager, reporting controller and first word of the user agent."""
 
 
+class Mode(StrEnum):
+    """How far the service may go, the least first."""
+
+    OBSERVE = "observe"
+    APPROVE = "approve"
+    ENFORCE = "enforce"
+
+
+class Topology(StrEnum):
+    """What a candidate is compared with: the ReplicaSet before it, or another Deployment."""
+
+    ROLLING = "rolling"
+    CANARY = "canary"
+
+
+class Action(StrEnum):
+    """What a breach leads to."""
+
+    UNDO = "undo"
+    SCALE_DOWN = "scale-down"
+    PAUSE = "pause"
+
+
 class GuardClass(StrEnum):
-    """Whom a guard binds: `physical` everyone, `policy` the service, and a person unless they force it."""
+    """Whom a guard binds.
+
+    `physical` everyone; `policy` the service, and a person unless they force it; `judgement` the service only.
+    """
 
     PHYSICAL = "physical"
     POLICY = "policy"
+    JUDGEMENT = "judgement"
 
 
 class Guard(StrEnum):
@@ -35,12 +63,28 @@ class Guard(StrEnum):
     CONDEMNED = "condemned"
     HOLD = "hold"
     KEDA = "keda"
+    MODE = "mode"
+    BLIND = "blind"
+    BUDGET = "budget"
+    COOL_DOWN = "cool-down"
+    BREAKER = "breaker"
+    SHARED = "shared"
+    INCIDENT_FIRST = "incident-first"
+    LOOP = "loop"
+    SILENCE = "silence"
+    TARGET_NOT_PASSED = "target-not-passed"
+    UNCONFIRMED = "unconfirmed"
 
     @property
     def guard_class(self) -> GuardClass:
         """Whom it binds."""
-        physical = {Guard.SUPERSEDED, Guard.NOT_OBSERVED, Guard.NO_TARGET, Guard.NOTHING_TO_UNDO}
-        return GuardClass.PHYSICAL if self in physical else GuardClass.POLICY
+        if self in _PHYSICAL:
+            return GuardClass.PHYSICAL
+        return GuardClass.POLICY if self in _POLICY else GuardClass.JUDGEMENT
+
+
+_PHYSICAL = frozenset({Guard.SUPERSEDED, Guard.NOT_OBSERVED, Guard.NO_TARGET, Guard.NOTHING_TO_UNDO})
+_POLICY = frozenset({Guard.PAUSED, Guard.RECREATE, Guard.GITOPS, Guard.CONDEMNED, Guard.HOLD, Guard.KEDA})
 
 
 class Refused(msgspec.Struct, frozen=True):
@@ -55,8 +99,10 @@ class Refused(msgspec.Struct, frozen=True):
 
 
 class Outcome(StrEnum):
-    """How an action ended."""
+    """How an action or a watched rollout ended; after an action an incident ends `recovered` or `ineffective`."""
 
+    PASSED = "passed"
+    UNJUDGED = "unjudged"
     ROLLED_BACK = "rolled-back"
     SCALED_DOWN = "scaled-down"
     RESTORED = "restored"
@@ -64,6 +110,8 @@ class Outcome(StrEnum):
     REFUSED = "refused"
     SUPERSEDED = "superseded"
     FAILED = "failed"
+    RECOVERED = "recovered"
+    INEFFECTIVE = "ineffective"
 
 
 class Rollout(msgspec.Struct, frozen=True):
@@ -169,6 +217,7 @@ Plan = Undo | ScaleDown | Restore | Pause
 class EventReason(StrEnum):
     """The reasons of the Events that appear on a Deployment."""
 
+    BREACH = "RolloutBreach"
     STARTED = "RollbackStarted"
     COMPLETED = "RollbackCompleted"
     FAILED = "RollbackFailed"
@@ -176,6 +225,10 @@ class EventReason(StrEnum):
     SUPERSEDED = "RollbackSuperseded"
     SCALED_DOWN = "CanaryScaledDown"
     PAUSED = "RolloutPaused"
+    INEFFECTIVE = "RollbackIneffective"
+    PASSED = "RolloutPassed"
+    UNJUDGED = "RolloutUnjudged"
+    BLIND = "RolloutBlind"
 
 
 class Event(msgspec.Struct, frozen=True):
@@ -220,3 +273,44 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     revision: int | None = None
     elapsed_s: float | None = None
     pods: tuple[str, ...] = ()
+
+
+class Alert(msgspec.Struct, frozen=True, kw_only=True):
+    """One alert as Alertmanager tells it, by webhook or by its API.
+
+    Args:
+        fingerprint: 16 hexadecimal digits that stand for the label set; made from the labels where it is missing.
+        labels: all of its labels; foreign text, never put into a query unescaped.
+        starts_at: since when it fires; (fingerprint, starts_at) is its identity.
+        firing: whether it fires; from its own status only, never from its group's.
+        generator_url: where it comes from; foreign text, never fetched.
+    """
+
+    fingerprint: str
+    labels: Mapping[str, str]
+    starts_at: dt.datetime
+    firing: bool
+    generator_url: str = ""
+
+    @property
+    def name(self) -> str:
+        """The label alertname, which hand-made alerts may lack."""
+        return self.labels.get("alertname", "")
+
+
+class Silence(msgspec.Struct, frozen=True, kw_only=True):
+    """An active silence that names the alert `RollbackWatchdog`: somebody wants the watchdog quiet.
+
+    Args:
+        id: Alertmanager's id of it.
+        matchers: what else it must match, as (label, value, is_regex, is_equal); only namespace and deployment count.
+        by: who set it.
+        comment: why.
+        until: when it ends.
+    """
+
+    id: str
+    matchers: tuple[tuple[str, str, bool, bool], ...]
+    by: str
+    comment: str
+    until: dt.datetime

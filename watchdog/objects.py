@@ -52,6 +52,8 @@ class OwnerReference(_Object, frozen=True):
     """Who an object belongs to."""
 
     uid: str
+    kind: str = ""
+    name: str = ""
     controller: bool = False
 
 
@@ -77,6 +79,7 @@ class Metadata(_Object, frozen=True):
     resource_version: str = ""
     generation: int = 0
     creation_timestamp: dt.datetime | None = None
+    deletion_timestamp: dt.datetime | None = None
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     owner_references: tuple[OwnerReference, ...] = ()
@@ -136,6 +139,8 @@ class Condition(_Object, frozen=True):
     type: str
     status: str = ""
     reason: str = ""
+    last_transition_time: dt.datetime | None = None
+    last_update_time: dt.datetime | None = None
 
 
 class DeploymentStatus(_Object, frozen=True):
@@ -193,6 +198,7 @@ class ContainerState(_Object, frozen=True):
 
     reason: str = ""
     exit_code: int = 0
+    finished_at: dt.datetime | None = None
 
 
 class ContainerStates(_Object, frozen=True):
@@ -206,22 +212,34 @@ class ContainerStatus(_Object, frozen=True):
     """What the kubelet says of one container."""
 
     name: str
+    image_id: str = msgspec.field(default="", name="imageID")
+    restart_count: int = 0
     state: ContainerStates = ContainerStates()
+    last_state: ContainerStates = ContainerStates()
 
 
 class PodStatus(_Object, frozen=True):
     """What the kubelet says of a pod."""
 
     phase: str = ""
+    reason: str = ""
+    start_time: dt.datetime | None = None
     conditions: tuple[Condition, ...] = ()
     init_container_statuses: tuple[ContainerStatus, ...] = ()
     container_statuses: tuple[ContainerStatus, ...] = ()
+
+
+class PodSpec(_Object, frozen=True):
+    """Where a pod runs."""
+
+    node_name: str = ""
 
 
 class Pod(_Object, frozen=True):
     """A pod."""
 
     metadata: Metadata
+    spec: PodSpec = PodSpec()
     status: PodStatus = PodStatus()
 
 

@@ -1,9 +1,13 @@
 """What the engine needs from outside. The adapters implement it; tests may too, at this seam only."""
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol
 
-from watchdog.model import Event
+import msgspec
+
+from watchdog.decide.record import Record, Told
+from watchdog.judge.blocks import Reading, Row
+from watchdog.model import Alert, Event, IncidentId, Silence
 from watchdog.objects import (
     Autoscaler,
     Deployment,
@@ -50,4 +54,126 @@ class Cluster(Protocol):
         """Give the Deployment as it is, then after every change; None where it does not exist.
 
         Goes on through every fault of the connection: the caller sets the deadline and closes the generator.
+        """
+
+
+class Listed(msgspec.Struct, frozen=True):
+    """Everything there is: what is not in it is gone."""
+
+    items: tuple[Deployment, ...]
+
+
+class Changed(msgspec.Struct, frozen=True):
+    """One Deployment is new or has changed."""
+
+    item: Deployment
+
+
+class Deleted(msgspec.Struct, frozen=True):
+    """One Deployment is gone; this is how it was."""
+
+    item: Deployment
+
+
+class Fleet(Protocol):
+    """Where Deployments are seen to change."""
+
+    def watch(self, namespace: str) -> AsyncGenerator[Listed | Changed | Deleted, None]:
+        """Give all Deployments of a namespace, then every change; raises `Denied` where that is not allowed."""
+
+
+class SignalQuery(msgspec.Struct, frozen=True, kw_only=True):
+    """What is asked for one signal, of all workloads that share it.
+
+    Args:
+        bad: instant-vector selector of the failures; or of the successes, where `good` is set.
+        total: instant-vector selector of the requests.
+        good: `bad` selects what succeeded: the failures are the difference.
+        join: label whose value tells the tracks apart, where series carry no pod label; empty otherwise.
+        namespaces: where; sorted, never empty.
+        pods: which pods; sorted; empty for all of those namespaces.
+    """
+
+    bad: str
+    total: str
+    good: bool = False
+    join: str = ""
+    namespaces: tuple[str, ...]
+    pods: tuple[str, ...] = ()
+
+
+class Signals(Protocol):
+    """Where counters are read. Nothing here raises for a bad answer: it comes back as `Blind`, typed."""
+
+    async def read(self, query: SignalQuery, *, step: int, timeout_s: float) -> Reading:
+        """Read all rows at one step of the grid."""
+
+    async def read_past(self, query: SignalQuery, *, first: int, last: int, timeout_s: float) -> tuple[Reading, ...]:
+        """Read the same at every step from `first` to `last`, both included, with one query per selector.
+
+        What it gives for a past step is what `read` gave at that step (TESTBED §4). One blind Reading per step where
+        the answer cannot be used.
+        """
+
+    async def resets(self, query: SignalQuery, *, step: int, window_s: float, timeout_s: float) -> Mapping[Row, float]:
+        """How often each row's total went down in the window before a step; empty where that is not known."""
+
+    async def bad_seen(self, query: SignalQuery, *, step: int, timeout_s: float) -> bool:
+        """Whether `bad` may be taken for 0 where it is absent.
+
+        True if it is `total` plus matchers, or its metric was seen in these namespaces in the 7 days before.
+        """
+
+    async def onset(self, labels: Mapping[str, str], *, at: float, timeout_s: float) -> float | None:
+        """When an alert's expression began to hold, from ALERTS_FOR_STATE; None where that is not known."""
+
+
+class AlertView(msgspec.Struct, frozen=True):
+    """What the Alertmanagers say now.
+
+    Args:
+        alerts: the firing ones, of all peers together; of equal fingerprints the newest.
+        unreachable: peers that did not answer.
+        trustworthy: whether absence means resolved: every peer answered, is up for 5 minutes and settled.
+    """
+
+    alerts: tuple[Alert, ...]
+    unreachable: tuple[str, ...] = ()
+    trustworthy: bool = False
+
+
+class AlertSource(Protocol):
+    """The Alertmanagers."""
+
+    async def alerts(self, *, timeout_s: float) -> AlertView:
+        """Ask every peer for what fires; never raises."""
+
+    async def silences(self, *, timeout_s: float) -> tuple[Silence, ...] | None:
+        """The active silences that name the alert `RollbackWatchdog`; None where no peer answers."""
+
+
+class Store(Protocol):
+    """Where records are kept."""
+
+    async def all(self, *, timeout_s: float) -> tuple[Record, ...]:
+        """Every record that can be read; one that cannot is logged and left alone. Raises `ClusterError`."""
+
+    async def get(self, incident: IncidentId, *, timeout_s: float) -> Record | None:
+        """One record. Raises `ClusterError`."""
+
+    async def save(self, record: Record, *, timeout_s: float) -> None:
+        """Create or replace a record, thinned to 64 KiB. Raises `ClusterError`."""
+
+    async def prune(self, records: Sequence[Record], *, timeout_s: float) -> None:
+        """Delete what need not be kept any more (DESIGN §7). Raises `ClusterError`."""
+
+
+class Notifier(Protocol):
+    """Where people are told."""
+
+    async def tell(self, record: Record) -> Told | None:
+        """Post or update the one message of this record; None where there is nothing new to say.
+
+        It may take as long as it must, is cancelled at shutdown, and finds its own earlier message before it posts
+        a first one. Raises `NotificationError` where it has given up.
         """

@@ -11,7 +11,8 @@ from tests.controlplane.cluster import Cluster
 from tests.controlplane.plane import ControlPlane
 from watchdog.kube import connect
 from watchdog.kube.transport import Transport
-from watchdog.kube.watching import Changed, Deleted, Listed, WatchSettings, watch_deployments
+from watchdog.kube.watching import WatchSettings, watch_deployments
+from watchdog.ports import Changed, Deleted, Listed
 
 SETTINGS = WatchSettings(request_s=5, watch_s=60, inactivity_s=70)
 IMPATIENT = WatchSettings(request_s=1, watch_s=60, inactivity_s=1)

@@ -158,9 +158,9 @@ def observe(scene: Scene, *, revision: int = 4) -> None:
     scene.deployment["status"]["observedGeneration"] = scene.deployment["metadata"]["generation"]
 
 
-def complete(scene: Scene) -> None:
+def complete(scene: Scene, *, revision: int = 4) -> None:
     """Let the controller finish the rollout."""
-    observe(scene)
+    observe(scene, revision=revision)
     replicas = scene.spec["replicas"]
     generation = scene.deployment["metadata"]["generation"]
     scene.deployment["status"] = status(generation=generation, replicas=replicas, updated=replicas, available=replicas)

@@ -24,8 +24,9 @@ from tests.unit.builders import Json, history
 from watchdog.errors import Denied
 from watchdog.kube import KubeCluster
 from watchdog.kube.transport import Transport
-from watchdog.kube.watching import Changed, Deleted, Listed, WatchSettings, watch_deployments
+from watchdog.kube.watching import WatchSettings, watch_deployments
 from watchdog.objects import WorkloadRef
+from watchdog.ports import Changed, Deleted, Listed
 
 # The clock jumps when nothing has come for so many looks at the sockets: enough for the kernel's loopback.
 pytestmark = pytest.mark.looptime(noop_cycles=400)

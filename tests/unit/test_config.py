@@ -16,14 +16,16 @@ from watchdog.config import (
     Kubernetes,
     LogFormat,
     Policy,
-    Rollback,
+    Prometheus,
     Seconds,
+    Signal,
     duration,
     find,
     load,
     parse,
 )
 from watchdog.errors import ConfigError
+from watchdog.model import Action, Mode
 from watchdog.objects import WorkloadRef
 
 EXAMPLE = Path(__file__).parents[2] / "config.example.toml"
@@ -55,6 +57,8 @@ def sections(kind: type[msgspec.Struct], table: Any, path: str = "") -> list[tup
         inner = next((part for part in (field.type, *get_args(field.type)) if is_section(part)), None)
         if inner:
             value = table[field.name]
+            if field.name == "signals":
+                value = value["errors"]
             found += sections(inner, value[0] if isinstance(value, list) else value, f"{path}.{field.name}".strip("."))
     return found
 
@@ -76,9 +80,11 @@ def test_the_example_shows_every_setting_and_no_other() -> None:
 
 
 def test_the_example_shows_every_setting_with_its_default() -> None:
-    config = parse(example())
-    assert (config.kubernetes, config.rollback, config.log) == (Kubernetes(), Rollback(), Config().log)
-    assert config.policies == (Policy(name="web", namespaces=("shop",)),)
+    config = parse(example().replace('url = ""', 'url = "http://prometheus:9090"', 1))
+    there = msgspec.structs.replace(Prometheus(), url="http://prometheus:9090")
+    signal = Signal(bad='http_requests_total{code=~"5.."}', total="http_requests_total")
+    policy = Policy(name="web", namespaces=("shop",), action=Action.UNDO, signals={"errors": signal})
+    assert config == Config(prometheus=there, policies=(policy,))
 
 
 def test_the_example_says_of_every_setting_what_it_is() -> None:
@@ -198,6 +204,84 @@ def test_policies_of_other_workloads_or_namespaces_may_stand_side_by_side() -> N
         "shop/web": None,
         "other/x": "other",
     }
+
+
+SMALLEST_CANARY = """
+prometheus.url = "http://prometheus.production:9090"
+slack.channel = "#deploys"
+[[policies]]
+name = "agent-api"
+namespaces = ["production"]
+stable = "agent-api"
+candidate = "agent-api-canary"
+mode = "enforce"
+[policies.signals.errors]
+bad = "agent_errors_total"
+total = "agent_requests_total"
+"""
+SMALLEST_ROLLING = """
+prometheus.url = "http://prometheus.monitoring:9090"
+[[policies]]
+name = "web"
+namespaces = ["shop"]
+mode = "enforce"
+[policies.signals.errors]
+bad = 'http_requests_total{code=~"5.."}'
+total = "http_requests_total"
+"""
+
+
+@pytest.mark.parametrize("text", [SMALLEST_CANARY, SMALLEST_ROLLING])
+def test_the_two_smallest_configurations_work(text: str) -> None:
+    policy = parse(text).policies[0]
+    assert policy.mode is Mode.ENFORCE
+    assert set(policy.signals) == {"errors"}
+
+
+def with_signal(signal: str, policy: str = WEB) -> str:
+    head = 'prometheus.url = "http://p:9090"\n'
+    return head + policies(policy) + "\n[policies.signals.errors]\n" + signal
+
+
+@pytest.mark.parametrize(
+    ("text", "path", "cure"),
+    [
+        (with_signal("bad = 'e'"), "policies[0].signals.errors.total", "errors per second cannot be judged"),
+        (with_signal("total = 't'"), "policies[0].signals.errors.bad", "one of the two"),
+        (with_signal("total = 't'\nbad = 'e'\ngood = 'g'"), "policies[0].signals.errors.bad", "one of the two"),
+        (with_signal("total = 'rate(t[5m])'\nbad = 'e'"), "policies[0].signals.errors.total", "differences itself"),
+        (with_signal("total = 't'\nbad = 'e{'"), "policies[0].signals.errors.bad", ""),
+        (with_signal("total = 't'\nbad = 'e'\njoin = 'x'"), "policies[0].signals.errors.join", "write join, candidate"),
+        (with_signal("total = 't'\nbda = 'e'"), "policies[0].signals.errors.bda", "did you mean 'bad'?"),
+        (policies(WEB + "[policies.threshold]\nmax_ratio = 2.0"), "policies[0].threshold.max_ratio", "< 1"),
+        (policies(WEB + "[policies.threshold]\nmax_ration = 2.0"), "policies[0].threshold.max_ration", "'max_ratio'?"),
+        (policies(WEB + "[policies.signals.e]\ntotal='t'\nbad='b'"), "prometheus.url", "has signals"),
+        (policies(WEB + "candidate = 'web-canary'"), "policies[0].stable", "write both"),
+        (policies(WEB + "candidate = 'web'\nstable = 'web'"), "policies[0].candidate", "name the other one"),
+        (policies(WEB + "candidate = 'a=b,'\nstable = 'web'"), "policies[0].candidate", "no selector"),
+        (policies(WEB + "candidate = 'a'\nstable = 'b'\nworkloads = ['c']"), "policies[0].workloads", "does not go"),
+        (policies(WEB + "action = 'scale-down'"), "policies[0].action", "write undo or pause"),
+        (policies(WEB + "mode = 'loud'"), "policies[0].mode", "write one of observe, approve, enforce"),
+        ("limits.budget = -1", "limits.budget", ">= 0"),
+        ("limits.breaker_window = '0s'", "limits.breaker_window", "write more than 0"),
+        ("prometheus.url = 'prometheus:9090'", "prometheus.url", "http://"),
+        ("prometheus.cert_file = 'x'", "prometheus.cert_file", "write both or neither"),
+        ("alertmanager.urls = ['http://a:9093', 'b']", "alertmanager.urls[1]", "no URL"),
+        ("server.listen = '8080'", "server.listen", "host:port"),
+        ("server.listen = '0.0.0.0:80800'", "server.listen", "host:port"),
+        ("server.client_ca_file = 'x'", "server.client_ca_file", "write server.tls_cert_file too"),
+        ("server.tls_key_file = 'x'", "server.tls_cert_file", "write both or neither"),
+    ],
+)
+def test_a_mistake_of_the_service_is_named_by_its_place_and_its_cure(text: str, path: str, cure: str) -> None:
+    error = wrong(text)
+    assert error.path == path
+    assert cure in error.problem
+
+
+def test_a_limit_may_be_off() -> None:
+    limits = parse('limits = {budget = 0, cool_down = "0s", breaker = 0}').limits
+    assert (limits.budget, float(limits.cool_down), limits.breaker) == (0, 0.0, 0)
 
 
 def test_what_is_not_toml_is_an_error_of_the_whole_file(tmp_path: Path) -> None:

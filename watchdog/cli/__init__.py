@@ -15,9 +15,13 @@ import click
 from watchdog import __version__
 from watchdog.cli.check import check
 from watchdog.cli.history import history
+from watchdog.cli.incidents import approve, dismiss, incidents
+from watchdog.cli.init import init
+from watchdog.cli.once import once
 from watchdog.cli.options import common
 from watchdog.cli.output import CANNOT, GOOD, USAGE, print_error, print_json
 from watchdog.cli.rollback import rollback
+from watchdog.cli.run import run
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
@@ -27,9 +31,15 @@ def cli(**_: object) -> None:
     """Undo bad rollouts of plain Kubernetes Deployments."""
 
 
+cli.add_command(run)
 cli.add_command(rollback)
 cli.add_command(history)
 cli.add_command(check)
+cli.add_command(init)
+cli.add_command(once)
+cli.add_command(incidents)
+cli.add_command(approve)
+cli.add_command(dismiss)
 
 
 def main() -> None:

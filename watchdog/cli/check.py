@@ -1,13 +1,16 @@
-"""``check``: is the configuration good, and with ``--online`` may we do what it needs."""
+"""``check``: is the configuration good, and with ``--online`` may we do what it needs, and what do we see."""
 
 import click
 import msgspec
 from rich.text import Text
 
-from watchdog.app import assemble
+from watchdog.alertmanager import Alertmanagers
+from watchdog.app import Parts, assemble, records_namespace
 from watchdog.cli.options import Common, common, runs
 from watchdog.cli.output import GOOD, USAGE, Form, echo, print_json, print_table
-from watchdog.errors import UsageError
+from watchdog.cli.sight import Sight, look
+from watchdog.config import Config
+from watchdog.errors import NotificationError, UsageError
 from watchdog.kube import Right
 
 
@@ -42,33 +45,65 @@ def needs(namespace: str) -> tuple[Need, ...]:
     )
 
 
+def own_needs(config: Config) -> tuple[Need, ...]:
+    """The rights of the service itself: where its records are, and to know who calls it."""
+    namespace, kind = records_namespace(config), f"{config.records.kind}s"
+
+    def keep(verb: str) -> Need:
+        return Need(Right(verb, kind, namespace=namespace), "no records: a restart forgets", required=False)
+
+    def ask(resource: str, group: str) -> Need:
+        return Need(Right("create", resource, group), "only callers with a static token", required=False)
+
+    return (
+        *map(keep, ("get", "list", "create", "patch", "delete")),
+        ask("tokenreviews", "authentication.k8s.io"),
+        ask("subjectaccessreviews", "authorization.k8s.io"),
+    )
+
+
 @click.command(short_help="Validate the configuration.")
-@click.option("--online", is_flag=True, help="Ask the API server for the rights that are needed.")
+@click.option("--online", is_flag=True, help="Ask also the cluster and all other servers.")
 @click.option("-n", "--namespace", "named", multiple=True, metavar="NAME", help="With --online: also this namespace.")
 @common
 @runs
 async def check(shared: Common, *, online: bool, named: tuple[str, ...]) -> int:
-    """Validate the configuration; with --online also the rights, and what is lost without each.
+    """Validate the configuration; with --online also the rights, and what every policy sees.
 
-    Asked about are the namespaces of all policies and those named with -n.
+    Rights are asked for in the namespaces of all policies and those named with -n. Only a missing right without which
+    nothing can be undone makes this fail.
     """
     policies = shared.config.policies
     namespaces = sorted({*named, *(name for policy in policies for name in policy.namespaces)})
     answers: list[tuple[Need, bool]] = []
+    sights: list[Sight] = []
+    reached: list[str] = []
+    problems: list[str] = []
     user = None
     if online:
         if not namespaces:
             raise UsageError("--online needs a policy with namespaces in the configuration, or -n NAMESPACE")
         async with assemble(shared.config, kubeconfig=shared.kubeconfig, context=shared.context) as parts:
             user = await parts.caller()
-            for need in (need for namespace in namespaces for need in needs(namespace)):
+            asked = [need for namespace in namespaces for need in needs(namespace)]
+            for need in (*asked, *own_needs(shared.config)):
                 answers.append((need, await parts.reviews.may_i(need.right, timeout_s=parts.request_s)))
+            sights, problems = await look(parts)
+            reached = await _reach(parts, problems)
     missing = [need for need, allowed in answers if not allowed]
     good = not any(need.required for need in missing)
     if shared.form is Form.JSON:
-        rights = [_fields(need, allowed) for need, allowed in answers]
-        source = shared.config_path
-        print_json("check", {"config": source, "policies": len(policies), "user": user, "good": good, "rights": rights})
+        fields = {
+            "config": shared.config_path,
+            "policies": len(policies),
+            "user": user,
+            "good": good,
+            "rights": [_fields(need, allowed) for need, allowed in answers],
+            "sees": msgspec.to_builtins(sights),
+            "reached": reached,
+            "problems": problems,
+        }
+        print_json("check", fields)
         return GOOD if good else USAGE
     plural = "policy" if len(policies) == 1 else "policies"
     echo(f"{shared.config_path or 'No configuration file, defaults hold'}: good, {len(policies)} {plural}.")
@@ -76,7 +111,27 @@ async def check(shared: Common, *, online: bool, named: tuple[str, ...]) -> int:
         _print(answers)
         lost = f"{len(missing)} of {len(answers)} rights are missing" if missing else "all rights are there"
         echo(f"{user}: {lost}.")
+        for line in (*(line for sight in sights for line in sight.lines()), *reached):
+            echo(line)
+        for problem in problems:
+            echo(f"PROBLEM: {problem}")
     return GOOD if good else USAGE
+
+
+async def _reach(parts: Parts, problems: list[str]) -> list[str]:
+    """Ask the other servers that are configured; what is wrong is added to `problems`."""
+    reached = []
+    if peers := parts.alertmanagers():
+        view = await Alertmanagers(peers).alerts(timeout_s=parts.config.alertmanager.timeout)
+        problems += [f"Alertmanager {peer} gave no usable answer: see the log" for peer in view.unreachable]
+        young = "" if view.trustworthy else "; not all of them, and for 5 minutes, so absent alerts prove nothing yet"
+        reached.append(f"Alertmanager: {len(peers) - len(view.unreachable)} of {len(peers)} peers answer{young}")
+    if parts.config.slack.channel:
+        try:
+            reached.append(f"Slack: {await parts.slack().check()}")
+        except NotificationError as error:
+            problems.append(str(error))
+    return reached
 
 
 def _fields(need: Need, allowed: bool) -> dict[str, object]:

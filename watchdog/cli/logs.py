@@ -8,7 +8,7 @@ from typing import Final
 
 from watchdog.config import Log, LogFormat
 
-FIELDS: Final = ("event", "incident", "workload", "guard", "verdict")
+FIELDS: Final = ("event", "incident", "workload", "guard", "verdict", "user")
 
 
 class JsonLines(logging.Formatter):

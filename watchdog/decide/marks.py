@@ -6,6 +6,7 @@ copy annotations between a Deployment and its ReplicaSets (TESTBED d4).
 
 import datetime as dt
 from collections.abc import Mapping
+from typing import Literal
 
 import msgspec
 
@@ -19,6 +20,10 @@ PAUSED_BY = f"{PREFIX}/paused-by"
 CONDEMNED = f"{PREFIX}/condemned"
 PASSED = f"{PREFIX}/passed"
 HOLD = f"{PREFIX}/hold"
+ANSWER = f"{PREFIX}/answer"
+
+Verb = Literal["approve", "dismiss"]
+"""What a person can say when asked."""
 
 LONGEST_HOLD = dt.timedelta(days=7)
 _LONGEST_MARK_BYTES = 1024
@@ -70,6 +75,13 @@ def read_last_rollback(annotations: Mapping[str, str]) -> LastRollback | None:
         return None
 
 
+def acted(annotations: Mapping[str, str]) -> IncidentId | None:
+    """Whose action was the last one on a Deployment: an undo, a scale-down, or a pause that still lasts."""
+    paused_by = annotations.get(PAUSED_BY, "").partition(":")[2]
+    mark = read_last_rollback(annotations)
+    return IncidentId(paused_by) if paused_by else mark.incident if mark else None
+
+
 def write_about(about: TemplateHash, value: str) -> str:
     """A mark's text, ``<pod-template-hash>:<value>``."""
     return f"{about}:{value}"
@@ -90,6 +102,18 @@ def condemned_by(replicaset: ReplicaSet) -> IncidentId | None:
 def passed_at(replicaset: ReplicaSet) -> str | None:
     """When this ReplicaSet lived through its bake, as RFC3339."""
     return read_about(replicaset.metadata.annotations, PASSED, replicaset.hash)
+
+
+def write_answer(incident: IncidentId, verb: Verb) -> str:
+    """A person's answer, ``<incident>=approve`` or ``<incident>=dismiss``."""
+    return f"{incident}={verb}"
+
+
+def read_answer(annotations: Mapping[str, str], incident: IncidentId) -> Verb | None:
+    """What a person said to this incident; None where nothing was, or to another one."""
+    verbs: tuple[Verb, ...] = ("approve", "dismiss")
+    text = annotations.get(ANSWER, "")
+    return next((verb for verb in verbs if text == write_answer(incident, verb)), None)
 
 
 class Hold(msgspec.Struct, frozen=True):

@@ -22,6 +22,7 @@ from watchdog.model import (
     Plan,
     Refused,
     Restore,
+    Revision,
     Rollout,
     ScaleDown,
     Undo,
@@ -191,6 +192,30 @@ def plan_pause(snapshot: Snapshot, request: Request, *, now: dt.datetime) -> Pau
         add(annotation(marks.PAUSED_BY), marks.write_about(rollout.hash, rollout.incident)),
     )
     return Pause(rollout, describe(live), encode(operations), refusals)
+
+
+def written_plan(snapshot: Snapshot, rollout: Rollout) -> Undo | ScaleDown | None:
+    """What an action of this rollout's incident wrote, from its mark; None where there is none that still stands.
+
+    The mark alone proves nothing, since the controller copies it about: its target's template must be live, too.
+    """
+    deployment, history = snapshot.deployment, read_history(snapshot)
+    text = deployment.metadata.annotations.get(marks.LAST_ROLLBACK, "")
+    mark = marks.read_last_rollback(deployment.metadata.annotations)
+    source = next((item for item in history.all if item.hash == rollout.hash), None)
+    if mark is None or mark.incident != rollout.incident or deployment.metadata.uid != rollout.uid:
+        return None
+    gone = Revision(rollout.revision, rollout.hash, "", {})
+    live = msgspec.structs.replace(describe(source), number=rollout.revision) if source else gone
+    if mark.to_hash == mark.from_hash:
+        about, _, count = deployment.metadata.annotations.get(marks.REPLICAS_BEFORE, "").partition(":")
+        stands = deployment.spec.replicas == 0 and about == rollout.hash and count.isdigit()
+        return ScaleDown(rollout, live, int(count), b"", text) if stands else None
+    target = next((item for item in history.all if item.hash == mark.to_hash), None)
+    if target is None or not templates.same(target.spec.template, deployment.spec.template):
+        return None
+    revision = msgspec.structs.replace(describe(target), number=mark.to_revision)
+    return Undo(rollout, live, revision, target.spec.template, b"", text)
 
 
 def landed(plan: Plan, deployment: Deployment) -> bool:

@@ -74,6 +74,12 @@ def annotations(template: msgspec.Raw) -> dict[str, str]:
     return found
 
 
+def labels(template: msgspec.Raw) -> dict[str, str]:
+    """The labels inside the template, without the one that only ReplicaSets carry."""
+    found: dict[str, str] = parse(template).get("metadata", {}).get("labels", {})
+    return found
+
+
 def images(template: msgspec.Raw) -> dict[str, str]:
     """Image by container name; init containers too, as `init:<name>`."""
     spec = parse(template).get("spec", {})

@@ -20,7 +20,16 @@ import msgspec
 
 from watchdog.decide.history import live_rollout, read_history
 from watchdog.decide.patches import condemn, forget_replicas, release_ownership
-from watchdog.decide.plan import Request, landed, marked, plan_pause, plan_restore, plan_scale_down, plan_undo
+from watchdog.decide.plan import (
+    Request,
+    landed,
+    marked,
+    plan_pause,
+    plan_restore,
+    plan_scale_down,
+    plan_undo,
+    written_plan,
+)
 from watchdog.engine import wording
 from watchdog.engine.verify import Patience, Verifier
 from watchdog.errors import (
@@ -89,7 +98,14 @@ class Actor:
         self._verifier = Verifier(cluster, patience=patience, progress=progress)
 
     async def undo(
-        self, ref: WorkloadRef, request: Request, *, dry_run: bool = False, verify: bool = True, condemned: bool = False
+        self,
+        ref: WorkloadRef,
+        request: Request,
+        *,
+        dry_run: bool = False,
+        verify: bool = True,
+        condemned: bool = False,
+        choose: Callable[[Snapshot], int | Refused] | None = None,
     ) -> Result:
         """Go back to an earlier revision.
 
@@ -99,6 +115,7 @@ class Actor:
             dry_run: let the API server check the write and do nothing.
             verify: wait until the rollout is complete.
             condemned: an incident found the live version bad, so mark its ReplicaSet.
+            choose: gives the revision number to go to, instead of `request`.
 
         Raises:
             Unanswered: it is not known whether the write happened, or nothing could be read in the first place.
@@ -107,11 +124,16 @@ class Actor:
         now = self._now()
 
         async def decide(snapshot: Snapshot, request: Request) -> Plan | Refused:
+            if choose:
+                chosen = choose(snapshot)
+                if isinstance(chosen, Refused):
+                    return chosen
+                request = msgspec.structs.replace(request, to_revision=chosen)
             return plan_undo(snapshot, request, now=now)
 
         return await self._act(ref, request, decide, dry_run=dry_run, verify=verify, condemned=condemned)
 
-    async def scale_down(self, ref: WorkloadRef, request: Request) -> Result:
+    async def scale_down(self, ref: WorkloadRef, request: Request, *, verify: bool = True) -> Result:
         """Take every pod of a canary away that an incident found bad. Raises as `undo` does."""
         now = self._now()
 
@@ -119,7 +141,38 @@ class Actor:
             autoscalers = await self._cluster.autoscalers(ref.namespace, timeout_s=self._patience.request_s)
             return plan_scale_down(snapshot, request, autoscalers=autoscalers, now=now)
 
-        return await self._act(ref, request, decide, verify=True, condemned=True)
+        return await self._act(ref, request, decide, verify=verify, condemned=True)
+
+    async def written(self, rollout: Rollout) -> Undo | ScaleDown | None:
+        """What an action of this rollout's incident wrote, by this process or by one before, if it still stands.
+
+        Raises:
+            ClusterError: the workload could not be read.
+        """
+        snapshot = await self._read(rollout.workload, deadline=0.0)
+        return written_plan(snapshot, rollout)
+
+    async def finish(self, plan: Undo | ScaleDown, request: Request, *, resumed: bool) -> Result:
+        """Verify an action that was written. Raises as `undo` does.
+
+        Args:
+            plan: what was written.
+            request: who asked for it.
+            resumed: another process wrote it, so that it is not known what followed the write; it is done again.
+        """
+        loop = asyncio.get_running_loop()
+        deployment = await self._cluster.deployment(plan.rollout.workload, timeout_s=self._patience.request_s)
+        if resumed:
+            await self._unbroken(self._follow_up(plan, deployment, request, condemned=True))
+        answer = _Answer(_Written(plan, deployment, loop.time()), deployment, plan.rollout)
+        result = await self._verifier.verify(
+            plan,
+            wording.planned(plan),
+            template=plan.template if isinstance(plan, Undo) else deployment.spec.template,
+            written_at=loop.time(),
+            deadline=loop.time() + self._patience.verify_s,
+        )
+        return await self._end(result, answer, dry_run=False)
 
     async def restore(
         self, ref: WorkloadRef, request: Request, *, condemned_images: frozenset[tuple[str, str]]

@@ -4,11 +4,13 @@ import hashlib
 
 import msgspec
 
+from watchdog.decide.record import Record
 from watchdog.model import (
     Cause,
     Event,
     EventReason,
     Guard,
+    Mode,
     Outcome,
     Pause,
     Plan,
@@ -80,6 +82,22 @@ def ended_event(result: Result, rollout: Rollout | None, deployment: Deployment)
     reason = _ENDS.get(result.outcome)
     note = "; ".join((result.detail, *result.pods))
     return _event(reason, rollout, deployment, note, refusal=result.refused) if reason else None
+
+
+def rollout_event(
+    record: Record, reason: EventReason, note: str, *, uid: str, warning: bool, suffix: str = ""
+) -> Event:
+    """The Event of what was found of a rollout; in mode `observe` it says that nothing is done."""
+    observed = "OBSERVE " if record.mode is Mode.OBSERVE else ""
+    return Event(
+        name=f"{record.id}.{reason.lower()}{suffix}",
+        regarding=record.workload,
+        uid=uid,
+        reason=reason,
+        action="Watch",
+        note=f"{observed}{note}",
+        warning=warning,
+    )
 
 
 def _event(

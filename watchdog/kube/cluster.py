@@ -11,7 +11,7 @@ import msgspec
 from watchdog.errors import AlreadyExists, Denied, NotFound, Throttled, Unanswered
 from watchdog.kube.reading import decode, read_list, read_object
 from watchdog.kube.transport import JSON_PATCH, REPLICA, Transport
-from watchdog.kube.watching import Changed, Listed, WatchSettings, watch_deployments
+from watchdog.kube.watching import WatchSettings, watch_deployments
 from watchdog.model import MANAGER, Event
 from watchdog.objects import (
     Autoscaler,
@@ -22,6 +22,7 @@ from watchdog.objects import (
     ReplicaSet,
     WorkloadRef,
 )
+from watchdog.ports import Changed, Deleted, Listed
 
 T = TypeVar("T")
 
@@ -126,6 +127,10 @@ class KubeCluster:
                     pass
                 await asyncio.sleep(_POLL_EVERY_S)
 
+    def watch(self, namespace: str) -> AsyncGenerator[Listed | Changed | Deleted, None]:
+        """Give all Deployments of a namespace, then every change; raises `Denied` where that is not allowed."""
+        return watch_deployments(self._transport, namespace=namespace, settings=self._watching)
+
     async def _watch(self, ref: WorkloadRef) -> AsyncGenerator[Deployment | None, None]:
         changes = watch_deployments(
             self._transport,
@@ -143,20 +148,31 @@ class KubeCluster:
                     case _:
                         yield None
 
-    # -- ConfigMaps: the store of records ------------------------------------------------------------------------------
+    # -- ConfigMaps and Secrets: the store of records ------------------------------------------------------------------
+    # The values of a Secret are in base64 here, as they are in the API.
 
-    async def config_map(self, namespace: str, name: str, *, timeout_s: float) -> ConfigMap:
-        """Read one ConfigMap."""
-        path = f"{_CORE}/namespaces/{namespace}/configmaps/{name}"
-        return await self._get(path, ConfigMap, operation=f"get configmaps {namespace}/{name}", timeout_s=timeout_s)
+    async def config_map(
+        self, namespace: str, name: str, *, resource: str = "configmaps", timeout_s: float
+    ) -> ConfigMap:
+        """Read one ConfigMap; with `resource` secrets a Secret, here and below."""
+        operation = f"get {resource} {namespace}/{name}"
+        return await self._get(_stored(namespace, resource, name), ConfigMap, operation=operation, timeout_s=timeout_s)
 
-    async def config_maps(self, namespace: str, selector: LabelSelector, *, timeout_s: float) -> tuple[ConfigMap, ...]:
+    async def config_maps(
+        self, namespace: str, selector: LabelSelector, *, resource: str = "configmaps", timeout_s: float
+    ) -> tuple[ConfigMap, ...]:
         """List the ConfigMaps that a selector finds."""
-        path = f"{_CORE}/namespaces/{namespace}/configmaps"
-        return await self._list(path, ConfigMap, selector=selector, timeout_s=timeout_s)
+        return await self._list(_stored(namespace, resource), ConfigMap, selector=selector, timeout_s=timeout_s)
 
     async def create_config_map(
-        self, namespace: str, name: str, *, labels: Mapping[str, str], data: Mapping[str, str], timeout_s: float
+        self,
+        namespace: str,
+        name: str,
+        *,
+        labels: Mapping[str, str],
+        data: Mapping[str, str],
+        resource: str = "configmaps",
+        timeout_s: float,
     ) -> None:
         """Create a ConfigMap.
 
@@ -165,31 +181,35 @@ class KubeCluster:
         """
         await self._transport.request(
             "POST",
-            f"{_CORE}/namespaces/{namespace}/configmaps",
-            operation=f"create configmaps {namespace}/{name}",
+            _stored(namespace, resource),
+            operation=f"create {resource} {namespace}/{name}",
             timeout_s=timeout_s,
             query={"fieldManager": MANAGER},
             body=msgspec.json.encode({"metadata": {"name": name, "labels": labels}, "data": data}),
         )
 
-    async def patch_config_map(self, namespace: str, name: str, patch: bytes, *, timeout_s: float) -> None:
+    async def patch_config_map(
+        self, namespace: str, name: str, patch: bytes, *, resource: str = "configmaps", timeout_s: float
+    ) -> None:
         """Apply one JSON patch to a ConfigMap."""
         await self._transport.request(
             "PATCH",
-            f"{_CORE}/namespaces/{namespace}/configmaps/{name}",
-            operation=f"patch configmaps {namespace}/{name}",
+            _stored(namespace, resource, name),
+            operation=f"patch {resource} {namespace}/{name}",
             timeout_s=timeout_s,
             query=_PATCHING,
             body=patch,
             content_type=JSON_PATCH,
         )
 
-    async def delete_config_map(self, namespace: str, name: str, *, timeout_s: float) -> None:
+    async def delete_config_map(
+        self, namespace: str, name: str, *, resource: str = "configmaps", timeout_s: float
+    ) -> None:
         """Delete a ConfigMap."""
         await self._transport.request(
             "DELETE",
-            f"{_CORE}/namespaces/{namespace}/configmaps/{name}",
-            operation=f"delete configmaps {namespace}/{name}",
+            _stored(namespace, resource, name),
+            operation=f"delete {resource} {namespace}/{name}",
             timeout_s=timeout_s,
         )
 
@@ -204,6 +224,10 @@ class KubeCluster:
         operation = f"list {resource} {namespace}"
         items, _ = await read_list(self._transport, path, kind, operation=operation, timeout_s=timeout_s, query=query)
         return items
+
+
+def _stored(namespace: str, resource: str, name: str = "") -> str:
+    return f"{_CORE}/namespaces/{namespace}/{resource}" + (f"/{name}" if name else "")
 
 
 def _event_body(event: Event, *, now: dt.datetime) -> dict[str, Any]:

@@ -24,6 +24,7 @@ from watchdog.errors import ClusterError, Denied, Expired, Unanswered
 from watchdog.kube.reading import read_list
 from watchdog.kube.transport import Status, Transport
 from watchdog.objects import Deployment, Metadata
+from watchdog.ports import Changed, Deleted, Listed
 
 _log = logging.getLogger(__name__)
 
@@ -40,24 +41,6 @@ class WatchSettings(msgspec.Struct, frozen=True, kw_only=True):
     request_s: float
     watch_s: float
     inactivity_s: float
-
-
-class Listed(msgspec.Struct, frozen=True):
-    """Everything there is: what is not in it is gone."""
-
-    items: tuple[Deployment, ...]
-
-
-class Changed(msgspec.Struct, frozen=True):
-    """One Deployment is new or has changed."""
-
-    item: Deployment
-
-
-class Deleted(msgspec.Struct, frozen=True):
-    """One Deployment is gone; this is how it was."""
-
-    item: Deployment
 
 
 class _WatchEvent(msgspec.Struct, frozen=True):

@@ -1,0 +1,277 @@
+"""A whole world in memory for the service: one Deployment with its controller, counters, records and messages.
+
+Everything here outlives the service, which may be killed after any write and begun anew. How the real parts behave is
+for tests/cluster; what is tested here is what no real part can be brought to on demand: a death at every single write.
+"""
+
+import asyncio
+import datetime as dt
+from collections.abc import AsyncGenerator, Mapping, Sequence
+
+import msgspec
+
+from tests.component.memory import MemoryCluster, complete
+from tests.unit.builders import NOW, Json, decoded, hash_of, history, replicaset
+from watchdog.config import Config, parse
+from watchdog.decide import templates
+from watchdog.decide.record import Record, State, Told
+from watchdog.engine.act import Actor
+from watchdog.engine.context import Context, Ports
+from watchdog.engine.service import Service
+from watchdog.engine.verify import Patience
+from watchdog.judge.blocks import Reading, Row, Sample
+from watchdog.metrics import Metrics
+from watchdog.model import Event, IncidentId
+from watchdog.objects import Deployment, LabelSelector, Pod, WorkloadRef
+from watchdog.ports import Changed, Deleted, Listed, SignalQuery
+
+WEB = WorkloadRef("shop", "web")
+RPS = 50.0
+
+SETTINGS = """
+[prometheus]
+url = "http://prometheus"
+step = "1s"
+[limits]
+budget = 0
+cool_down = "0s"
+breaker = 0
+recovery = "8s"
+approval = "20s"
+[[policies]]
+name = "web"
+namespaces = ["shop"]
+grace = "0s"
+bake = "10s"
+{policy}
+[policies.threshold]
+window = "3s"
+[policies.signals.errors]
+bad = "errors_total"
+total = "requests_total"
+"""
+
+
+class World(MemoryCluster):
+    """The cluster port, with a controller that finishes rollouts, and all other ports of the service.
+
+    Attributes:
+        records: what the store holds.
+        said: what Slack shows, one text per message.
+        errors: share of failed requests by version.
+        writes: what was written, in order.
+    """
+
+    def __init__(self, *, policy: str = 'mode = "enforce"', die_after: int | None = None) -> None:
+        super().__init__(history("good", replicas=3))
+        complete(self.scene, revision=1)
+        self.config: Config = parse(SETTINGS.format(policy=policy))
+        self.records: dict[IncidentId, Record] = {}
+        self.said: list[tuple[IncidentId, list[str]]] = []
+        self.errors: dict[str, float] = {}
+        self.writes: list[str] = []
+        self.die_after = die_after
+        self.dead = asyncio.Event()
+        self._born: dict[str, dt.datetime] = {f"web-{hash_of('good')}": NOW - dt.timedelta(hours=1)}
+        self._epoch = asyncio.get_running_loop().time()
+
+    def now(self) -> dt.datetime:
+        """The wall clock, in virtual time."""
+        return NOW + dt.timedelta(seconds=asyncio.get_running_loop().time() - self._epoch)
+
+    # -- what happens --------------------------------------------------------------------------------------------------
+
+    def deploy(self, version: str) -> None:
+        """Somebody deploys a version; the controller finishes it at once."""
+        self.scene.deploy(version)
+        self._control()
+
+    def _control(self) -> None:
+        live = self.scene.snapshot.deployment.spec.template
+        sets = self.scene.snapshot.replicasets
+        newest = max(item.revision or 0 for item in sets)
+        found = next((item for item in sets if templates.same(item.spec.template, live)), None)
+        if found is None:
+            version = str(self.scene.spec["template"]["spec"]["containers"][0]["image"]).rpartition(":")[2]
+            document = replicaset(version, newest + 1)
+            document["metadata"]["creationTimestamp"] = self.now().strftime("%Y-%m-%dT%H:%M:%SZ")
+            self.scene.replicasets.append(document)
+            self._born[document["metadata"]["name"]] = self.now()
+            revision = newest + 1
+        else:
+            revision = found.revision or 0
+            if revision < newest:
+                revision = newest + 1
+                self._born[found.metadata.name] = self.now()
+        complete(self.scene, revision=revision)
+
+    def start(self) -> Service:
+        """A process of the service in this world."""
+        patience = Patience(request_s=2, observed_s=2, verify_s=10)
+        actor = Actor(self, patience=patience, now=self.now)
+        ports = Ports(cluster=self, store=self, actor=actor, signals=self, alerts=None, notifier=self)
+        return Service(Context(self.config, ports, Metrics(), now=self.now), self)
+
+    async def live(self, seconds: float) -> None:
+        """Let a process run for some time, or until it dies."""
+        task = asyncio.create_task(self.start().run())
+        end = asyncio.create_task(self._end())
+        await asyncio.wait({task, end}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+        end.cancel()
+        while not task.done():  # the dead never answer, and whoever waits for them is cut off again
+            task.cancel()
+            await asyncio.wait({task}, timeout=5)
+        results = await asyncio.gather(task, end, return_exceptions=True)
+        assert isinstance(results[0], asyncio.CancelledError), results[0]
+
+    async def _end(self) -> None:
+        """Come back when the service has died, or all is said and done for some seconds."""
+        quiet = 0
+        while not self.dead.is_set() and quiet < 8:
+            await asyncio.sleep(0.5)
+            bad = [record for record in self.records.values() if record.rollout.revision > 1]
+            quiet = quiet + 1 if bad and all(record.state is State.ENDED for record in bad) else 0
+
+    def revive(self) -> None:
+        """Let the next process live."""
+        self.dead.clear()
+        self.die_after = None
+
+    async def _wrote(self, what: str) -> None:
+        """Count a write that has just happened; after the last one nothing is ever answered again."""
+        self.writes.append(what)
+        if self.die_after is not None and len(self.writes) >= self.die_after:
+            self.dead.set()
+        await self._alive()
+
+    async def _alive(self) -> None:
+        if self.dead.is_set():
+            await asyncio.Event().wait()
+
+    # -- the cluster ---------------------------------------------------------------------------------------------------
+
+    async def deployment(self, ref: WorkloadRef, *, timeout_s: float) -> Deployment:
+        await self._alive()
+        return await super().deployment(ref, timeout_s=timeout_s)
+
+    async def pods(self, namespace: str, selector: LabelSelector, *, timeout_s: float) -> tuple[Pod, ...]:
+        return tuple(
+            decoded(_pod(item.metadata.name, item.metadata.uid, index, self._born[item.metadata.name]), Pod)
+            for item in self.scene.snapshot.replicasets
+            if templates.same(item.spec.template, self.scene.snapshot.deployment.spec.template)
+            for index in range(self.scene.spec["replicas"])
+        )
+
+    async def patch_deployment(self, ref: WorkloadRef, patch: bytes, *, dry_run: bool, timeout_s: float) -> Deployment:
+        await self._alive()
+        releasing = b"/metadata/managedFields/" in patch
+        found = await super().patch_deployment(ref, patch, dry_run=dry_run, timeout_s=timeout_s)
+        if not releasing:
+            self._control()
+        await self._wrote("release" if releasing else "patch")
+        return found
+
+    async def patch_replicaset(self, namespace: str, name: str, patch: bytes, *, timeout_s: float) -> None:
+        await self._alive()
+        await super().patch_replicaset(namespace, name, patch, timeout_s=timeout_s)
+        await self._wrote("mark")
+
+    async def post_event(self, event: Event, *, timeout_s: float) -> None:
+        await self._alive()
+        if all(each.name != event.name for each in self.events):
+            self.events.append(event)
+            await self._wrote(f"event {event.reason}")
+
+    async def follow(self, ref: WorkloadRef) -> AsyncGenerator[Deployment | None, None]:
+        while True:
+            await self._alive()
+            yield decoded(self.scene.deployment, Deployment)
+            await asyncio.sleep(0.1)
+
+    async def watch(self, namespace: str) -> AsyncGenerator[Listed | Changed | Deleted, None]:
+        """The fleet port."""
+        last: Json = {}
+        while True:
+            document = msgspec.json.decode(msgspec.json.encode(self.scene.deployment))
+            if document != last:
+                item = decoded(document, Deployment)
+                yield Changed(item) if last else Listed((item,))
+                last = document
+            await asyncio.sleep(0.1)
+
+    # -- counters ------------------------------------------------------------------------------------------------------
+
+    async def read(self, query: SignalQuery, *, step: int, timeout_s: float) -> Reading:
+        at = step - 0.0
+        samples = []
+        for item in self.scene.snapshot.replicasets:
+            born = self._born[item.metadata.name].timestamp()
+            version = next(v for v in (*self.errors, "good", "bad", "fix", "worse") if hash_of(v) == item.hash)
+            if at < born:
+                continue
+            for index in range(3):
+                total = RPS * (at - born)
+                row = Row("shop", f"{item.metadata.name}-{index:05}", "web", f"10.0.0.{index}", "pods")
+                samples.append(Sample(row, total, total * self.errors.get(version, 0.0), at))
+        return Reading(step, tuple(samples))
+
+    async def read_past(self, query: SignalQuery, *, first: int, last: int, timeout_s: float) -> tuple[Reading, ...]:
+        return tuple([await self.read(query, step=step, timeout_s=timeout_s) for step in range(first, last + 1)])
+
+    async def resets(self, query: SignalQuery, *, step: int, window_s: float, timeout_s: float) -> Mapping[Row, float]:
+        return {}
+
+    async def bad_seen(self, query: SignalQuery, *, step: int, timeout_s: float) -> bool:
+        return True
+
+    async def onset(self, labels: Mapping[str, str], *, at: float, timeout_s: float) -> float | None:
+        return None
+
+    # -- records and messages ------------------------------------------------------------------------------------------
+
+    async def all(self, *, timeout_s: float) -> tuple[Record, ...]:
+        return tuple(self.records.values())
+
+    async def get(self, incident: IncidentId, *, timeout_s: float) -> Record | None:
+        return self.records.get(incident)
+
+    async def save(self, record: Record, *, timeout_s: float) -> None:
+        await self._alive()
+        self.records[record.id] = msgspec.json.decode(msgspec.json.encode(record), type=Record)
+        await self._wrote(f"record {record.state}")
+
+    async def prune(self, records: Sequence[Record], *, timeout_s: float) -> None:
+        return
+
+    async def tell(self, record: Record) -> Told | None:
+        """Keep one message per incident, as the real notifier does."""
+        await self._alive()
+        if record.state == "watching":
+            return record.told
+        text = f"{record.state} {record.outcome or ''} {record.detail}"
+        found = next((texts for incident, texts in self.said if incident == record.id), None)
+        if found is None:
+            found = []
+            self.said.append((record.id, found))
+        if not found or found[-1] != text:
+            found.append(text)
+            await self._wrote(f"slack {record.state}")
+        return Told("C1", str(len(self.said)), text)
+
+
+def _pod(owner: str, uid: str, index: int, born: dt.datetime) -> Json:
+    at = born.strftime("%Y-%m-%dT%H:%M:%SZ")
+    return {
+        "metadata": {
+            "name": f"{owner}-{index:05}",
+            "namespace": "shop",
+            "uid": f"{owner}-{index}-{at}",
+            "creationTimestamp": at,
+            "ownerReferences": [{"uid": uid, "controller": True, "kind": "ReplicaSet", "name": owner}],
+        },
+        "status": {
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": at}],
+            "containerStatuses": [{"name": "web", "imageID": ""}],
+        },
+    }

@@ -1,0 +1,93 @@
+"""All that is thought of a rollout in one verdict: what wins over what."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from watchdog.judge.blocks import Blind, BlindReason, Counts, Verdict, Word
+from watchdog.judge.verdict import combine
+
+STALE = Blind(BlindReason.STALE, "no series")
+
+
+def says(word: Word, *, signal: str = "errors", shared: bool = False) -> Verdict:
+    cause = "threshold" if word is Word.BREACH else ""
+    blind = STALE if word is Word.BLIND else None
+    return Verdict(word, f"{signal} {word}", cause, blind, Counts(100, 6), Counts(1000, 1), shared, signal)
+
+
+CRASHES = Verdict(Word.BREACH, "container web crashes", cause="crash-loop")
+PENDING = Verdict(Word.BLIND, "no room", blind=Blind(BlindReason.PENDING, "no room"))
+BREACH, HEALTHY, INSUFFICIENT, BLIND = map(says, (Word.BREACH, Word.HEALTHY, Word.INSUFFICIENT, Word.BLIND))
+
+
+def of(
+    *signals: Verdict, conditions: Verdict | None = None, image: str = "", alert: str = "", bake_over: bool = False
+) -> Verdict:
+    return combine(conditions, signals, condemned_image=image, alert_trusted=alert, bake_over=bake_over)
+
+
+def test_breaches_win_in_their_order() -> None:
+    found = of(BREACH, conditions=CRASHES, image="web:v2 was condemned", alert="HighErrorRate fires")
+    assert (found.cause, found.detail) == ("condemned-image", "web:v2 was condemned")
+    assert of(BREACH, conditions=CRASHES, alert="HighErrorRate fires") == CRASHES
+    assert of(BREACH, alert="HighErrorRate fires") == BREACH
+    found = of(INSUFFICIENT, alert="HighErrorRate fires")
+    assert (found.word, found.cause, found.detail) == (Word.BREACH, "alert", "HighErrorRate fires")
+
+
+@pytest.mark.parametrize("other", [BLIND, HEALTHY, INSUFFICIENT])
+def test_a_breach_wins_over_everything_else(other: Verdict) -> None:
+    assert of(other, BREACH, conditions=PENDING, bake_over=True) == BREACH
+    assert of(other, conditions=PENDING, alert="HighErrorRate fires").word is Word.BREACH
+
+
+def test_of_two_breaches_the_one_that_is_not_shared_speaks() -> None:
+    shared, own = says(Word.BREACH, shared=True), says(Word.BREACH, signal="slow")
+    assert of(shared, own) == own
+    assert of(shared) == shared
+
+
+def test_blindness_wins_over_health() -> None:
+    assert of(HEALTHY, BLIND, bake_over=True) == BLIND
+    assert of(HEALTHY, conditions=PENDING, bake_over=True) == PENDING
+
+
+def test_health_takes_the_whole_bake_and_every_signal() -> None:
+    slow = says(Word.HEALTHY, signal="slow")
+    assert of(HEALTHY, slow, bake_over=True).word is Word.HEALTHY
+    assert of(HEALTHY, slow).word is Word.INSUFFICIENT
+    assert of(HEALTHY, INSUFFICIENT, bake_over=True).word is Word.INSUFFICIENT
+
+
+def test_a_rollout_without_signals_is_never_called_healthy() -> None:
+    found = of(bake_over=True)
+    assert (found.word, found.detail) == (Word.INSUFFICIENT, "no signal to judge by")
+    assert of(conditions=PENDING, bake_over=True) == PENDING
+
+
+def test_an_open_verdict_names_every_signal_and_shows_the_first_ones_counts() -> None:
+    found = of(INSUFFICIENT, says(Word.HEALTHY, signal="slow"))
+    assert found.detail == "errors: errors insufficient; slow: slow healthy"
+    assert (found.candidate, found.stable) == (Counts(100, 6), Counts(1000, 1))
+    assert (found.signal, of(INSUFFICIENT).signal) == ("", "errors")
+
+
+@given(
+    st.lists(st.sampled_from(Word).map(says), max_size=4),
+    st.none() | st.sampled_from([CRASHES, PENDING]),
+    st.sampled_from(["", "web:v2 was condemned"]),
+    st.sampled_from(["", "HighErrorRate fires"]),
+    st.booleans(),
+)
+def test_the_verdict_is_the_strongest_word_and_a_breach_has_a_cause(
+    signals: list[Verdict], conditions: Verdict | None, image: str, alert: str, bake_over: bool
+) -> None:
+    found = of(*signals, conditions=conditions, image=image, alert=alert, bake_over=bake_over)
+    words = [each.word for each in signals] + ([conditions.word] if conditions else [])
+    assert (found.word is Word.BREACH) == bool(image or alert or Word.BREACH in words)
+    assert (found.word is Word.BREACH) == bool(found.cause)
+    assert (found.word is Word.BLIND) == bool(found.blind)
+    if found.word is Word.HEALTHY:
+        assert bake_over
+        assert set(words) == {Word.HEALTHY}

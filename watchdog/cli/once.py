@@ -1,0 +1,223 @@
+"""``once``: one look, one decision.
+
+A person's action with the caller's rights: physical and policy guards bind, the mode and judgement guards do not.
+"""
+
+import math
+import time
+from collections.abc import Mapping, Sequence
+
+import click
+import msgspec
+
+from watchdog import selectors
+from watchdog.app import Parts, assemble
+from watchdog.cli.options import Common, Duration, Words, Workload, common, runs
+from watchdog.cli.output import (
+    BREACH,
+    CANNOT,
+    GOOD,
+    NOT_DONE,
+    Form,
+    echo,
+    print_error,
+    print_json,
+    print_progress,
+    revision_fields,
+)
+from watchdog.config import GitOps, Signal
+from watchdog.decide.history import live_rollout, read_history
+from watchdog.decide.plan import Request
+from watchdog.engine import facts
+from watchdog.engine.fleet import Side
+from watchdog.engine.watch import query_of
+from watchdog.errors import UsageError
+from watchdog.judge import counters
+from watchdog.judge.blocks import Counts, PodFact, Track
+from watchdog.model import Cause, Outcome, Refused, Result, Rollout, Undo
+from watchdog.objects import WorkloadRef
+from watchdog.ports import Signals
+
+_LEAST_REQUESTS = 20
+MOST_PODS_NAMED = 50
+_QUERY_S = 30.0
+
+
+class Seen(msgspec.Struct, frozen=True):
+    """What a signal showed; `unknown` says why that is no error rate, where it is none."""
+
+    signal: str = ""
+    counts: Counts = Counts()
+    unknown: str = ""
+
+
+@click.command(short_help="Look at the error rate once, and undo a bad rollout.")
+@click.argument("workload", type=Workload())
+@click.option(
+    "--threshold",
+    type=click.FloatRange(0, 1, max_open=True),
+    default=0.05,
+    show_default=True,
+    help="Highest good rate.",
+)
+@click.option("--window", type=Duration(), default="5m", show_default=True, help="How far to look back.")
+@click.option("--bad", metavar="SELECTOR", default="", help="Failed requests, instead of the policy's signals.")
+@click.option("--total", metavar="SELECTOR", default="", help="All requests; goes with --bad.")
+@click.option("--prometheus", "url", metavar="URL", default="", help="Where they are read, if not as configured.")
+@click.option("--reason", type=Words(), default="", metavar="TEXT", help="Why; shown in the audit trail.")
+@click.option("--dry-run", is_flag=True, help="Let the API server check the write, and do nothing.")
+@common
+@runs
+async def once(
+    shared: Common,
+    *,
+    workload: WorkloadRef,
+    threshold: float,
+    window: float,
+    bad: str,
+    total: str,
+    url: str,
+    reason: str,
+    dry_run: bool,
+) -> int:
+    """Judge the pods of the live revision by their error rate, and go back to the revision before if it is too high.
+
+    Ends with 0 if it is acceptable, 1 if it was not and is undone, 3 if it is not known, 4 if it could not be undone.
+    """
+    given = _given(bad, total)
+    say = echo if shared.form is Form.TEXT else lambda _: None
+    result = None
+    async with assemble(
+        shared.config, kubeconfig=shared.kubeconfig, context=shared.context, progress=print_progress
+    ) as parts:
+        policy = shared.config.policy_for(workload)
+        asked = given or await _signals(parts, workload)
+        rollout, seen = await _look(parts, workload, asked, window_s=window, url=url)
+        worst = _worst(seen, threshold)
+        rate = "unknown" if worst.unknown else f"{worst.counts.ratio:.4f}"
+        say(f"Current error rate: {rate}")
+        if worst.unknown:
+            print_error(worst.unknown)
+            code = CANNOT
+        elif worst.counts.ratio <= threshold:
+            say("Error rate is within acceptable range.")
+            code = GOOD
+        else:
+            say(f"Rolling back {workload.name} in {workload.namespace}...")
+            why = f"error rate {rate} of {worst.counts.total:g} requests, above {threshold:g}"
+            request = Request(
+                cause=Cause(by=await parts.caller(), reason=f"{reason} ({why})" if reason else why),
+                rollout=rollout,
+                gitops_act=policy is not None and policy.gitops is GitOps.ACT,
+            )
+            result = await parts.actor.undo(workload, request, dry_run=dry_run)
+            code = BREACH if result.outcome is Outcome.ROLLED_BACK else NOT_DONE
+            done = "Dry run: nothing was changed." if dry_run else "Rollback complete."
+            say(done if code == BREACH else f"{workload}: {result.outcome}, {result.detail}")
+    if shared.form is Form.JSON:
+        about = {"namespace": workload.namespace, "deployment": workload.name}
+        asked_for = {"threshold": threshold, "window_seconds": window, "dry_run": dry_run}
+        print_json("once", {**about, **asked_for, **_fields(worst, result)})
+    return code
+
+
+def _given(bad: str, total: str) -> Mapping[str, Signal]:
+    """The signal of the command line; empty where the policy's are meant."""
+    if bool(bad) != bool(total):
+        raise UsageError("--bad goes with --total: write both, or neither for the signals of the policy")
+    if not bad:
+        return {}
+    for option, text in (("--bad", bad), ("--total", total)):
+        try:
+            selectors.parse(text)
+        except ValueError as error:
+            raise UsageError(f"{option} {error}") from error
+    return {"given": Signal(total=total, bad=bad)}
+
+
+async def _signals(parts: Parts, workload: WorkloadRef) -> Mapping[str, Signal]:
+    """The signals of the policy that matches; those that join by a label seen from this workload's side."""
+    match = await parts.match(workload)
+    if match is None or not match.policy.signals:
+        raise UsageError(f"no policy has signals for {workload}: give --bad and --total")
+    if match.side is not Side.STABLE:
+        return match.policy.signals
+    replace = msgspec.structs.replace
+    return {
+        name: replace(signal, candidate=signal.stable, stable=signal.candidate)
+        for name, signal in match.policy.signals.items()
+    }
+
+
+async def _look(
+    parts: Parts, workload: WorkloadRef, asked: Mapping[str, Signal], *, window_s: float, url: str
+) -> tuple[Rollout | None, list[Seen]]:
+    """What is live, and what its pods counted over the window, by the rows and counters of the service."""
+    signals, step_s = parts.signals(await parts.prometheus(url)), parts.config.prometheus.step
+    snapshot = await parts.snapshot(workload)
+    live = live_rollout(snapshot.deployment, read_history(snapshot))
+    if isinstance(live, Refused):
+        return None, [Seen(unknown=str(live))]
+    rollout, replicaset = live
+    selector = snapshot.deployment.spec.selector
+    pods = await parts.cluster.pods(workload.namespace, selector, timeout_s=parts.request_s)
+    now = time.time()
+    last = math.floor(now / step_s)
+    steps = range(last - math.ceil(window_s / step_s), last + 1)
+    owners = {replicaset.metadata.uid: (Track.CANDIDATE, replicaset.hash)}
+    known = facts.update((), pods, owners, step=steps[0], now=now)
+    if not known:
+        return rollout, [Seen(unknown=f"revision {rollout.revision} has no pods")]
+    return rollout, [
+        msgspec.structs.replace(
+            await _count(signals, workload.namespace, signal, known, steps, step_s=step_s), signal=name
+        )
+        for name, signal in asked.items()
+    ]
+
+
+async def _count(
+    signals: Signals, namespace: str, signal: Signal, pods: Sequence[PodFact], steps: range, *, step_s: float
+) -> Seen:
+    named = [pod.name for pod in pods] if len(pods) < MOST_PODS_NAMED and not signal.join else ()
+    query = query_of(signal, (namespace,), named)
+    readings = await signals.read_past(query, first=steps[0], last=steps[-1], timeout_s=_QUERY_S)
+    settings = counters.Settings(
+        namespace=namespace,
+        step_s=step_s,
+        grace_s=0.0,
+        begun=steps[0] * step_s,
+        join=(signal.candidate, signal.stable) if signal.join else None,
+        bad_known=await signals.bad_seen(query, step=steps[-1], timeout_s=_QUERY_S),
+    )
+    blocks = counters.blocks(settings, readings, pods)
+    if blind := blocks[-1].blind:  # a block that sees spans the blind ones before it
+        return Seen(unknown=f"{blind.reason}: {blind.detail}")
+    counts = sum((block.candidate + block.grace for block in blocks), Counts())
+    few = f"{counts.total:g} requests in {len(steps) * step_s - step_s:g} s, fewer than {_LEAST_REQUESTS}"
+    return Seen(counts=counts, unknown=few if counts.total < _LEAST_REQUESTS else "")
+
+
+def _worst(seen: Sequence[Seen], threshold: float) -> Seen:
+    """The highest rate; what is not known is worse than a rate that is acceptable, and better than one that is not."""
+
+    def order(each: Seen) -> tuple[float, float]:
+        return 0.5 if each.unknown else float(each.counts.ratio > threshold), each.counts.ratio
+
+    return max(seen, key=order)
+
+
+def _fields(worst: Seen, result: Result | None) -> dict[str, object]:
+    plan = result.plan if result and isinstance(result.plan, Undo) else None
+    return {
+        "rate": None if worst.unknown else round(worst.counts.ratio, 6),
+        "bad": worst.counts.bad,
+        "total": worst.counts.total,
+        "signal": worst.signal,
+        "unknown": worst.unknown or None,
+        "outcome": str(result.outcome) if result else None,
+        "detail": result.detail if result else None,
+        "guard": str(result.refused.guard) if result and result.refused else None,
+        "from": revision_fields(plan.live) if plan else None,
+        "to": revision_fields(plan.target) if plan else None,
+    }

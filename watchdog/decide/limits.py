@@ -1,0 +1,207 @@
+"""The judgement guards: what makes the service refuse, or ask, where a person could act.
+
+Each looks at records, which are all that a next process knows. They bind the service and never a person (DESIGN §6).
+"""
+
+import datetime as dt
+import re
+from collections.abc import Iterable, Sequence
+
+import msgspec
+
+from watchdog.decide.record import Record, State, Veto
+from watchdog.judge.blocks import Verdict
+from watchdog.model import Action, Guard, Mode, Outcome, Silence
+from watchdog.objects import WorkloadRef
+
+_DAY = dt.timedelta(days=1)
+
+
+class Limits(msgspec.Struct, frozen=True, kw_only=True):
+    """The settings; 0 is off.
+
+    Args:
+        budget: actions per workload and day.
+        cool_down: between two actions on one workload.
+        breaker: breaches of different images that stop everybody.
+        breaker_window: how far back they count.
+    """
+
+    budget: int
+    cool_down: dt.timedelta
+    breaker: int
+    breaker_window: dt.timedelta
+
+
+class Facts(msgspec.Struct, frozen=True, kw_only=True):
+    """What the guards look at, beside the record.
+
+    Args:
+        verdict: the breach.
+        others: every other record.
+        silences: active silences that name the watchdog; None where no Alertmanager answered.
+        condemned_by: the incident that condemned the live ReplicaSet before this rollout; empty if none.
+        gitops: a GitOps controller wrote the live template.
+        target_passed: the revision that the undo goes to lived through its bake.
+        signals_blind: why the policy's own signals say nothing; empty where they do.
+        confirmed: whether more than an alert alone speaks for the breach, or the policy trusts alerts.
+    """
+
+    verdict: Verdict
+    others: Sequence[Record]
+    silences: tuple[Silence, ...] | None = ()
+    condemned_by: str = ""
+    gitops: bool = False
+    target_passed: bool = True
+    signals_blind: str = ""
+    confirmed: bool = True
+
+
+WAITING = frozenset({Guard.NOT_OBSERVED, Guard.BLIND})
+"""Refusals that are asked again at each step while the breach lasts; any other is final."""
+
+
+def vetoes(record: Record, facts: Facts, limits: Limits, *, now: dt.datetime) -> tuple[Veto, ...]:
+    """Every judgement guard that speaks, refusals before those that turn acting into asking."""
+    found = [
+        _mode(record, now),
+        _silence(record, facts, now),
+        _budget(record, facts.others, limits, now),
+        _cool_down(record, facts.others, limits, now),
+        _loop(record, facts, limits, now),
+        _breaker(record, facts.others, limits, now),
+        _ineffective(record, facts.others, now),
+        *_doubts(record, facts, now),
+    ]
+    spoken = [each for each in found if each]
+    return tuple(sorted(spoken, key=lambda each: each.lowers))
+
+
+def _mode(record: Record, now: dt.datetime) -> Veto | None:
+    match record.mode:
+        case Mode.OBSERVE:
+            return Veto(Guard.MODE, "the mode is observe: nothing is ever written", now)
+        case Mode.APPROVE:
+            return Veto(Guard.MODE, "the mode is approve: a person decides", now, lowers=True)
+        case Mode.ENFORCE:
+            return None
+
+
+def _silence(record: Record, facts: Facts, now: dt.datetime) -> Veto | None:
+    for silence in facts.silences or ():
+        if _covers(silence, record.workload):
+            why = f"silence {silence.id} by {silence.by} until {silence.until:%H:%M} UTC: {silence.comment}"
+            return Veto(Guard.SILENCE, why[:300], now)
+    return None
+
+
+def _covers(silence: Silence, workload: WorkloadRef) -> bool:
+    labels = {"namespace": workload.namespace, "deployment": workload.name}
+    for label, value, is_regex, is_equal in silence.matchers:
+        found = labels.get(label, "")
+        try:
+            same = re.fullmatch(value, found) is not None if is_regex else value == found
+        except re.error:
+            same = True  # Go knows expressions that Python does not; somebody wanted quiet
+        if same is not is_equal:
+            return False
+    return True
+
+
+def _acted(record: Record, others: Iterable[Record]) -> list[dt.datetime]:
+    return sorted(other.write_at for other in others if other.write_at and other.workload == record.workload)
+
+
+def _budget(record: Record, others: Iterable[Record], limits: Limits, now: dt.datetime) -> Veto | None:
+    today = [at for at in _acted(record, others) if now - at < _DAY]
+    if not limits.budget or len(today) < limits.budget:
+        return None
+    return Veto(
+        Guard.BUDGET, f"{len(today)} actions on {record.workload} within a day; limits.budget is that many", now
+    )
+
+
+def _cool_down(record: Record, others: Iterable[Record], limits: Limits, now: dt.datetime) -> Veto | None:
+    latest = max(_acted(record, others), default=None)
+    if latest is None or now - latest >= limits.cool_down:
+        return None
+    ends = latest + limits.cool_down
+    return Veto(
+        Guard.COOL_DOWN, f"the last action was at {latest:%H:%M:%S} UTC; limits.cool_down ends {ends:%H:%M}", now
+    )
+
+
+def _loop(record: Record, facts: Facts, limits: Limits, now: dt.datetime) -> Veto | None:
+    if not facts.condemned_by:
+        return None
+    before = next((other for other in facts.others if other.id == facts.condemned_by), None)
+    at = before and (before.write_at or before.ended)
+    again = f"{record.rollout.hash} was condemned by {facts.condemned_by} and is live again"
+    absolve = f"rollback-watchdog history {record.workload} --absolve {record.rollout.revision}"
+    if facts.gitops or (at and record.started - at < limits.cool_down):
+        who = ", written by a GitOps controller" if facts.gitops else ""
+        return Veto(Guard.LOOP, f"{again}{who}; stopped until: {absolve}", now)
+    return Veto(Guard.LOOP, f"{again}; a person decides, or lifts it: {absolve}", now, lowers=True)
+
+
+def breached(record: Record) -> dt.datetime | None:
+    """When a rollout was first found in breach."""
+    return next((seen.at for seen in record.verdicts if seen.word == "breach"), None)
+
+
+def _breaker(record: Record, others: Iterable[Record], limits: Limits, now: dt.datetime) -> Veto | None:
+    recent = [record, *(other for other in others if _recent(other, limits, now))]
+    images = {tuple(sorted(each.images.items())) for each in recent}
+    if not limits.breaker or len(images) < limits.breaker:
+        return None
+    names = ", ".join(sorted({str(each.workload) for each in recent})[:5])
+    why = f"{len(images)} different images in breach within {limits.breaker_window}: {names}; something they share?"
+    return Veto(Guard.BREAKER, why, now, lowers=True)
+
+
+def _recent(other: Record, limits: Limits, now: dt.datetime) -> bool:
+    at = breached(other)
+    return at is not None and now - at <= limits.breaker_window
+
+
+def _ineffective(record: Record, others: Iterable[Record], now: dt.datetime) -> Veto | None:
+    for other in others:
+        late = other.workload == record.workload and other.ended is not None and now - other.ended < _DAY
+        if late and other.outcome is Outcome.INEFFECTIVE:
+            why = f"the undo of {other.id} did not help; a person decides for a day"
+            return Veto(Guard.LOOP, why, now, lowers=True)
+    return None
+
+
+def _doubts(record: Record, facts: Facts, now: dt.datetime) -> Iterable[Veto | None]:
+    """What turns acting into asking."""
+    if facts.verdict.shared and record.action is not Action.SCALE_DOWN:
+        yield Veto(Guard.SHARED, "the stable pods fail the same limit", now, lowers=True)
+    if record.incident_first:
+        yield Veto(Guard.INCIDENT_FIRST, f"{record.incident_first}: this may be the fix", now, lowers=True)
+    if not facts.target_passed and record.action is Action.UNDO:
+        yield Veto(Guard.TARGET_NOT_PASSED, "the revision to go back to is not known to be good", now, lowers=True)
+    if not facts.confirmed:
+        if facts.signals_blind:
+            yield Veto(Guard.BLIND, facts.signals_blind, now)
+        else:
+            yield Veto(Guard.UNCONFIRMED, "an alert alone; the policy's confirm is signal", now, lowers=True)
+
+
+def condemned_images(
+    records: Iterable[Record], workloads: Iterable[WorkloadRef], *, now: dt.datetime
+) -> dict[tuple[str, str], str]:
+    """(container, image) pairs that an incident of the last 24 h found bad on these workloads, and which incident."""
+    names, found = set(workloads), dict[tuple[str, str], str]()
+    for record in records:
+        if record.plan is None or not record.write_at or record.workload not in names:
+            continue
+        if record.outcome is Outcome.INEFFECTIVE or now - record.write_at >= _DAY:
+            continue
+        found |= dict.fromkeys(record.plan.condemned.items(), record.id)
+    return found
+
+
+def open_records(records: Iterable[Record]) -> list[Record]:
+    """Those whose watch has not ended."""
+    return [record for record in records if record.state is not State.ENDED]

@@ -1,0 +1,224 @@
+"""The record of a rollout under watch: what the cluster stores of it, and what every message is written from.
+
+One ConfigMap or Secret each, created at the rollout's start (DESIGN §7). It holds what a next process cannot learn from
+Kubernetes and Prometheus, and what a person wants to know afterwards. Times are RFC3339.
+"""
+
+import datetime as dt
+from collections.abc import Mapping
+from enum import StrEnum
+
+import msgspec
+
+from watchdog.judge.blocks import Block, PodFact
+from watchdog.model import Action, IncidentId, Mode, Outcome, Rollout, Topology
+from watchdog.objects import TemplateHash, WorkloadRef
+
+SCHEMA = 1
+
+
+class State(StrEnum):
+    """Where a rollout stands; `decide.incident` has the transitions."""
+
+    WATCHING = "watching"
+    BREACH = "breach"
+    ASKING = "asking"
+    ACTING = "acting"
+    VERIFYING = "verifying"
+    ENDED = "ended"
+
+
+class SignalUsed(msgspec.Struct, frozen=True):
+    """What was asked of Prometheus for one signal."""
+
+    name: str
+    bad: str
+    total: str
+
+
+class VerdictSeen(msgspec.Struct, frozen=True):
+    """A verdict that differed from the one before, and when."""
+
+    at: dt.datetime
+    word: str
+    detail: str
+    cause: str = ""
+    signal: str = ""
+
+
+class Veto(msgspec.Struct, frozen=True):
+    """A guard that said no, or that turned acting into asking (`lowers`)."""
+
+    guard: str
+    detail: str
+    at: dt.datetime
+    lowers: bool = False
+
+
+class AlertSeen(msgspec.Struct, frozen=True):
+    """An alert about this workload, and what became of it: `attributed`, `before-rollout`, `resolved`."""
+
+    fingerprint: str
+    name: str
+    starts_at: dt.datetime
+    what: str
+    onset: dt.datetime | None = None
+
+
+class Numbers(msgspec.Struct, frozen=True):
+    """The counts at the moment of the decision."""
+
+    candidate_bad: float
+    candidate_total: float
+    stable_bad: float
+    stable_total: float
+
+
+class Planned(msgspec.Struct, frozen=True):
+    """What was decided: from which revision to which, and why.
+
+    Args:
+        action: what is done.
+        from_revision: what is left.
+        from_hash: its hash.
+        to_revision: where it goes; the same where no template changes.
+        to_hash: its hash.
+        cause: what found the breach.
+        numbers: the counts of that moment.
+        target_images: images of the target by container, for people.
+        condemned: images by container in which the two differ: image ids, where the kubelet told them.
+    """
+
+    action: Action
+    from_revision: int
+    from_hash: TemplateHash
+    to_revision: int
+    to_hash: TemplateHash
+    cause: str
+    numbers: Numbers | None = None
+    target_images: Mapping[str, str] = {}
+    condemned: Mapping[str, str] = {}
+
+
+class Written(msgspec.Struct, frozen=True):
+    """One write to the cluster on behalf of this rollout."""
+
+    at: dt.datetime
+    what: str
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """What a person said: `approve` or `dismiss`, by which way, about which hash and target."""
+
+    answer: str
+    by: str
+    at: dt.datetime
+    way: str
+
+
+class Told(msgspec.Struct, frozen=True):
+    """The Slack message of this incident, and what it said last.
+
+    Args:
+        channel: the channel's id.
+        ts: the message's timestamp, which is its id.
+        said: digest of the text that it shows.
+        details: digests of what stands in its thread.
+    """
+
+    channel: str
+    ts: str
+    said: str = ""
+    details: tuple[str, ...] = ()
+
+
+class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One rollout under watch.
+
+    Args:
+        schema: version of this form.
+        id: the incident id of DESIGN §2.
+        rollout: what is watched.
+        policy: the policy's name.
+        policy_digest: of the policy's settings at the start.
+        topology: what it is compared with.
+        mode: how far the service may go, frozen downwards only.
+        state: where it stands.
+        started: when its first candidate pod was created.
+        completed: when the rollout was complete.
+        ended: when the watch ended.
+        action: what a breach leads to.
+        images: of the live revision, by container.
+        stable: the workload on the other side; the same one for `rolling`.
+        stable_hash: the hash that was live there when the rollout began; empty where there was none.
+        signals: what was asked of Prometheus.
+        incident_first: why the workload was already failing when the rollout began; empty where it was not.
+        bad_known: by signal: whether `bad` was seen in the 7 days before.
+        pods: facts that Prometheus does not know.
+        blocks: by signal, oldest first.
+        verdicts: changes only.
+        vetoes: every guard that spoke.
+        alerts: about this workload.
+        plan: what was decided.
+        writes: what was written.
+        write_at: when the action's write was accepted.
+        verified: one sentence about the workload after the action.
+        asked: when a person was asked.
+        people: what people said.
+        outcome: how it ended.
+        detail: the outcome in one sentence.
+        told: the Slack message.
+    """
+
+    schema: int = SCHEMA
+    id: IncidentId
+    rollout: Rollout
+    policy: str
+    policy_digest: str
+    topology: Topology
+    mode: Mode
+    action: Action
+    started: dt.datetime
+    state: State = State.WATCHING
+    completed: dt.datetime | None = None
+    ended: dt.datetime | None = None
+    images: Mapping[str, str] = {}
+    stable: WorkloadRef | None = None
+    stable_hash: TemplateHash = TemplateHash("")
+    signals: tuple[SignalUsed, ...] = ()
+    incident_first: str = ""
+    bad_known: Mapping[str, bool] = {}
+    pods: tuple[PodFact, ...] = ()
+    blocks: Mapping[str, tuple[Block, ...]] = {}
+    verdicts: tuple[VerdictSeen, ...] = ()
+    vetoes: tuple[Veto, ...] = ()
+    alerts: tuple[AlertSeen, ...] = ()
+    plan: Planned | None = None
+    writes: tuple[Written, ...] = ()
+    write_at: dt.datetime | None = None
+    verified: str = ""
+    asked: dt.datetime | None = None
+    people: tuple[Answer, ...] = ()
+    outcome: Outcome | None = None
+    detail: str = ""
+    told: Told | None = None
+
+    @property
+    def workload(self) -> WorkloadRef:
+        """The workload's address."""
+        return self.rollout.workload
+
+    @property
+    def incident(self) -> bool:
+        """Whether it was ever in breach."""
+        return (
+            self.state in {State.BREACH, State.ASKING, State.ACTING, State.VERIFYING}
+            or self.outcome
+            not in {
+                None,
+                Outcome.PASSED,
+                Outcome.UNJUDGED,
+                Outcome.SUPERSEDED,
+            }
+            or self.plan is not None
+        )

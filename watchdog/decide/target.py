@@ -1,0 +1,76 @@
+"""Which revision the service goes back to: one that is known to be good, where there is one (DESIGN §5).
+
+A person's undo goes where kubectl's would; see `history`.
+"""
+
+import datetime as dt
+from collections.abc import Collection
+
+from watchdog.decide import marks, templates
+from watchdog.decide.history import History
+from watchdog.model import Guard, Refused
+from watchdog.objects import Deployment, ReplicaSet, TemplateHash
+
+_NEWEST = dt.timedelta(days=7)
+_STEPS_BACK = 2
+
+
+def service_target(
+    deployment: Deployment,
+    history: History,
+    *,
+    begun_from: TemplateHash,
+    doubtful: Collection[TemplateHash],
+    bake: dt.timedelta,
+    began: dt.datetime,
+    now: dt.datetime,
+) -> tuple[ReplicaSet, bool] | Refused:
+    """The target, and whether it passed.
+
+    Args:
+        deployment: the Deployment as it is.
+        history: its revisions.
+        begun_from: the hash that was live when the rollout began.
+        doubtful: hashes that a record of ours says did not pass.
+        bake: how long a revision that we did not watch must have lived to count as passed.
+        began: when the rollout began.
+        now: the moment of the decision.
+    """
+    others = sorted(
+        (item for item in history.others if item.revision is not None and not marks.condemned_by(item)),
+        key=lambda item: item.revision or 0,
+        reverse=True,
+    )
+    if not others:
+        limit = deployment.spec.revision_history_limit
+        why = "revisionHistoryLimit is 0" if limit == 0 else "no older ReplicaSet that is not condemned is left"
+        return Refused(Guard.NO_TARGET, f"there is nothing to go back to: {why}")
+    before = next((item for item in others if item.hash == begun_from), others[0])
+    target, passed = before, _passed(before, doubtful, bake, began) is not None
+    if not passed:
+        for item in others[:_STEPS_BACK]:
+            at = _passed(item, doubtful, bake, began)
+            if at is not None and now - at <= _NEWEST:
+                target, passed = item, True
+                break
+    if templates.differ_only_in_annotations(target.spec.template, deployment.spec.template):
+        return Refused(
+            Guard.NOTHING_TO_UNDO,
+            f"revision {target.revision} differs from the live one only in annotations of its pods",
+        )
+    return target, passed
+
+
+def _passed(
+    item: ReplicaSet, doubtful: Collection[TemplateHash], bake: dt.timedelta, began: dt.datetime
+) -> dt.datetime | None:
+    """When it passed: its mark says so; or, where no mark and no record of ours is about it, it outlived a bake."""
+    if text := marks.passed_at(item):
+        try:
+            return dt.datetime.fromisoformat(text)
+        except ValueError:
+            return None
+    created = item.metadata.creation_timestamp
+    if item.hash in doubtful or created is None or began - created < bake:
+        return None
+    return began

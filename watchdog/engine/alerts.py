@@ -1,0 +1,173 @@
+"""Alerts: held at once, attributed afterwards, and never a proof alone (DESIGN §4 Alerts).
+
+A webhook is a lossy hint. What it lost, the resync of every Alertmanager brings back; what it brings twice, is told by
+(fingerprint, startsAt).
+"""
+
+import asyncio
+import datetime as dt
+import logging
+from collections.abc import Awaitable, Callable, Sequence
+
+import msgspec
+
+from watchdog.decide.attribution import Candidate, attributable, workloads_of
+from watchdog.decide.record import AlertSeen, Record, State
+from watchdog.engine.context import Context
+from watchdog.engine.watch import traffic_from
+from watchdog.metrics import AlertOutcome
+from watchdog.model import Alert
+from watchdog.objects import WorkloadRef
+
+_log = logging.getLogger(__name__)
+
+_MOST = 10_000
+_REMEMBERED = dt.timedelta(hours=8)
+_ONSET_S = 2.0
+_BEFORE = dt.timedelta(minutes=10)
+
+Key = tuple[str, dt.datetime]
+
+
+class Held(msgspec.Struct, frozen=True):
+    """An alert that came in, the workload that it is about, and when it came on the event loop's clock."""
+
+    alert: Alert
+    ref: WorkloadRef
+    arrived: float
+
+
+class Alerts:
+    """Takes alerts in.
+
+    Args:
+        context: what the loops share.
+        hurry: is told of a rollout for which an alert has just spoken, and when that alert came.
+    """
+
+    def __init__(self, context: Context, *, hurry: Callable[[Record, float], Awaitable[None]]) -> None:
+        self._context = context
+        self._hurry = hurry
+        self._held: asyncio.Queue[Held] = asyncio.Queue(maxsize=_MOST)
+        self._known: dict[Key, tuple[bool, dt.datetime]] = {}
+        self._firing: dict[WorkloadRef, dict[Key, dt.datetime]] = {}
+
+    def take(self, alerts: Sequence[Alert]) -> bool:
+        """Attribute alerts to workloads from memory, and hold them; False where there is no room for them."""
+        context = self._context
+        if self._held.qsize() + len(alerts) > _MOST:
+            return False
+        now, loop_now = context.now(), asyncio.get_running_loop().time()
+        for key in [key for key, (_, at) in self._known.items() if now - at > _REMEMBERED]:
+            del self._known[key]
+        candidates = self._candidates()
+        for alert in alerts:
+            key = (alert.fingerprint, alert.starts_at)
+            firing, _ = self._known.get(key, (None, now))
+            if firing is alert.firing or firing is False:
+                continue  # said before; what is resolved does not fire again with the same start
+            self._known[key] = (alert.firing, now)
+            refs = workloads_of(alert, candidates)
+            if len(refs) != 1:
+                outcome = AlertOutcome.AMBIGUOUS if refs else AlertOutcome.UNMATCHED
+                context.metrics.alert(outcome)
+                fields = {"event": f"alert-{outcome}"}
+                _log.info("alert %.100r is %s: %s", alert.name, outcome, [str(ref) for ref in refs][:5], extra=fields)
+                continue
+            firing_now = self._firing.setdefault(refs[0], {})
+            if alert.firing:
+                firing_now[key] = now
+            else:
+                firing_now.pop(key, None)
+            self._held.put_nowait(Held(alert, refs[0], loop_now))
+        return True
+
+    def _candidates(self) -> list[Candidate]:
+        context, found = self._context, []
+        for ref, match in context.fleet.matched().items():
+            record = context.open_of(ref)
+            hashes = {pod.hash for pod in record.pods} | {record.rollout.hash, record.stable_hash} if record else set()
+            names = frozenset(f"{ref.name}-{each}" for each in hashes)
+            found.append(Candidate(ref, names, match.policy.alerts.match))
+        return found
+
+    async def run(self) -> None:
+        """Attribute what is held, one after the other."""
+        while True:
+            held = await self._held.get()
+            record = self._context.open_of(held.ref)
+            if record is None or record.state not in (State.WATCHING, State.BREACH):
+                self._context.metrics.alert(AlertOutcome.UNMATCHED if held.alert.firing else AlertOutcome.RESOLVED)
+            elif held.alert.firing:
+                await self._attribute(record, held)
+            else:
+                await self._resolve(record, held.alert)
+
+    async def _attribute(self, record: Record, held: Held) -> None:
+        context, alert = self._context, held.alert
+        onset: float | None = alert.starts_at.timestamp()  # without Prometheus there is no better one
+        if context.ports.signals:
+            at = context.now().timestamp()
+            onset = await context.ports.signals.onset(alert.labels, at=at, timeout_s=_ONSET_S)
+        record = context.records[record.id]
+        if record.state not in (State.WATCHING, State.BREACH):
+            return
+        began = dt.datetime.fromtimestamp(onset, dt.UTC) if onset is not None else None
+        yes = attributable(onset, traffic_from=traffic_from(record))
+        what = AlertOutcome.ATTRIBUTED if yes else AlertOutcome.BEFORE_ROLLOUT
+        context.metrics.alert(what)
+        seen = AlertSeen(alert.fingerprint, alert.name[:200], alert.starts_at, str(what), began)
+        rest = tuple(each for each in record.alerts if each.fingerprint != alert.fingerprint)
+        changed = msgspec.structs.replace(record, alerts=(*rest[-49:], seen))
+        if not yes and began and began < record.started and record.started - began <= _BEFORE:
+            why = f"alert {alert.name[:100]} was firing before the rollout began"
+            changed = msgspec.structs.replace(changed, incident_first=record.incident_first or why)
+        context.keep(changed)
+        fields = {"event": f"alert-{what}", "incident": record.id, "workload": str(record.workload)}
+        _log.info("alert %.100r since %s: %s", alert.name, began or "an unknown time", what, extra=fields)
+        if yes:
+            await self._hurry(context.records[record.id], held.arrived)
+
+    async def _resolve(self, record: Record, alert: Alert) -> None:
+        self._context.metrics.alert(AlertOutcome.RESOLVED)
+        resolved = tuple(
+            msgspec.structs.replace(each, what="resolved")
+            if (each.fingerprint, each.starts_at) == (alert.fingerprint, alert.starts_at)
+            else each
+            for each in record.alerts
+        )
+        self._context.keep(msgspec.structs.replace(record, alerts=resolved))
+
+    async def resync(self) -> None:
+        """Ask every Alertmanager for what fires, at once and then again and again."""
+        source = self._context.ports.alerts
+        if source is None:
+            return
+        settings = self._context.config.alertmanager
+        while True:
+            view = await source.alerts(timeout_s=float(settings.timeout))
+            for peer in view.unreachable:
+                _log.warning("Alertmanager %s does not answer", peer, extra={"event": "alertmanager-unreachable"})
+            self.take(view.alerts)
+            if view.trustworthy:
+                self._take_absence(view.alerts)
+            await asyncio.sleep(settings.resync)
+
+    def _take_absence(self, firing: Sequence[Alert]) -> None:
+        """What every settled Alertmanager has stopped to tell of is resolved."""
+        there = {alert.fingerprint for alert in firing}
+        for ref, keys in self._firing.items():
+            for fingerprint, starts_at in [key for key in keys if key[0] not in there]:
+                alert = Alert(
+                    fingerprint=fingerprint,
+                    labels={"namespace": ref.namespace, "deployment": ref.name},
+                    starts_at=starts_at,
+                    firing=False,
+                )
+                self.take((alert,))
+
+    def held_again(self, record: Record) -> None:
+        """A watch has begun: what fires about its workload is looked at anew."""
+        keys = self._firing.get(record.workload, {})
+        for key in list(keys):
+            self._known.pop(key, None)

@@ -1,0 +1,513 @@
+"""From verdicts to the verified end: what each step's numbers do to the rollouts under watch (DESIGN §5, §6).
+
+Breaches of one step are all noted before the first is acted on, so that the breaker sees them together. Nothing waits
+for a record, an Event or Slack on the way to the write: the patch itself carries the mark.
+"""
+
+import asyncio
+import datetime as dt
+import logging
+from collections.abc import Callable, Coroutine, Sequence
+from typing import Any
+
+import msgspec
+
+from watchdog.config import Confirm, Policy
+from watchdog.decide import guards, incident, limits, marks, templates
+from watchdog.decide.history import read_history
+from watchdog.decide.incident import Happening
+from watchdog.decide.limits import Facts, Limits
+from watchdog.decide.patches import add, annotation, encode, test
+from watchdog.decide.plan import Request
+from watchdog.decide.record import Numbers, Planned, Record, State, VerdictSeen, Veto
+from watchdog.decide.target import service_target
+from watchdog.engine.context import Context, wrote
+from watchdog.engine.polling import Seen
+from watchdog.errors import ClusterError, Denied, Rejected
+from watchdog.judge import conditions
+from watchdog.judge.blocks import BlindReason, Verdict, Word
+from watchdog.judge.verdict import combine
+from watchdog.model import MANAGER, Action, Cause, EventReason, Guard, Outcome, Refused, Result, ScaleDown, Undo
+from watchdog.objects import HASH_LABEL, Snapshot
+
+_log = logging.getLogger(__name__)
+
+_SILENCES_S = 1.0
+_ACTED = {Outcome.ROLLED_BACK, Outcome.SCALED_DOWN}
+
+Spawn = Callable[[Coroutine[Any, Any, None]], object]
+
+
+class Incidents:
+    """Takes verdicts and carries incidents to their end.
+
+    Args:
+        context: what the loops share.
+        spawn: starts a task that the service owns.
+    """
+
+    def __init__(self, context: Context, *, spawn: Spawn) -> None:
+        self._context = context
+        self._spawn = spawn
+        self._busy: set[str] = set()
+        self._alerted: dict[str, float] = {}
+        self._pulls_fail: set[str] = set()
+        settings = context.config.limits
+        self._limits = Limits(
+            budget=settings.budget,
+            cool_down=dt.timedelta(seconds=settings.cool_down),
+            breaker=settings.breaker,
+            breaker_window=dt.timedelta(seconds=settings.breaker_window),
+        )
+
+    # -- a step --------------------------------------------------------------------------------------------------------
+
+    async def judge(self, seen: Sequence[Seen]) -> None:
+        """Take in what a step showed of every rollout."""
+        blind: list[BlindReason | None] = []
+        self._pulls_fail = {item.record.id for item in seen if any(map(conditions.failing_pull, item.candidates))}
+        breaches: list[tuple[Seen, Verdict]] = []
+        for item in seen:
+            record = self._context.records[item.record.id]
+            if record.id in self._busy:
+                continue
+            if record.state in (State.WATCHING, State.BREACH):
+                verdict = self.verdict(item)
+                blind.append(verdict.blind.reason if verdict.blind else None)
+                if verdict.word is Word.BREACH:
+                    breaches.append((item, verdict))
+                await self._note(record, verdict, item)
+            else:
+                blind.append(None)
+                self._go_on(item)
+        self._context.metrics.watching(blind)
+        for item, verdict in breaches:
+            self._start(item.record.id, self._decide(item, verdict))
+
+    def verdict(self, item: Seen) -> Verdict:
+        """What is to be thought of a rollout now."""
+        context, record = self._context, self._context.records[item.record.id]
+        deployment = context.deployment(record.workload)
+        policy, now = item.watch.policy, context.now()
+        urgent = any(alert.what == "attributed" for alert in record.alerts)
+        linked = [ref for ref in (record.workload, record.stable) if ref]
+        found = limits.condemned_images(context.others(record), linked, now=now)
+        images = [
+            f"{name}: {image} ({found[name, image]})" for name, image in record.images.items() if (name, image) in found
+        ]
+        condition = None
+        if policy.conditions.enabled and deployment:
+            condition = conditions.judge(
+                conditions.Seen(
+                    deployment=deployment,
+                    candidate=item.candidates,
+                    stable=item.stables,
+                    stable_template=item.stable_template,
+                    begun=record.started,
+                    pulls_fail_elsewhere=bool(self._pulls_fail - {record.id}),
+                ),
+                conditions.Settings(
+                    crash_restarts=policy.conditions.crash_restarts,
+                    crash_share=policy.conditions.crash_share,
+                    image_pull_s=float(policy.conditions.image_pull),
+                ),
+                now=now,
+            )
+        over = record.completed is not None and now - record.completed >= dt.timedelta(seconds=policy.bake)
+        alerts = ", ".join(alert.name or alert.fingerprint for alert in record.alerts if alert.what == "attributed")
+        trusted = policy.alerts.confirm is Confirm.TRUST or not policy.signals
+        return combine(
+            condition,
+            item.watch.verdicts(urgent=urgent, baked=over),
+            condemned_image="; ".join(images),
+            alert_trusted=f"alert {alerts} fires since the rollout began" if alerts and trusted else "",
+            bake_over=over,
+        )
+
+    async def _note(self, record: Record, verdict: Verdict, item: Seen) -> None:
+        """Keep a verdict that differs from the one before, and end what is over."""
+        context, now = self._context, self._context.now()
+        blocks = {name: tuple(each) for name, each in item.watch.blocks.items()}
+        record = context.remember(msgspec.structs.replace(context.records[record.id], blocks=blocks))
+        last = record.verdicts[-1] if record.verdicts else None
+        shown = verdict.blind.detail if verdict.blind else verdict.detail
+        about = str(verdict.blind.reason) if verdict.blind else verdict.cause
+        if last is None or (last.word, last.cause, last.signal) != (str(verdict.word), about, verdict.signal):
+            seen = VerdictSeen(now, str(verdict.word), shown, about, verdict.signal)
+            record = await context.put(msgspec.structs.replace(record, verdicts=(*record.verdicts, seen)))
+            context.metrics.verdict(record.policy, verdict.word)
+            fields = _fields(record, "verdict") | {"verdict": str(verdict.word)}
+            _log.info("%s: %s", verdict.word, shown, extra=fields)
+            if verdict.blind:
+                why = f"{verdict.blind.reason}: {shown}"
+                self._spawn(context.note(record, EventReason.BLIND, why, suffix=f"-{verdict.blind.reason}"))
+        if verdict.word is Word.BREACH:
+            if record.state is State.WATCHING:
+                context.keep(incident.advance(record, Happening.BREACH, now=now))
+            return
+        if record.state is State.BREACH:
+            record = await context.put(incident.advance(record, Happening.CLEARED, now=now))
+        await self._maybe_end(record, verdict, item)
+
+    async def _maybe_end(self, record: Record, verdict: Verdict, item: Seen) -> None:
+        context, policy, now = self._context, item.watch.policy, self._context.now()
+        over = record.completed is not None and now - record.completed >= dt.timedelta(seconds=policy.bake)
+        if verdict.word is Word.HEALTHY:
+            record = await context.put(incident.end(record, Outcome.PASSED, verdict.detail, now=now))
+            if record.mode.value != "observe":
+                await self._mark_passed(record, item, now)
+            await context.note(record, EventReason.PASSED, verdict.detail, warning=False)
+        elif over or now - record.started >= dt.timedelta(seconds=policy.max_watch):
+            why = verdict.blind.detail if verdict.blind else verdict.detail
+            if not over:
+                why = f"not complete within max_watch; {why}"
+            record = await context.put(incident.end(record, Outcome.UNJUDGED, why, now=now))
+            await context.note(record, EventReason.UNJUDGED, why, warning=False)
+
+    async def _mark_passed(self, record: Record, item: Seen, now: dt.datetime) -> None:
+        name = next((each.metadata.name for each in item.replicasets if each.hash == record.rollout.hash), None)
+        if name is None:
+            return
+        value = marks.write_about(record.rollout.hash, f"{now:%Y-%m-%dT%H:%M:%SZ}")
+        patch = encode(
+            (test(f"/metadata/labels/{HASH_LABEL}", record.rollout.hash), add(annotation(marks.PASSED), value))
+        )
+        try:
+            await self._context.ports.cluster.patch_replicaset(
+                record.workload.namespace, name, patch, timeout_s=self._context.request_s
+            )
+        except ClusterError as error:
+            _log.warning("not marked as passed: %s", error, extra=_fields(record, "not-marked"))
+
+    def _start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        """Have one thing at a time done about a rollout."""
+        if name in self._busy:
+            work.close()
+            return
+        self._busy.add(name)
+        self._spawn(self._finally(name, work))
+
+    async def _finally(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except ClusterError as error:
+            record = self._context.records[name]  # type: ignore[index]
+            _log.warning("incident waits for the next step: %s", error, extra=_fields(record, "incident-waits"))
+        except Exception:  # a fault in one incident must not take the watch over all others away
+            _log.exception("unforeseen", extra={"event": "unforeseen", "incident": name})
+        finally:
+            self._busy.discard(name)
+
+    # -- alerts and answers --------------------------------------------------------------------------------------------
+
+    async def hurry(self, item: Seen, *, arrived: float) -> None:
+        """Judge a rollout now, with the evidence that is already in, since an alert speaks for it."""
+        record = self._context.records[item.record.id]
+        if record.state not in (State.WATCHING, State.BREACH) or record.id in self._busy:
+            return
+        verdict = self.verdict(item)
+        if verdict.word is Word.BREACH:
+            self._alerted[record.id] = arrived
+            if record.state is State.WATCHING:
+                seen = VerdictSeen(self._context.now(), "breach", verdict.detail, verdict.cause, verdict.signal)
+                record = msgspec.structs.replace(record, verdicts=(*record.verdicts, seen))
+                self._context.metrics.verdict(record.policy, verdict.word)
+                self._context.keep(incident.advance(record, Happening.BREACH, now=self._context.now()))
+            self._start(record.id, self._decide(item, verdict))
+
+    async def answered(self, record: Record) -> None:
+        """A person has answered, or a record was rebuilt: go on with it."""
+        if record.state is State.ASKING and record.people:
+            self._start(record.id, self._answer(record))
+        elif record.state in (State.ACTING, State.VERIFYING):
+            self._start(record.id, self._resume(record))
+
+    async def _answer(self, record: Record) -> None:
+        context, said = self._context, record.people[-1]
+        if said.answer == "dismiss":
+            await self._refuse(record, f"dismissed by {said.by}")
+        else:
+            context.keep(incident.advance(record, Happening.APPROVED, now=context.now()))
+            await self._act(context.records[record.id], by=said.by)
+
+    def _go_on(self, item: Seen) -> None:
+        """What a rollout in one of the later states needs in a step."""
+        record = self._context.records[item.record.id]
+        match record.state:
+            case State.ASKING if record.people:
+                self._start(record.id, self._answer(record))
+            case State.ASKING:
+                limit = dt.timedelta(seconds=self._context.config.limits.approval)
+                if record.asked and self._context.now() - record.asked >= limit:
+                    self._start(record.id, self._refuse(record, f"nobody answered within {limit}"))
+            case State.ACTING:
+                self._start(record.id, self._resume(record))
+            case State.VERIFYING if not record.verified:
+                self._start(record.id, self._resume(record))
+            case State.VERIFYING:
+                self._start(record.id, self._recover(record, item))
+
+    # -- deciding ------------------------------------------------------------------------------------------------------
+
+    async def _decide(self, item: Seen, verdict: Verdict) -> None:
+        """Ask the judgement guards; then act, ask a person, wait or refuse."""
+        context = self._context
+        facts = await self._facts(context.records[item.record.id], verdict, item)
+        record = context.records[item.record.id]
+        if record.state is not State.BREACH:
+            return  # superseded meanwhile, or found acted upon
+        spoken = limits.vetoes(record, facts, self._limits, now=context.now())
+        record = incident.veto(record, *spoken)
+        self._spawn(context.note(record, EventReason.BREACH, verdict.detail))
+        record = context.keep(msgspec.structs.replace(record, plan=_proposed(record, verdict)))
+        if not spoken:
+            context.keep(incident.advance(record, Happening.ALLOWED, now=context.now()))
+            await self._act(context.records[record.id], verdict=verdict, by="")
+        elif all(veto.lowers for veto in spoken):
+            for veto in spoken:
+                context.metrics.refusal(Guard(veto.guard))
+            why = "; ".join(f"{veto.guard}: {veto.detail}" for veto in spoken)
+            asking = incident.advance(record, Happening.LOWERED, now=context.now())
+            await context.put(msgspec.structs.replace(asking, detail=why))
+        elif spoken[0].guard in limits.WAITING:
+            await context.put(record)
+        else:
+            context.metrics.refusal(Guard(spoken[0].guard))
+            await self._refuse(record, f"{spoken[0].guard}: {spoken[0].detail}")
+
+    async def _facts(self, record: Record, verdict: Verdict, item: Seen) -> Facts:
+        context, policy = self._context, item.watch.policy
+        silences = None
+        if context.ports.alerts:
+            silences = await context.ports.alerts.silences(timeout_s=_SILENCES_S)
+            if silences is None:
+                _log.warning("no Alertmanager tells of silences; going on", extra=_fields(record, "silences-unknown"))
+        live = next((each for each in item.replicasets if each.hash == record.rollout.hash), None)
+        condemned = marks.condemned_by(live) if live else None
+        deployment = context.deployment(record.workload)
+        blind = [each.blind for each in item.watch.verdicts(urgent=False) if each.blind]
+        return Facts(
+            verdict=verdict,
+            others=context.others(record),
+            silences=silences,
+            condemned_by=condemned if condemned and condemned != record.id else "",
+            gitops=deployment is not None and guards.gitops(deployment) is not None,
+            signals_blind=blind[0].detail if blind and verdict.cause == "alert" else "",
+            confirmed=verdict.cause != "alert" or policy.alerts.confirm is Confirm.TRUST,
+        )
+
+    async def _refuse(self, record: Record, why: str) -> None:
+        context = self._context
+        word = next((veto.guard for veto in record.vetoes), "")
+        why = why if not word or why.startswith(word) else f"{word}: {why}"
+        record = await context.put(incident.end(record, Outcome.REFUSED, why, now=context.now()))
+        context.metrics.action(record.action, Outcome.REFUSED, cause=record.plan.cause if record.plan else "")
+        await context.note(record, EventReason.REFUSED, why, suffix=f"-{word}" if word else "")
+
+    # -- acting --------------------------------------------------------------------------------------------------------
+
+    async def _act(self, record: Record, *, by: str, verdict: Verdict | None = None) -> None:
+        """Carry the action out. `by` is who approved it; the physical and policy guards bind all the same."""
+        context, actor = self._context, self._context.ports.actor
+        cause = record.plan.cause if record.plan else ""
+        reason = verdict.detail if verdict else (record.verdicts[-1].detail if record.verdicts else cause)
+        request = Request(
+            cause=Cause(MANAGER, f"{reason}{f'; approved by {by}' if by else ''}"),
+            rollout=record.rollout,
+            gitops_act=self._policy(record).gitops.value == "act",
+        )
+        ref = record.workload
+        try:
+            if record.action is Action.SCALE_DOWN:
+                result = await actor.scale_down(ref, request, verify=False)
+            elif record.action is Action.PAUSE:
+                result = await actor.pause(ref, request)
+            else:
+                choose = self._chooser(record, approved=bool(by))
+                result = await actor.undo(ref, request, verify=False, condemned=True, choose=choose)
+        except (Denied, Rejected) as error:
+            await self._end(context.records[record.id], Outcome.FAILED, str(error))
+            return
+        await self._written(context.records[record.id], result, request)
+
+    async def _written(self, record: Record, result: Result, request: Request) -> None:
+        context, now = self._context, self._context.now()
+        if result.refused:
+            await self._not_written(record, result.refused)
+            return
+        if arrived := self._alerted.pop(record.id, None):
+            context.metrics.alert_to_write_seconds.observe(asyncio.get_running_loop().time() - arrived)
+        newest = max(
+            (pod_step for blocks in record.blocks.values() for pod_step in [blocks[-1].step] if blocks), default=0
+        )
+        if newest:
+            delay = now.timestamp() - newest * float(context.config.prometheus.step)
+            context.metrics.sample_to_write_seconds.observe(max(0.0, delay))
+        written = incident.advance(record, Happening.WRITTEN, now=now)
+        written = wrote(msgspec.structs.replace(written, write_at=now, detail=result.detail), result.detail, at=now)
+        plan = result.plan
+        if isinstance(plan, Undo | ScaleDown):
+            written = msgspec.structs.replace(written, plan=self._planned(record, plan))
+        record = await context.put(written)
+        if not isinstance(plan, Undo | ScaleDown):
+            await self._end(record, Outcome.PAUSED, result.detail)
+        elif result.outcome is Outcome.SUPERSEDED:
+            await self._end(record, Outcome.SUPERSEDED, result.detail)
+        else:
+            await self._verify(record, plan, request, resumed=False)
+
+    async def _not_written(self, record: Record, refused: Refused) -> None:
+        context, now = self._context, self._context.now()
+        record = incident.veto(record, Veto(refused.guard, refused.detail, now))
+        context.metrics.refusal(refused.guard)
+        if refused.guard is Guard.NOT_OBSERVED:
+            await context.put(incident.advance(record, Happening.WAIT, now=now))
+        elif refused.guard is Guard.TARGET_NOT_PASSED:
+            waiting = incident.advance(record, Happening.WAIT, now=now)
+            asking = incident.advance(waiting, Happening.LOWERED, now=now)
+            await context.put(msgspec.structs.replace(asking, detail=str(refused)))
+        elif refused.guard is Guard.SUPERSEDED:
+            await self._end(record, Outcome.SUPERSEDED, str(refused))
+        else:
+            await self._end(record, Outcome.REFUSED, str(refused))
+
+    def _chooser(self, record: Record, *, approved: bool) -> Callable[[Snapshot], int | Refused]:
+        context = self._context
+        policy = self._policy(record)
+        doubtful = {
+            each.rollout.hash
+            for each in context.others(record)
+            if each.workload == record.workload and each.outcome is not Outcome.PASSED
+        }
+
+        def choose(snapshot: Snapshot) -> int | Refused:
+            found = service_target(
+                snapshot.deployment,
+                read_history(snapshot),
+                begun_from=record.stable_hash,
+                doubtful=doubtful,
+                bake=dt.timedelta(seconds=policy.bake),
+                began=record.started,
+                now=context.now(),
+            )
+            if isinstance(found, Refused):
+                return found
+            target, passed = found
+            if not passed and not approved:
+                why = f"revision {target.revision}, which was live before, is not known to be good"
+                return Refused(Guard.TARGET_NOT_PASSED, why)
+            return target.revision or 0
+
+        return choose
+
+    # -- after the write -----------------------------------------------------------------------------------------------
+
+    async def _resume(self, record: Record) -> None:
+        """Find out what an earlier process, or a lost answer, left behind, and finish it."""
+        context, actor = self._context, self._context.ports.actor
+        plan = await actor.written(record.rollout)
+        request = Request(cause=Cause(MANAGER, record.plan.cause if record.plan else ""), rollout=record.rollout)
+        record = context.records[record.id]
+        if plan is not None:
+            if record.state is State.ACTING:
+                mark = marks.read_last_rollback({marks.LAST_ROLLBACK: plan.mark})
+                now = mark.at if mark else context.now()
+                written = incident.advance(record, Happening.WRITTEN, now=now)
+                written = msgspec.structs.replace(written, write_at=now, plan=self._planned(record, plan))
+                record = await context.put(wrote(written, "found written after an interruption", at=now))
+            await self._verify(record, plan, request, resumed=True)
+        elif record.action is Action.PAUSE and self._paused_by(record):
+            written = incident.advance(record, Happening.WRITTEN, now=context.now())
+            await self._end(await context.put(written), Outcome.PAUSED, "paused, found so after an interruption")
+        elif record.state is State.ACTING and not record.write_at:
+            await self._act(record, by=record.people[-1].by if record.people else "")
+        else:
+            why = "the Deployment was changed by someone else after the action"
+            await self._end(record, Outcome.SUPERSEDED, why)
+
+    def _paused_by(self, record: Record) -> bool:
+        deployment = self._context.deployment(record.workload)
+        return deployment is not None and guards.paused_by_us(deployment, record.rollout.hash)
+
+    async def _verify(self, record: Record, plan: Undo | ScaleDown, request: Request, *, resumed: bool) -> None:
+        result = await self._context.ports.actor.finish(plan, request, resumed=resumed)
+        record = self._context.records[record.id]
+        if result.outcome not in _ACTED:
+            await self._end(record, result.outcome, "; ".join((result.detail, *result.pods)))
+            return
+        record = await self._context.put(msgspec.structs.replace(record, verified=result.detail, detail=result.detail))
+        if not self._policy(record).signals:
+            await self._end(record, Outcome.RECOVERED, f"{result.detail}; no signal is configured to prove more")
+
+    async def _recover(self, record: Record, item: Seen) -> None:
+        """Is the signal healthy again? Of the restored pods, or of the stable ones after a scale-down."""
+        context, policy = self._context, item.watch.policy
+        least = policy.threshold.min_requests
+        verdicts = item.watch.verdicts(urgent=True)
+        bad = [each for each in verdicts if each.candidate.total >= least and _over(each, policy)]
+        proven = item.watch.full and all(each.candidate.total >= least and not each.blind for each in verdicts)
+        if proven and not bad:
+            worst = max(verdicts, key=lambda each: each.candidate.ratio)
+            counts = f"{worst.candidate.bad:.0f} of {worst.candidate.total:.0f}"
+            await self._end(record, Outcome.RECOVERED, f"{record.verified}; {counts} requests failed afterwards")
+            return
+        waited = context.now() - (record.write_at or record.started)
+        if waited < dt.timedelta(seconds=context.config.limits.recovery):
+            return
+        if bad:
+            why = f"{record.verified}, but the signal is as bad as before: {bad[0].detail}"
+            await self._end(record, Outcome.INEFFECTIVE, why)
+            await context.note(context.records[record.id], EventReason.INEFFECTIVE, why)
+        else:
+            outcome = Outcome.SCALED_DOWN if record.action is Action.SCALE_DOWN else Outcome.ROLLED_BACK
+            why = next((each.blind.detail for each in verdicts if each.blind), "too few requests since")
+            await self._end(record, outcome, f"{record.verified}; recovery is not proven: {why}")
+
+    async def _end(self, record: Record, outcome: Outcome, why: str) -> None:
+        context = self._context
+        if context.records[record.id].state is State.ENDED:
+            return  # superseded meanwhile
+        record = await context.put(incident.end(record, outcome, why, now=context.now()))
+        context.metrics.action(record.action, outcome, cause=record.plan.cause if record.plan else "")
+
+    def _planned(self, record: Record, plan: Undo | ScaleDown) -> Planned:
+        """What was written, and the images by which the bad version differs from the good one."""
+        proposed = record.plan or _proposed(record, Verdict(Word.BREACH, ""))
+        if isinstance(plan, Undo):
+            good = plan.target.images
+            proposed = msgspec.structs.replace(
+                proposed, to_revision=plan.target.number, to_hash=plan.target.hash, target_images=good
+            )
+        else:
+            stable = self._context.deployment(record.stable) if record.stable else None
+            good = templates.images(stable.spec.template) if stable else {}
+        bad = {name: image for name, image in plan.live.images.items() if good.get(name) != image}
+        condemned = {name: record.images.get(name, image) for name, image in bad.items()}
+        return msgspec.structs.replace(proposed, condemned=condemned)
+
+    def _policy(self, record: Record) -> Policy:
+        match = self._context.fleet.match(record.workload)
+        if match:
+            return match.policy
+        return next(each for each in self._context.config.policies if each.name == record.policy)
+
+
+def _over(verdict: Verdict, policy: Policy) -> bool:
+    return verdict.candidate.ratio > policy.threshold.max_ratio
+
+
+def _proposed(record: Record, verdict: Verdict) -> Planned:
+    """What is proposed: where an undo goes is known only when it is planned."""
+    return Planned(
+        action=record.action,
+        from_revision=record.rollout.revision,
+        from_hash=record.rollout.hash,
+        to_revision=record.rollout.revision,
+        to_hash=record.rollout.hash,
+        cause=verdict.cause,
+        numbers=Numbers(verdict.candidate.bad, verdict.candidate.total, verdict.stable.bad, verdict.stable.total),
+    )
+
+
+def _fields(record: Record, event: str) -> dict[str, str]:
+    return {"event": event, "incident": record.id, "workload": str(record.workload)}

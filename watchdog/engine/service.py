@@ -1,0 +1,202 @@
+"""The service: its tasks, their start and their end, and what the HTTP server asks of it.
+
+Start: read all records, then watch, poll and take alerts; alerts are answered 503 until every namespace was listed.
+End: no more alerts; a write that is under way, and what follows it, comes to its end; records are saved.
+"""
+
+import asyncio
+import datetime as dt
+import logging
+from collections import OrderedDict
+from collections.abc import Coroutine, Sequence
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+
+from watchdog.config import GitOps
+from watchdog.decide import limits
+from watchdog.decide.plan import Request
+from watchdog.decide.record import Answer, Record, State
+from watchdog.engine.alerts import Alerts
+from watchdog.engine.context import Context
+from watchdog.engine.incidents import Incidents
+from watchdog.engine.polling import Poller
+from watchdog.engine.rollouts import Rollouts
+from watchdog.engine.telling import Telling
+from watchdog.errors import ClusterError, Denied, NotFound, UsageError
+from watchdog.model import Alert, IncidentId, Result
+from watchdog.objects import WorkloadRef
+from watchdog.ports import Fleet as FleetPort
+
+_log = logging.getLogger(__name__)
+
+_PRUNE_S = 600.0
+_AGAIN_S = 5.0
+_KEYS = 1000
+_LATE_STEPS = 4
+
+
+class Service:
+    """Everything that runs.
+
+    Args:
+        context: the parts and the records.
+        fleet: where Deployments are seen to change.
+    """
+
+    def __init__(self, context: Context, fleet: FleetPort) -> None:
+        self.context = context
+        self._port = fleet
+        self._group: asyncio.TaskGroup | None = None
+        self._accepting = False
+        self._beat = 0.0
+        self._keys: OrderedDict[str, asyncio.Task[Result]] = OrderedDict()
+        self.incidents = Incidents(context, spawn=self._spawn)
+        self.poller = Poller(context, judge=self.incidents.judge)
+        self.alerts = Alerts(context, hurry=self._hurry)
+        self._rollouts = Rollouts(context, changed=self.incidents.answered, began=self.alerts.held_again)
+        self.telling = Telling(context)
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
+        assert self._group is not None  # noqa: S101  (only tasks of the group come here)
+        return self._group.create_task(work)
+
+    async def run(self) -> None:
+        """Run until cancelled.
+
+        Raises:
+            ClusterError: the records cannot be read, or a namespace may not be watched.
+        """
+        await self._read_records()
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._group = group
+                for namespace in self.context.fleet.namespaces:
+                    group.create_task(self._watch(namespace))
+                group.create_task(self._rollouts.run())
+                group.create_task(self._poll())
+                group.create_task(self.alerts.run())
+                group.create_task(self.alerts.resync())
+                group.create_task(self.telling.run())
+                group.create_task(self._prune())
+        finally:
+            self._accepting = False
+            await self.context.save_rest()
+
+    async def _read_records(self) -> None:
+        records = await self._all_records()
+        self.context.records.update({record.id: record for record in records})
+        going = limits.open_records(records)
+        _log.info("%d records, %d of rollouts under watch", len(records), len(going), extra={"event": "started"})
+
+    async def _all_records(self) -> tuple[Record, ...]:
+        context = self.context
+        while True:
+            try:
+                return await context.ports.store.all(timeout_s=context.request_s)
+            except Denied:
+                raise
+            except ClusterError as error:
+                _log.warning("records not read, asking again: %s", error, extra={"event": "records-not-read"})
+            await asyncio.sleep(_AGAIN_S)
+
+    async def _watch(self, namespace: str) -> None:
+        async with aclosing(self._port.watch(namespace)) as changes:
+            async for change in changes:
+                was_complete = self.context.fleet.complete
+                for ref in self.context.fleet.take(namespace, change):
+                    self._rollouts.look_at(ref)
+                if self.context.fleet.complete and not was_complete:
+                    self._accepting = True
+                    for record in limits.open_records(self.context.records.values()):
+                        self._rollouts.look_at(record.workload)
+
+    async def _poll(self) -> None:
+        while not self.context.fleet.complete:
+            self.context.metrics.beat()
+            await asyncio.sleep(0.05)
+        await self.poller.run()
+
+    async def _prune(self) -> None:
+        context = self.context
+        while True:
+            await asyncio.sleep(_PRUNE_S)
+            try:
+                await context.ports.store.prune(tuple(context.records.values()), timeout_s=context.request_s)
+            except ClusterError as error:
+                _log.warning("records not pruned: %s", error, extra={"event": "records-not-pruned"})
+
+    async def _hurry(self, record: Record, arrived: float) -> None:
+        if seen := self.poller.last(record.id):
+            await self.incidents.hurry(seen, arrived=arrived)
+
+    # -- what the HTTP server asks -------------------------------------------------------------------------------------
+
+    def accepting(self) -> bool:
+        """Whether alerts are taken: every namespace was listed, and we are not stopping."""
+        return self._accepting
+
+    def ready(self) -> bool:
+        """Whether the service is of use."""
+        return self._accepting
+
+    def alive(self) -> bool:
+        """Whether the loop that judges comes round."""
+        return self.poller.late_s() < _LATE_STEPS * self.poller.step_s + 30
+
+    def take(self, alerts: Sequence[Alert]) -> bool:
+        """Attribute alerts and hold them; False where there is no room."""
+        return self.alerts.take(alerts)
+
+    async def rollback(self, ref: WorkloadRef, request: Request, *, dry_run: bool, key: str) -> Result:
+        """A person's undo; the same key gives the same result, and one action. Raises `ClusterError`."""
+        match = self.context.fleet.match(ref)
+        gitops_act = match is not None and match.policy.gitops is GitOps.ACT
+        work = self.context.ports.actor.undo(
+            ref, msgspec.structs.replace(request, gitops_act=gitops_act), dry_run=dry_run
+        )
+        if not key:
+            return await work
+        name = f"{ref}/{dry_run}/{request}/{key}"
+        task = self._keys.get(name)
+        if task is None or (task.done() and (task.cancelled() or task.exception())):
+            task = self._keys[name] = asyncio.create_task(work)
+            while len(self._keys) > _KEYS:
+                self._keys.popitem(last=False)
+        else:
+            work.close()
+        return await asyncio.shield(task)
+
+    async def records(self) -> tuple[Record, ...]:
+        """Every record."""
+        return tuple(self.context.records.values())
+
+    async def record(self, incident: IncidentId) -> Record | None:
+        """One record."""
+        return self.context.records.get(incident)
+
+    def rollouts(self) -> tuple[Record, ...]:
+        """The records of rollouts under watch."""
+        return tuple(limits.open_records(self.context.records.values()))
+
+    async def answer(self, incident: IncidentId, answer: Answer) -> Record:
+        """Take a person's answer.
+
+        Raises:
+            NotFound: there is no such incident.
+            UsageError: nobody is being asked.
+        """
+        record = self.context.records.get(incident)
+        if record is None:
+            raise NotFound(f"answer {incident}", "there is no such incident")
+        if record.state is not State.ASKING or record.people:
+            raise UsageError(f"{incident} is not being asked about: it is {record.outcome or record.state}")
+        record = await self.context.put(msgspec.structs.replace(record, people=(answer,)))
+        await self.incidents.answered(record)
+        return record
+
+
+def utc_now() -> dt.datetime:
+    """The wall clock."""
+    return dt.datetime.now(dt.UTC)

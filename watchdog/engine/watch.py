@@ -1,0 +1,150 @@
+"""One rollout under watch: what is asked for it, and the fold from readings to a verdict."""
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+
+import msgspec
+
+from watchdog.config import Policy, Signal
+from watchdog.decide.record import Record
+from watchdog.judge import counters, threshold
+from watchdog.judge.blocks import Blind, Block, PodFact, Reading, Track, Verdict
+from watchdog.objects import WorkloadRef
+from watchdog.ports import SignalQuery
+
+_INCIDENT_FIRST_S = 600.0
+
+
+class Watch:
+    """The numbers of one side-by-side comparison, step by step.
+
+    Made anew by each process and fed from the rollout's first step on, it comes to the same verdict: the past is
+    read from Prometheus, and the pod facts are in the record.
+
+    Args:
+        ref: the workload.
+        policy: its policy.
+        step_s: the grid.
+        first: the first step of the rollout.
+        begun: when the rollout began, in seconds.
+        bad_known: by signal: whether an absent `bad` is 0.
+        sawtooth: by signal: why its counters cannot be believed from the start.
+    """
+
+    def __init__(
+        self,
+        ref: WorkloadRef,
+        policy: Policy,
+        *,
+        step_s: float,
+        first: int,
+        begun: float,
+        bad_known: Mapping[str, bool],
+        sawtooth: Mapping[str, Blind],
+    ) -> None:
+        self.ref = ref
+        self.policy = policy
+        self.step_s = step_s
+        self.next_step = first
+        self.blocks: dict[str, list[Block]] = {name: [] for name in policy.signals}
+        self._settings = {
+            name: counters.Settings(
+                namespace=ref.namespace,
+                step_s=step_s,
+                grace_s=float(policy.grace),
+                begun=begun,
+                join=(signal.candidate, signal.stable) if signal.join else None,
+                bad_known=bad_known.get(name, False),
+                base_blind=sawtooth.get(name),
+            )
+            for name, signal in policy.signals.items()
+        }
+        self._states = {name: counters.initial(settings) for name, settings in self._settings.items()}
+        self._rule = rule_of(policy, step_s)
+
+    def feed(self, readings: Mapping[str, Reading], pods: Sequence[PodFact]) -> None:
+        """Take in the next step, one reading per signal."""
+        for name, state in self._states.items():
+            self._states[name], block = counters.step(state, readings[name], pods)
+            self.blocks[name].append(block)
+        self.next_step += 1
+
+    @property
+    def full(self) -> bool:
+        """Whether there is a whole window to judge by."""
+        return all(len(blocks) >= self._rule.steps(self._rule.window_s) for blocks in self.blocks.values())
+
+    def verdicts(self, *, urgent: bool, baked: bool = False) -> tuple[Verdict, ...]:
+        """What each signal says now.
+
+        Args:
+            urgent: an alert speaks for a breach, too.
+            baked: the bake is over.
+        """
+        baked_s = float(self.policy.bake) if baked else None
+        return tuple(
+            threshold.judge(blocks, self._rule, signal=name, urgent=urgent, baked_s=baked_s)
+            for name, blocks in self.blocks.items()
+        )
+
+
+def rule_of(policy: Policy, step_s: float) -> threshold.Settings:
+    """The threshold rule on a grid."""
+    rule = policy.threshold
+    return threshold.Settings(
+        step_s=step_s,
+        max_ratio=rule.max_ratio,
+        max_times_stable=rule.max_times_stable,
+        window_s=float(rule.window),
+        consecutive=rule.consecutive,
+        min_requests=rule.min_requests,
+        min_bad=rule.min_bad,
+    )
+
+
+def query_of(signal: Signal, namespaces: Iterable[str], pods: Iterable[str] = ()) -> SignalQuery:
+    """What is asked for a signal."""
+    return SignalQuery(
+        bad=signal.bad or signal.good,
+        total=signal.total,
+        good=bool(signal.good),
+        join=signal.join,
+        namespaces=tuple(sorted(set(namespaces))),
+        pods=tuple(sorted(set(pods))),
+    )
+
+
+def past_steps(started_step: int, policy: Policy, step_s: float) -> tuple[int, int]:
+    """First and last step of the ten minutes before a rollout, and of the window before them."""
+    span = math.ceil((_INCIDENT_FIRST_S + policy.threshold.window) / step_s)
+    return started_step - span, started_step
+
+
+def failed_before(
+    readings: Sequence[Reading], policy: Policy, signal: str, pods: Sequence[PodFact], *, namespace: str, step_s: float
+) -> str:
+    """Whether the workload was failing before the rollout began, as a sentence; empty where it was not."""
+    if not readings:
+        return ""
+    joined = policy.signals[signal]
+    settings = counters.Settings(
+        namespace=namespace,
+        step_s=step_s,
+        grace_s=0.0,
+        begun=(readings[-1].step + 1) * step_s,
+        join=(joined.candidate, joined.stable) if joined.join else None,
+        bad_known=True,
+    )
+    first = readings[0].step
+    old = tuple(
+        msgspec.structs.replace(pod, step=first, ready_step=first if pod.ready else None)
+        for pod in pods
+        if pod.track is Track.STABLE
+    )
+    return threshold.failed_before(counters.blocks(settings, readings, old), rule_of(policy, step_s))
+
+
+def traffic_from(record: Record) -> float | None:
+    """When the candidate could first take traffic."""
+    ready = [pod.ready for pod in record.pods if pod.track is Track.CANDIDATE and pod.ready is not None]
+    return min(ready, default=None)

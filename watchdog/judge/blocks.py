@@ -1,0 +1,184 @@
+"""The nouns of judging: readings of counters, facts about pods, blocks of deltas, and blindness. All frozen.
+
+Times are seconds since the epoch, in UTC; a step is a whole number `k` whose time is `k * step_s`.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+from watchdog.objects import TemplateHash
+
+
+class BlindReason(StrEnum):
+    """Why nothing can be judged; the value is the word in records, metrics, Events, Slack and logs."""
+
+    NOT_MONOTONIC = "not-monotonic"
+    SCRAPED_TWICE = "scraped-twice"
+    BAD_NEVER_SEEN = "bad-never-seen"
+    STALE = "stale"
+    PARTIAL = "partial"
+    SKEW = "skew"
+    UNREACHABLE = "unreachable"
+    PENDING = "pending"
+
+
+class Blind(msgspec.Struct, frozen=True):
+    """Nothing can be judged, why, and what cures it."""
+
+    reason: BlindReason
+    detail: str
+
+
+class Track(StrEnum):
+    """One side of a comparison; `other` pods count on neither."""
+
+    CANDIDATE = "candidate"
+    STABLE = "stable"
+    OTHER = "other"
+
+
+class Row(msgspec.Struct, frozen=True, order=True):
+    """One scrape target. `label` is the value of the joined label, where the policy joins by one; else empty."""
+
+    namespace: str = ""
+    pod: str = ""
+    container: str = ""
+    instance: str = ""
+    job: str = ""
+    label: str = ""
+
+
+class Sample(msgspec.Struct, frozen=True):
+    """What one row showed at one instant: cumulative counts, None where there is no such series.
+
+    Args:
+        row: whose.
+        total: requests since the process began.
+        bad: those of them that failed.
+        at: time of the newest sample of the total's series.
+    """
+
+    row: Row
+    total: float | None
+    bad: float | None
+    at: float | None = None
+
+
+class Reading(msgspec.Struct, frozen=True):
+    """All rows of a signal at one step of the grid.
+
+    Args:
+        step: which step.
+        samples: one per row.
+        blind: why the answer cannot be used, where it cannot; then `samples` is empty.
+    """
+
+    step: int
+    samples: tuple[Sample, ...] = ()
+    blind: Blind | None = None
+
+
+class Restart(msgspec.Struct, frozen=True):
+    """A container of a pod began anew: its restart count since, when, and the first step that knows it."""
+
+    count: int
+    at: float
+    step: int
+
+
+class PodFact(msgspec.Struct, frozen=True):
+    """What the API server showed of one pod, as far as counters need it and Prometheus does not know it.
+
+    Each fact carries the first step that may use it, so that a replay uses exactly what the live run used.
+
+    Args:
+        name: the pod.
+        track: its side, by the ReplicaSet that owns it.
+        hash: that ReplicaSet's pod-template-hash.
+        created: when it was created.
+        step: the first step that knows it.
+        ready: when it was first Ready.
+        ready_step: the first step that knows this.
+        restarts: containers that began anew, oldest first.
+        gone: when it was gone, or first seen terminating.
+        gone_step: the first step that knows this.
+    """
+
+    name: str
+    track: Track
+    hash: TemplateHash
+    created: float
+    step: int
+    ready: float | None = None
+    ready_step: int | None = None
+    restarts: tuple[Restart, ...] = ()
+    gone: float | None = None
+    gone_step: int | None = None
+
+
+class Counts(msgspec.Struct, frozen=True):
+    """Requests, and those of them that failed, in one block or window."""
+
+    total: float = 0.0
+    bad: float = 0.0
+
+    @property
+    def ratio(self) -> float:
+        """The share that failed; 0 without requests."""
+        return self.bad / self.total if self.total > 0 else 0.0
+
+    def __add__(self, other: "Counts") -> "Counts":
+        return Counts(self.total + other.total, self.bad + other.bad)
+
+
+class Block(msgspec.Struct, frozen=True):
+    """The deltas of one step of the grid.
+
+    Args:
+        step: the step that ends it.
+        candidate: of judged candidate pods.
+        stable: of stable pods.
+        grace: of candidate pods in their grace: counted and shown, not judged.
+        blind: why this block says nothing, where it does not; then its counts are 0.
+    """
+
+    step: int
+    candidate: Counts = Counts()
+    stable: Counts = Counts()
+    grace: Counts = Counts()
+    blind: Blind | None = None
+
+
+class Word(StrEnum):
+    """A verdict in one word."""
+
+    HEALTHY = "healthy"
+    BREACH = "breach"
+    INSUFFICIENT = "insufficient"
+    BLIND = "blind"
+
+
+class Verdict(msgspec.Struct, frozen=True):
+    """What is to be thought of a rollout now.
+
+    Args:
+        word: one word.
+        detail: one sentence with the numbers against their limits.
+        cause: what found a breach: `threshold`, `progress-deadline`, `crash-loop`, `image-pull`, `condemned-image`,
+            `alert`; empty without a breach.
+        blind: why it is blind.
+        candidate: the window's counts, for messages.
+        stable: the same of the other track.
+        shared: the stable track fails the same limit.
+        signal: the signal that speaks.
+    """
+
+    word: Word
+    detail: str
+    cause: str = ""
+    blind: Blind | None = None
+    candidate: Counts = Counts()
+    stable: Counts = Counts()
+    shared: bool = False
+    signal: str = ""

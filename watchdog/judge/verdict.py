@@ -1,0 +1,46 @@
+"""All that is thought of a rollout in one verdict."""
+
+from collections.abc import Sequence
+
+from watchdog.judge.blocks import Verdict, Word
+
+
+def combine(
+    conditions: Verdict | None, signals: Sequence[Verdict], *, condemned_image: str, alert_trusted: str, bake_over: bool
+) -> Verdict:
+    """Give the one verdict.
+
+    A breach wins: of a condemned image, of a condition, of a signal, of a trusted alert, in this order; among signals
+    one that the stable track does not share. Then any blindness. Healthy takes a bake that is over and every signal,
+    at least one: a rollout without signals stays unjudged.
+
+    Args:
+        conditions: what Kubernetes says, where it says anything.
+        signals: the verdicts of the signals.
+        condemned_image: how this rollout brings an image back that was condemned; empty if it does not.
+        alert_trusted: which alert suffices alone; empty if none does.
+        bake_over: whether it may be called healthy.
+    """
+    if condemned_image:
+        return Verdict(Word.BREACH, condemned_image, cause="condemned-image")
+    said = (*([conditions] if conditions else []), *signals)
+    breaches = sorted((each for each in said if each.word is Word.BREACH), key=lambda each: each.shared)
+    if breaches:
+        return breaches[0]
+    if alert_trusted:
+        return Verdict(Word.BREACH, alert_trusted, cause="alert")
+    blind = next((each for each in said if each.word is Word.BLIND), None)
+    if blind:
+        return blind
+    if not signals:
+        return Verdict(Word.INSUFFICIENT, "no signal to judge by")
+    healthy = bake_over and all(each.word is Word.HEALTHY for each in signals)
+    detail = "; ".join(f"{each.signal}: {each.detail}" for each in signals)
+    first = signals[0]
+    return Verdict(
+        Word.HEALTHY if healthy else Word.INSUFFICIENT,
+        detail,
+        candidate=first.candidate,
+        stable=first.stable,
+        signal=first.signal if len(signals) == 1 else "",
+    )

@@ -1,0 +1,105 @@
+"""The way to a Prometheus: a form posted, an answer read. The API server's service proxy is another such way."""
+
+import ssl
+from base64 import b64encode
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Protocol
+
+import aiohttp
+import msgspec
+
+from watchdog import __version__
+from watchdog.config import Access
+from watchdog.errors import ConfigError
+from watchdog.model import MANAGER
+
+LONGEST_BODY = 64 << 20
+
+
+class Unreachable(Exception):  # noqa: N818  (reads as what happened)
+    """Raised when no answer came and asking again makes sense; the text says why, in a line without secrets."""
+
+
+class Answer(msgspec.Struct, frozen=True):
+    """An HTTP answer of any status. `date` is its header of that name, empty without one."""
+
+    status: int
+    body: bytes
+    date: str = ""
+
+
+class Send(Protocol):
+    """A way to one Prometheus."""
+
+    async def __call__(self, path: str, form: Mapping[str, str], *, timeout_s: float) -> Answer:
+        """Post a form, follow no redirect, and give whatever answer comes.
+
+        Args:
+            path: the API's path without the prefix of the URL, such as ``/api/v1/query``.
+            form: its fields.
+            timeout_s: seconds that are left; the caller cancels after them.
+
+        Returns:
+            The answer; of a body longer than `LONGEST_BODY` any part that is longer, too.
+
+        Raises:
+            Unreachable: there is none.
+        """
+
+
+@asynccontextmanager
+async def direct(url: str, access: Access) -> AsyncIterator[Send]:
+    """Open the way to an http or https URL.
+
+    Raises:
+        ConfigError: its certificates cannot be used.
+    """
+    try:
+        tls = _tls(access)
+    except OSError as error:  # ssl.SSLError is one
+        problem = f"the certificates cannot be used ({error}); look at ca_file, cert_file and key_file"
+        raise ConfigError("prometheus", problem) from error
+    # No cookies: a load balancer's would tie every question to one replica.
+    async with aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(ssl=tls),
+        cookie_jar=aiohttp.DummyCookieJar(),
+        timeout=aiohttp.ClientTimeout(total=None),
+    ) as session:
+
+        async def send(path: str, form: Mapping[str, str], *, timeout_s: float) -> Answer:
+            try:
+                async with session.post(
+                    url.rstrip("/") + path, data=form, headers=_headers(access), allow_redirects=False
+                ) as response:
+                    body = bytearray()
+                    async for chunk in response.content.iter_any():
+                        body += chunk
+                        if len(body) > LONGEST_BODY:
+                            break
+                    return Answer(response.status, bytes(body), response.headers.get("Date", ""))
+            except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a token that is no header
+                raise Unreachable(str(error).partition("\n")[0][:200] or type(error).__name__) from error
+
+        yield send
+
+
+def _tls(access: Access) -> ssl.SSLContext | bool:
+    if not (access.ca_file or access.cert_file):
+        return True
+    context = ssl.create_default_context(cafile=access.ca_file or None)
+    if access.cert_file:
+        context.load_cert_chain(access.cert_file, access.key_file)
+    return context
+
+
+def _headers(access: Access) -> dict[str, str]:
+    """What goes with every request; secrets are read anew, as they are rotated."""
+    headers = {"User-Agent": f"{MANAGER}/{__version__}", **access.headers}
+    if access.username:
+        password = Path(access.password_file).read_text().strip()
+        headers["Authorization"] = "Basic " + b64encode(f"{access.username}:{password}".encode()).decode()
+    if access.bearer_token_file:
+        headers["Authorization"] = f"Bearer {Path(access.bearer_token_file).read_text().strip()}"
+    return headers

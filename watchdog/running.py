@@ -1,0 +1,44 @@
+"""The service, put together: the composition root's other half, which commands do not need to load."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from watchdog.alertmanager import Alertmanagers, read_webhook
+from watchdog.app import assemble
+from watchdog.config import Config
+from watchdog.engine.context import Context, Ports
+from watchdog.engine.service import Service, utc_now
+from watchdog.judge.blocks import BlindReason
+from watchdog.metrics import Metrics
+from watchdog.web.server import serve
+
+_OUTCOMES = {"unreachable": BlindReason.UNREACHABLE, "partial": BlindReason.PARTIAL}
+
+
+@asynccontextmanager
+async def running(config: Config, *, kubeconfig: str | None, context: str | None) -> AsyncIterator[Service]:
+    """Put the service together, HTTP included; whoever is given it runs it.
+
+    Raises:
+        ConfigError: a part cannot be made as it is configured.
+    """
+    async with assemble(config, kubeconfig=kubeconfig, context=context) as parts:
+        metrics = Metrics()
+
+        def observe(outcome: str, _: float) -> None:
+            metrics.query(_OUTCOMES.get(outcome))
+
+        prometheus = await parts.prometheus(observe=observe) if config.prometheus.url else None
+        ports = Ports(
+            cluster=parts.cluster,
+            store=parts.records(),
+            actor=parts.actor,
+            signals=parts.signals(prometheus) if prometheus else None,
+            alerts=Alertmanagers(parts.alertmanagers()) if config.alertmanager.urls else None,
+            notifier=parts.slack() if config.slack.channel else None,
+        )
+        service = Service(Context(config, ports, metrics, now=utc_now), parts.cluster)
+        async with serve(
+            config.server, service, parts.reviews, read_webhook, metrics.exposition, request_s=parts.request_s
+        ):
+            yield service

@@ -1,0 +1,184 @@
+"""The routes of the API (DESIGN §8), and who may use them.
+
+`POST /alerts` answers 200 when every alert is held in memory, and 503 when it could not be: Alertmanager repeats that,
+and neither a 4xx nor a 3xx. `POST /rollback` answers
+
+    200   rolled back and verified, or with `dry_run` that it could be
+    202   the write was accepted and is not waited for
+    409   everything else, with the same fields and an `error`: a guard refused, somebody else changed the workload, or
+          the rollout was not complete in time. No 5xx, because a caller might repeat that by itself
+    404   no such workload
+    503   the cluster cannot be reached
+
+Denied and absent look the same wherever a name alone would tell that something exists.
+"""
+
+import asyncio
+import datetime as dt
+import logging
+from collections.abc import Callable, Sequence
+from typing import Annotated
+
+import msgspec
+from aiohttp import web
+from aiohttp.typedefs import Handler
+
+from watchdog.decide.plan import Request
+from watchdog.decide.record import Answer, Record
+from watchdog.model import Alert, Cause, IncidentId, Outcome
+from watchdog.objects import WorkloadRef, is_name
+from watchdog.web.answers import SCHEMA, HttpError, reply, result_fields, summary_fields
+from watchdog.web.auth import Caller, Gate
+from watchdog.web.backend import Backend
+
+Parse = Callable[[bytes], tuple[Alert, ...]]
+"""Reads Alertmanager's webhook; raises ValueError."""
+
+_log = logging.getLogger(__name__)
+
+_LONGEST_BODY = 8 << 20
+_BODY_S = 10.0
+_READ_S = 30.0
+
+_Revision = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+
+
+class _Rollback(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /rollback`."""
+
+    namespace: str
+    deployment: str
+    reason: Annotated[str, msgspec.Meta(pattern=r"\S", max_length=500)]
+    to_revision: _Revision | None = None
+    dry_run: bool = False
+    expected_current_revision: _Revision | None = None
+    idempotency_key: Annotated[str, msgspec.Meta(max_length=200)] = ""
+
+    def __post_init__(self) -> None:
+        for field in ("namespace", "deployment"):
+            if not is_name(getattr(self, field)):
+                raise ValueError(f"`{field}` is not a name that Kubernetes allows")
+
+
+class Api:
+    """The handlers."""
+
+    def __init__(self, backend: Backend, gate: Gate, parse: Parse) -> None:
+        self._backend = backend
+        self._gate = gate
+        self._parse = parse
+
+    def application(self) -> web.Application:
+        """Give the application."""
+        application = web.Application(client_max_size=_LONGEST_BODY, middlewares=[self._ready])
+        application.add_routes(
+            [
+                web.post("/alerts", self._alerts),
+                web.post("/rollback", self._rollback),
+                web.post("/incidents/{id}/{answer:approve|dismiss}", self._answer),
+                web.get("/incidents", self._incidents),
+                web.get("/incidents/{id}", self._incident),
+                web.get("/rollouts", self._rollouts),
+            ]
+        )
+        return application
+
+    @web.middleware
+    async def _ready(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        if not self._backend.accepting():
+            raise HttpError(503, "this replica takes no requests now")
+        async with asyncio.timeout(_READ_S if request.method != "POST" else None):
+            return await handler(request)
+
+    async def _alerts(self, request: web.Request) -> web.Response:
+        self._gate.admit_alerts(request)
+        body = await _body(request)
+        try:
+            alerts = self._parse(body)
+        except ValueError as error:
+            _log.warning("malformed alerts: %s", str(error)[:200], extra={"event": "alerts-malformed"})
+            raise HttpError(400, "this is not what Alertmanager sends", str(error)) from error
+        if not self._backend.take(alerts):
+            raise HttpError(503, "too many alerts are waiting")
+        _log.info("%d alerts taken", len(alerts), extra={"event": "alerts"})
+        return reply({"accepted": len(alerts)})
+
+    async def _rollback(self, request: web.Request) -> web.Response:
+        caller = await self._gate.caller(request)
+        try:
+            asked = msgspec.json.decode(await _body(request), type=_Rollback)
+        except ValueError as error:
+            raise HttpError(400, "the body is not a rollback", str(error)) from error
+        ref = WorkloadRef(asked.namespace, asked.deployment)
+        await self._require(caller, ref, "rollback-asked")
+        result = await self._backend.rollback(
+            ref,
+            Request(
+                cause=Cause(by=caller.name, reason=asked.reason.strip()),
+                to_revision=asked.to_revision,
+                expected_revision=asked.expected_current_revision,
+            ),
+            dry_run=asked.dry_run,
+            key=asked.idempotency_key,
+        )
+        fields = result_fields(result, ref, dry_run=asked.dry_run)
+        if result.outcome is not Outcome.ROLLED_BACK:
+            guard = result.refused.guard if result.refused else None
+            detail = guard.guard_class if guard else ""
+            raise HttpError(409, result.detail, detail, code=guard or result.outcome, beside=fields)
+        return reply(fields, status=200 if asked.dry_run or result.elapsed_s is not None else 202)
+
+    async def _answer(self, request: web.Request) -> web.Response:
+        caller = await self._gate.caller(request)
+        record = await self._visible(request, caller)
+        word = request.match_info["answer"]
+        await self._require(caller, record.workload, word, incident=record.id)
+        answer = Answer(answer=word, by=caller.name, at=dt.datetime.now(dt.UTC), way="http")
+        return reply({"schema": SCHEMA, "incident": await self._backend.answer(record.id, answer)})
+
+    async def _incident(self, request: web.Request) -> web.Response:
+        record = await self._visible(request, await self._gate.caller(request))
+        return reply({"schema": SCHEMA, "incident": record})
+
+    async def _incidents(self, request: web.Request) -> web.Response:
+        caller = await self._gate.caller(request)
+        records = [record for record in await self._backend.records() if record.incident]
+        return reply({"schema": SCHEMA, "incidents": await self._summaries(caller, records)})
+
+    async def _rollouts(self, request: web.Request) -> web.Response:
+        caller = await self._gate.caller(request)
+        return reply({"schema": SCHEMA, "rollouts": await self._summaries(caller, self._backend.rollouts())})
+
+    async def _summaries(self, caller: Caller, records: Sequence[Record]) -> list[dict[str, object]]:
+        """The newest first, of the namespaces whose Deployments the caller may get."""
+        namespaces = {record.workload.namespace for record in records}
+        seen = {space for space in namespaces if await self._gate.may(caller, "get", namespace=space)}
+        newest = sorted(records, key=lambda record: record.started, reverse=True)
+        return [summary_fields(record) for record in newest if record.workload.namespace in seen]
+
+    async def _visible(self, request: web.Request, caller: Caller) -> Record:
+        """The record that the path names, if the caller may get its Deployment."""
+        name = request.match_info["id"]
+        record = await self._backend.record(IncidentId(name)) if is_name(name) else None
+        if record:
+            ref = record.workload
+            if await self._gate.may(caller, "get", namespace=ref.namespace, name=ref.name):
+                return record
+        raise HttpError(404, "there is no such incident")
+
+    async def _require(self, caller: Caller, ref: WorkloadRef, event: str, *, incident: str | None = None) -> None:
+        """Go on only for somebody who could patch the Deployment anyway; either way it is logged."""
+        allowed = await self._gate.may(caller, "patch", namespace=ref.namespace, name=ref.name)
+        fields = {"event": event, "workload": str(ref), "incident": incident, "user": caller.name}
+        _log.info("%s by %s: %s", event, caller.name, "allowed" if allowed else "forbidden", extra=fields)
+        if not allowed:
+            raise HttpError(403, f"you may not patch the Deployment {ref}")
+
+
+async def _body(request: web.Request) -> bytes:
+    """The whole body. Raises `TimeoutError` where it trickles in, or a chunk is broken, which aiohttp does not tell."""
+    try:
+        async with asyncio.timeout(_BODY_S):
+            return await request.read()
+    except (web.RequestPayloadError, ConnectionError) as error:
+        raise HttpError(400, "the body is cut off or malformed") from error
