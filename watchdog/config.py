@@ -511,7 +511,15 @@ def _check(config: Config) -> None:
     ):
         if url and not _URL.fullmatch(url):
             raise ConfigError(path, f"{url!r} is no URL; write http://…, https://… or service://namespace/name:port")
-    for path, access in (("prometheus", config.prometheus), ("alertmanager", config.alertmanager)):
+    for path, access, urls in (
+        ("prometheus", config.prometheus, (config.prometheus.url,)),
+        ("alertmanager", config.alertmanager, config.alertmanager.urls),
+    ):
+        if any(url.startswith("service://") for url in urls) and (
+            access.headers or access.bearer_token_file or access.username
+        ):
+            problem = "is not sent through the API server's proxy, which service:// uses; write an http:// URL"
+            raise ConfigError(f"{path}.headers", problem)
         for one, other in (("cert_file", "key_file"), ("username", "password_file")):
             if bool(getattr(access, one)) != bool(getattr(access, other)):
                 raise ConfigError(f"{path}.{one}", f"goes with {path}.{other}; write both or neither")

@@ -85,7 +85,7 @@ PATHS = (
 async def play(path: Path, die_after: int | None) -> World:
     """Play a path in a world whose service dies after so many writes, and begins anew a moment later."""
     world = World(policy=path.policy, die_after=die_after)
-    world.errors = path.errors
+    world.errors = dict(path.errors)
     story = asyncio.create_task(_later(path.story, world))
     await world.live(60)
     if world.dead.is_set():

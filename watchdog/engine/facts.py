@@ -85,6 +85,12 @@ def update(
     return tuple(facts.values())
 
 
+def restarts_since(fact: PodFact, time: float) -> int:
+    """How often containers of a pod began anew since a time."""
+    before = [each.count for each in fact.restarts if each.at <= time]
+    return fact.restarts[-1].count - (before[-1] if before else 0) if fact.restarts else 0
+
+
 def _newer(fact: PodFact, pod: Pod, *, step: int, now: float) -> PodFact:
     replace = msgspec.structs.replace
     ready = next((item for item in pod.status.conditions if item.type == "Ready" and item.status == "True"), None)

@@ -182,7 +182,8 @@ class Poller:
                 if name not in bad_known:
                     bad_known[name] = await signals.bad_seen(query, step=first, timeout_s=timeout_s)
                 resets = await signals.resets(query, step=first, window_s=_RESETS_S, timeout_s=timeout_s)
-                restarts = {pod.name: pod.restarts[-1].count if pod.restarts else 0 for pod in record.pods}
+                ago = first * self.step_s - _RESETS_S
+                restarts = {pod.name: facts.restarts_since(pod, ago) for pod in record.pods}
                 if blind := counters.not_monotonic(resets, restarts):
                     sawtooth[name] = blind
             if about == record.rollout.hash and name_first(record, bad_known):

@@ -137,7 +137,12 @@ def failed_before(
     )
     first = readings[0].step
     old = tuple(
-        msgspec.structs.replace(pod, step=first, ready_step=first if pod.ready else None)
+        msgspec.structs.replace(
+            pod,
+            step=first,
+            ready_step=first if pod.ready else None,
+            restarts=tuple(msgspec.structs.replace(each, step=first) for each in pod.restarts),
+        )
         for pod in pods
         if pod.track is Track.STABLE
     )

@@ -305,22 +305,25 @@ def _counted(state: State, sample: Sample, first: Last, last: Last | None, owner
 def _missing(state: State, pods: Sequence[PodFact], found: Mapping[Key, float]) -> list[Blind]:
     """Say what is not there: failures that were never seen, or fresh rows."""
     settings, time = state.settings, (state.step or 0) * state.settings.step_s
+    settled = [
+        pod
+        for pod in pods
+        if pod.gone is None and pod.ready is not None and time - pod.ready > _SETTLED_STEPS * settings.step_s
+    ]
     if not found:
-        return [Blind(BlindReason.STALE, "no pod has a series: correct the selector of `total`, or have it scraped")]
+        detail = "no pod has a series: correct the selector of `total`, or have it scraped"
+        return [Blind(BlindReason.STALE, detail)] if settled else []
     problems = []
     if not (state.bad_seen or settings.bad_known):
         detail = "no failure was ever counted: correct the selector of `bad`, or begin at 0"
         problems.append(Blind(BlindReason.BAD_NEVER_SEEN, detail))
     fresh = {key[0] for key, at in found.items() if at > time - _FRESH_STEPS * settings.step_s}
-    settled = [
-        pod.name
-        for pod in pods
-        if pod.track is Track.CANDIDATE and pod.gone is None
-        if pod.ready is not None and time - pod.ready > _SETTLED_STEPS * settings.step_s
-    ]
-    silent = sorted(name for name in settled if (settings.join[0] if settings.join else name) not in fresh)
-    if 2 * len(silent) > len(settled):
-        detail = f"{len(silent)} of {len(settled)} candidate pods show nothing new ({', '.join(silent[:3])}): are they"
+    candidates = [pod.name for pod in settled if pod.track is Track.CANDIDATE]
+    silent = sorted(name for name in candidates if (settings.join[0] if settings.join else name) not in fresh)
+    if 2 * len(silent) > len(candidates):
+        detail = (
+            f"{len(silent)} of {len(candidates)} candidate pods show nothing new ({', '.join(silent[:3])}): are they"
+        )
         problems.append(Blind(BlindReason.STALE, f"{detail} scraped, and at least every {settings.step_s:g} s?"))
     return problems
 

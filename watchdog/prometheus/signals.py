@@ -22,7 +22,7 @@ OTHER_TIMES = partial(
 )
 
 _POD = ("namespace", "pod", "container", "instance", "job")
-_TARGET = ("instance", "job")
+_TARGET = ("namespace", "instance", "job")
 _T = TypeVar("_T")
 
 
