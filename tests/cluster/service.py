@@ -12,7 +12,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
+import yaml
+
+from tests.controlplane.cluster import Cluster
 from tests.controlplane.plane import _DIE_WITH_PARENT as DIE_WITH_PARENT
+from tests.controlplane.plane import ControlPlane
+
+_DEPLOY = Path(__file__).parents[2] / "deploy"
 
 TOKEN = "alerts-token"
 API_TOKEN = "api-token"
@@ -26,7 +32,7 @@ delay = "1s"
 timeout = "3s"
 [alertmanager]
 urls = {alertmanagers}
-resync = "1s"
+resync = "{resync}"
 timeout = "2s"
 [slack]
 channel = "{channel}"
@@ -57,7 +63,7 @@ bake = "{bake}"
 {more}
 [policies.threshold]
 window = "3s"
-consecutive = 2
+consecutive = {consecutive}
 {signal}
 {after}
 """
@@ -77,10 +83,18 @@ def policy(
     bake: str = "10s",
     signal: str = SIGNAL,
     name: str = "",
+    consecutive: int = 2,
 ) -> str:
     """One policy in short time: `more` goes into its table, `after` behind its tables."""
     return POLICY.format(
-        name=name or namespace, namespace=namespace, mode=mode, bake=bake, more=more, after=after, signal=signal
+        name=name or namespace,
+        namespace=namespace,
+        mode=mode,
+        bake=bake,
+        more=more,
+        after=after,
+        signal=signal,
+        consecutive=consecutive,
     )
 
 
@@ -96,6 +110,7 @@ class Service:
         alertmanagers: URLs.
         slack: base URL of Slack's API; empty tells nobody.
         limits: the table `[limits]`.
+        resync: how often the Alertmanagers are asked for what fires.
     """
 
     def __init__(
@@ -109,6 +124,7 @@ class Service:
         alertmanagers: tuple[str, ...] = (),
         slack: str = "",
         limits: str = NO_LIMITS,
+        resync: str = "1s",
     ) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
@@ -119,12 +135,13 @@ class Service:
         text = SETTINGS.format(
             prometheus=prometheus,
             alertmanagers=json.dumps(list(alertmanagers)),
-            channel="C1" if slack else "",
+            channel="#deploys" if slack else "",
             slack=slack or "https://slack.invalid/api/",
             port=self.port,
             metrics=self.metrics_port,
             directory=directory,
             limits=limits,
+            resync=resync,
             records=records,
         )
         (directory / "config.toml").write_text(text + "".join(policies))
@@ -142,15 +159,16 @@ class Service:
         """Of the API."""
         return f"http://127.0.0.1:{self.port}"
 
-    def start(self, *, environment: Mapping[str, str] | None = None) -> None:
-        """Start it and wait until it takes alerts."""
+    def start(self, *, environment: Mapping[str, str] | None = None, wait: bool = True) -> None:
+        """Start it and wait until it takes alerts, or do not wait."""
         code = "from watchdog.cli import main; main()"
         arguments = ["run", f"--config={self.directory}/config.toml", f"--kubeconfig={self._kubeconfig}"]
         command = [sys.executable, "-c", DIE_WITH_PARENT, str(os.getpid()), sys.executable, "-c", code, *arguments]
         env = {**os.environ, "SLACK_BOT_TOKEN": "xoxb-test", "POD_NAME": "watchdog-0", **(environment or {})}
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(command, stderr=log, stdout=log, env=env, start_new_session=True)
-        self.until(lambda: self.get("/readyz", metrics=True)[0] == 200, "ready", timeout_s=30)
+        if wait:
+            self.until(lambda: self.get("/readyz", metrics=True)[0] == 200, "ready", timeout_s=30)
 
     def stop(self) -> int:
         """End it as a kubelet does, and give its exit code."""
@@ -223,6 +241,17 @@ class Service:
             if time.monotonic() > deadline:
                 raise AssertionError(f"not {what} within {timeout_s} s:\n{self.log_file.read_text()[-6000:]}")
             time.sleep(0.05)
+
+
+def allow(plane: ControlPlane, namespace: str, *, records: bool = False) -> None:
+    """Give the service's account its rights on the workloads of a namespace, or on the records that it keeps there."""
+    directory = _DEPLOY / ("base" if records else "workload-namespace")
+    for kind in ("role", "rolebinding"):
+        for document in yaml.safe_load_all((directory / f"{kind}.yaml").read_text()):
+            if document["kind"] in ("Role", "RoleBinding"):
+                for subject in document.get("subjects", []):
+                    subject["namespace"] = "rollback-watchdog"
+                Cluster(plane, namespace).create(f"{document['kind'].lower()}s", document)
 
 
 def _free_port() -> int:

@@ -1,6 +1,7 @@
 """One test's namespace on the control plane, and the verbs that tests set their scenes with."""
 
 import asyncio
+import datetime as dt
 import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -27,11 +28,15 @@ class NotInTimeError(AssertionError):
 
 
 class Cluster:
-    """A namespace, with the administrator's rights. Kinds are written as in URLs, such as `deployments`."""
+    """A namespace, with the administrator's rights. Kinds are written as in URLs, such as `deployments`.
 
-    def __init__(self, plane: ControlPlane, namespace: str) -> None:
+    `poll_s` is how often `wait` asks: many waiters at once do better with less.
+    """
+
+    def __init__(self, plane: ControlPlane, namespace: str, *, poll_s: float = 0.02) -> None:
         self.plane = plane
         self.namespace = namespace
+        self._poll_s = poll_s
 
     def path(self, kind: str, name: str = "") -> str:
         """Return the URL path of an object, or of all objects of a kind in this namespace."""
@@ -108,6 +113,13 @@ class Cluster:
         }
         return self.patch("deployments", name, {"spec": {"template": template}})
 
+    def mark_passed(self, name: str) -> None:
+        """Say of the newest revision that it lived through its bake, so that the service may go back to it."""
+        metadata = self.replicasets(name)[-1]["metadata"]
+        mark = f"{metadata['labels']['pod-template-hash']}:{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}"
+        passed = {"metadata": {"annotations": {"rollback-watchdog.io/passed": mark}}}
+        self.patch("replicasets", metadata["name"], passed)
+
     def replicasets(self, name: str) -> list[Json]:
         """Return the ReplicaSets that the Deployment owns, oldest revision first."""
         return sorted(self._owned("replicasets", self.get("deployments", name)), key=_revision)
@@ -131,7 +143,7 @@ class Cluster:
         return self.plane.kubeconfig_for(self.namespace, name)
 
     def wait(self, condition: Callable[[], T | None], timeout_s: float = 10, *, what: str = "the condition") -> T:
-        """Ask every 20 ms until the answer is true, and return it. It blocks: see `eventually`.
+        """Ask again and again until the answer is true, and return it. It blocks: see `eventually`.
 
         Raises:
             NotInTimeError: it was not after `timeout_s`; the message has the last answer.
@@ -140,7 +152,7 @@ class Cluster:
         while not (answer := condition()):
             if time.monotonic() > deadline:
                 raise NotInTimeError(f"{what} did not hold within {timeout_s} s; the last answer: {answer!r}")
-            time.sleep(0.02)
+            time.sleep(self._poll_s)
         return answer
 
     async def eventually(

@@ -113,7 +113,12 @@ class Alerts:
         if record.state not in (State.WATCHING, State.BREACH):
             return
         began = dt.datetime.fromtimestamp(onset, dt.UTC) if onset is not None else None
-        yes = attributable(onset, traffic_from=traffic_from(record))
+        traffic = traffic_from(record)
+        if traffic is None and began and began >= record.started:
+            # The pods of a rollout are known from its first step on, and as Ready from a later one.
+            asyncio.get_running_loop().call_later(float(context.config.prometheus.step), self._again, held)
+            return
+        yes = attributable(onset, traffic_from=traffic)
         what = AlertOutcome.ATTRIBUTED if yes else AlertOutcome.BEFORE_ROLLOUT
         context.metrics.alert(what)
         seen = AlertSeen(alert.fingerprint, alert.name[:200], alert.starts_at, str(what), began)
@@ -127,6 +132,11 @@ class Alerts:
         _log.info("alert %.100r since %s: %s", alert.name, began or "an unknown time", what, extra=fields)
         if yes:
             await self._hurry(context.records[record.id], held.arrived)
+
+    def _again(self, held: Held) -> None:
+        firing, _ = self._known.get((held.alert.fingerprint, held.alert.starts_at), (False, None))
+        if firing and not self._held.full():
+            self._held.put_nowait(held)
 
     async def _resolve(self, record: Record, alert: Alert) -> None:
         self._context.metrics.alert(AlertOutcome.RESOLVED)

@@ -19,7 +19,7 @@ _SUFFIX = 5
 
 
 def by_name(
-    known: Sequence[PodFact], readings: Sequence[Reading], named: Named, *, begun: float
+    known: Sequence[PodFact], readings: Sequence[Reading], named: Named, *, namespace: str, begun: float
 ) -> tuple[PodFact, ...]:
     """The facts, and those of pods that went while nobody ran, as far as their samples tell.
 
@@ -29,13 +29,16 @@ def by_name(
         known: what is known.
         readings: of the time before now.
         named: whose pods count.
+        namespace: where they are: the same template gives ReplicaSets the same name in every namespace.
         begun: when the rollout began: stable pods of before count from their first sample only.
     """
     facts = {fact.name: fact for fact in known}
     for reading in readings:
         for sample in reading.samples:
             owner, _, suffix = sample.row.pod.rpartition("-")
-            if sample.row.pod in facts or owner not in named or len(suffix) != _SUFFIX or sample.at is None:
+            if sample.row.namespace != namespace or owner not in named or len(suffix) != _SUFFIX:
+                continue
+            if sample.row.pod in facts or sample.at is None:
                 continue
             track, about = named[owner]
             created = sample.at if track is Track.CANDIDATE else min(sample.at, begun - 1)

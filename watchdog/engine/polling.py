@@ -208,14 +208,14 @@ class Poller:
         signals = self._context.ports.signals
         assert signals is not None  # noqa: S101  (asked for by the only caller)
         begin, end = past_steps(first, policy, self.step_s)
-        named = self._named[record.id, record.rollout.hash]
+        named, namespace = self._named[record.id, record.rollout.hash], record.workload.namespace
         for name, signal in policy.signals.items():
             readings = await signals.read_past(
                 query_of(signal, self._namespaces(record)), first=begin, last=end, timeout_s=_PAST_S
             )
             good = [reading for reading in readings if not reading.blind]
-            pods = facts.by_name(record.pods, good, named, begun=first * self.step_s)
-            if why := failed_before(good, policy, name, pods, namespace=record.workload.namespace, step_s=self.step_s):
+            pods = facts.by_name(record.pods, good, named, namespace=namespace, begun=first * self.step_s)
+            if why := failed_before(good, policy, name, pods, namespace=namespace, step_s=self.step_s):
                 return why
         return ""
 
@@ -247,7 +247,8 @@ class Poller:
             names = list(item.watch.policy.signals)
             if first < step and names:
                 past = [answers[asked[index, names[0]]].get(at, _missing(at)) for at in range(first, step)]
-                pods = facts.by_name(pods, past, self._named[item.key], begun=first * self.step_s)
+                named, namespace = self._named[item.key], item.record.workload.namespace
+                pods = facts.by_name(pods, past, named, namespace=namespace, begun=first * self.step_s)
             for at in range(first, step + 1):
                 item.watch.feed({name: answers[asked[index, name]].get(at, _missing(at)) for name in names}, pods)
 

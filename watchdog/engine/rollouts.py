@@ -283,7 +283,13 @@ class Rollouts:
         if match is None or mode_of(match.policy.mode, deployment) is Mode.OBSERVE:
             return
         linked = [ref for ref in (deployment.ref, match.other) if ref]
-        pairs = frozenset(condemned_images(context.records.values(), linked, now=context.now()))
+        found = condemned_images(context.records.values(), linked, now=context.now())
+        # Without pods the id of an image is not known, only its name: the names in condemned templates count, too.
+        hashes = {each.rollout.hash for each in context.records.values() if each.id in found.values()}
+        condemned = [item for item in (await self._snapshot(deployment)).replicasets if item.hash in hashes]
+        containers = {container for container, _ in found}
+        told = {pair for item in condemned for pair in templates.images(item.spec.template).items()}
+        pairs = frozenset({*found, *(pair for pair in told if pair[0] in containers)})
         request = Request(cause=Cause(MANAGER, "another version has come after a scale-down"))
         result = await context.ports.actor.restore(deployment.ref, request, condemned_images=pairs)
         _log.info("%s", result.detail, extra={"event": str(result.outcome), "workload": str(deployment.ref)})
