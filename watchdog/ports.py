@@ -164,8 +164,8 @@ class Store(Protocol):
     async def save(self, record: Record, *, timeout_s: float) -> None:
         """Create or replace a record, thinned to 64 KiB. Raises `ClusterError`."""
 
-    async def prune(self, records: Sequence[Record], *, timeout_s: float) -> None:
-        """Delete what need not be kept any more (DESIGN §7). Raises `ClusterError`."""
+    async def prune(self, records: Sequence[Record], *, timeout_s: float) -> tuple[IncidentId, ...]:
+        """Delete what need not be kept any more (DESIGN §7), and say what. Raises `ClusterError`."""
 
 
 class Notifier(Protocol):

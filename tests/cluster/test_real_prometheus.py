@@ -161,7 +161,9 @@ async def test_successes_are_taken_from_the_total(signals: PrometheusSignals) ->
 async def test_a_joined_label_stands_in_the_row(signals: PrometheusSignals) -> None:
     query = SignalQuery(bad="agent_errors_total", total="agent_requests_total", join="deployment", namespaces=("shop",))
     reading = await signals.read(query, step=FIRST + 50, timeout_s=10)
-    assert reading.samples == (Sample(Row(namespace="shop", instance="i", job="j", label="canary"), 50.0, None, scraped(FIRST + 50)),)
+    assert reading.samples == (
+        Sample(Row(namespace="shop", instance="i", job="j", label="canary"), 50.0, None, scraped(FIRST + 50)),
+    )
 
 
 async def test_what_ended_shows_the_time_of_its_last_sample_until_it_is_gone(signals: PrometheusSignals) -> None:

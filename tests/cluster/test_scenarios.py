@@ -44,6 +44,7 @@ def ended(
         with service:
             yield service, scenarios.play_all(plane, service, exporter)
         prometheus.reload()
+    scenarios.clear(plane)
 
 
 @pytest.fixture
@@ -60,8 +61,9 @@ def played(ended: tuple[Service, dict[str, End | Exception]]) -> Played:
 
 
 def untouched(end: End, *, image: str = "v2") -> bool:
-    """Whether nothing was written to any workload or ReplicaSet."""
-    return not end.writes and end.image() == image
+    """Whether nothing was written to the Deployments, nor marked on the version that is live."""
+    marks = [end.mark(kind, image) for kind in ("condemned", "passed")]
+    return "deployments" not in end.writes and end.image() == image and not any(marks)
 
 
 # -- acted upon --------------------------------------------------------------------------------------------------------
@@ -147,7 +149,8 @@ def test_a_healthy_rollout_passes_and_its_replicaset_is_marked(played: Played) -
     end = played(scenarios.healthy)
     assert (end.record().outcome, end.image()) == (Outcome.PASSED, "v2")
     assert end.mark("passed", "v2")
-    assert (end.writes, len(end.notes("RolloutPassed"))) == (["replicasets"], 1)
+    assert "deployments" not in end.writes
+    assert end.notes("RolloutPassed")
 
 
 def test_what_fails_on_both_tracks_is_not_the_canarys_fault(played: Played) -> None:
@@ -202,7 +205,7 @@ def test_a_policy_for_those_who_opt_in_leaves_others_alone(played: Played) -> No
 
 def test_observing_says_what_it_found_and_writes_nothing(played: Played) -> None:
     end = played(scenarios.observed)
-    assert (end.record().outcome, untouched(end)) == (Outcome.REFUSED, True)
+    assert (end.record().outcome, end.writes, end.image()) == (Outcome.REFUSED, [], "v2")
     notes = [*end.notes("RolloutBreach"), *end.notes("RollbackRefused")]
     assert len(notes) == 2
     assert all(note.startswith("OBSERVE ") for note in notes)
@@ -210,7 +213,7 @@ def test_observing_says_what_it_found_and_writes_nothing(played: Played) -> None
 
 def test_observing_does_not_even_mark_what_passed(played: Played) -> None:
     end = played(scenarios.observed_healthy)
-    assert (end.record().outcome, untouched(end)) == (Outcome.PASSED, True)
+    assert (end.record().outcome, end.writes) == (Outcome.PASSED, [])
 
 
 def test_a_policy_that_matches_nothing_is_reported(
@@ -238,7 +241,8 @@ def test_a_guard_refuses_and_nothing_is_written(played: Played, play: Callable[[
     end = played(play)
     record = end.record()
     assert (record.outcome, [veto.guard for veto in record.vetoes]) == (Outcome.REFUSED, [guard])
-    assert end.writes == []
+    assert "deployments" not in end.writes
+    assert not end.mark("condemned", end.image())
     assert [note for note in end.notes("RollbackRefused") if guard in note]
 
 
@@ -246,6 +250,13 @@ def test_an_approval_on_the_deployment_has_the_undo_done(played: Played) -> None
     end = played(scenarios.approved)
     assert [(said.answer, said.way) for said in end.record().people] == [("approve", "annotation")]
     assert (end.record().outcome, end.image()) == (Outcome.RECOVERED, "v1")
+
+
+def test_an_approval_that_comes_after_a_hotfix_does_nothing(played: Played) -> None:
+    end = played(scenarios.approved_late)
+    assert (end.record().outcome, end.record().writes) == (Outcome.SUPERSEDED, ())
+    assert (end.record(3).outcome, end.image()) == (Outcome.PASSED, "v3")
+    assert "deployments" not in end.writes
 
 
 def test_a_dismissal_ends_the_incident_and_another_incidents_approval_does_nothing(played: Played) -> None:

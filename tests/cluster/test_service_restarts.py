@@ -91,15 +91,15 @@ def image(cluster: Cluster, name: str = "web") -> str:
     return str(cluster.get("deployments", name)["spec"]["template"]["spec"]["containers"][0]["image"])
 
 
-def records(cluster: Cluster) -> list[Record]:
-    """Every record in the cluster, in the order of revisions."""
-    items = [item["data"].get("record.json") for item in cluster.objects("configmaps")]
-    return sorted((read(text) for text in items if text), key=lambda record: record.rollout.revision)
+def records(cluster: Cluster, revision: int = 2) -> list[Record]:
+    """The records of a revision."""
+    texts = [item["data"].get("record.json") for item in cluster.objects("configmaps")]
+    return [found for text in texts if text and (found := read(text)).rollout.revision == revision]
 
 
 def record(cluster: Cluster, revision: int = 2) -> Record | None:
-    """The record of a revision."""
-    return next((each for each in records(cluster) if each.rollout.revision == revision), None)
+    """The record of a revision of the only workload."""
+    return next(iter(records(cluster, revision)), None)
 
 
 def under_watch(cluster: Cluster, revision: int = 2) -> None:
@@ -239,7 +239,7 @@ def test_a_healthy_rollout_is_left_alone_while_prometheus_does_not_answer(
         service.start()
         good.set_image("web", "v2")
         good.wait_complete("web")
-        under_watch(good)
+        service.until(lambda: words(good), "judged")
         written = good.get("deployments", "web")["metadata"]["generation"]
         prometheus.freeze()
         service.until(lambda: "blind" in words(good), "blind")

@@ -29,6 +29,11 @@ class Path(NamedTuple):
     actions: int
 
 
+async def until(condition: Callable[[], bool]) -> None:
+    while not condition():  # noqa: ASYNC110  (the world is a value to be looked at, and time is virtual)
+        await asyncio.sleep(0.05)
+
+
 async def _bad(world: World) -> None:
     world.deploy("bad")
 
@@ -36,15 +41,13 @@ async def _bad(world: World) -> None:
 async def _all_turn_bad(world: World) -> None:
     """What the bad version broke stays broken after the undo."""
     world.deploy("bad")
-    while "patch" not in world.writes:
-        await asyncio.sleep(0.05)
+    await until(lambda: "patch" in world.writes)
     world.errors["good"] = 0.4
 
 
 async def _approved(world: World) -> None:
     world.deploy("bad")
-    while not any(record.state is State.ASKING for record in world.records.values()):
-        await asyncio.sleep(0.5)
+    await until(lambda: any(record.state is State.ASKING for record in world.records.values()))
     incident = next(record.id for record in world.records.values() if record.state is State.ASKING)
     world.scene.annotations[marks.ANSWER] = f"{incident}=approve"
     world.scene.deployment["metadata"]["generation"] += 1
@@ -53,8 +56,7 @@ async def _approved(world: World) -> None:
 
 async def _dismissed(world: World) -> None:
     world.deploy("bad")
-    while not any(record.state is State.ASKING for record in world.records.values()):
-        await asyncio.sleep(0.5)
+    await until(lambda: any(record.state is State.ASKING for record in world.records.values()))
     incident = next(record.id for record in world.records.values() if record.state is State.ASKING)
     world.scene.annotations[marks.ANSWER] = f"{incident}=dismiss"
 
@@ -62,8 +64,7 @@ async def _dismissed(world: World) -> None:
 async def _then_fixed(world: World) -> None:
     """A hotfix comes as soon as anything was written about the bad version's action."""
     world.deploy("bad")
-    while "patch" not in world.writes:
-        await asyncio.sleep(0.05)
+    await until(lambda: "patch" in world.writes)
     world.deploy("fix")
 
 

@@ -240,8 +240,8 @@ class World(MemoryCluster):
         self.records[record.id] = msgspec.json.decode(msgspec.json.encode(record), type=Record)
         await self._wrote(f"record {record.state}")
 
-    async def prune(self, records: Sequence[Record], *, timeout_s: float) -> None:
-        return
+    async def prune(self, records: Sequence[Record], *, timeout_s: float) -> tuple[IncidentId, ...]:
+        return ()
 
     async def tell(self, record: Record) -> Told | None:
         """Keep one message per incident, as the real notifier does."""

@@ -3,7 +3,7 @@
 import asyncio
 import datetime as dt
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import msgspec
 
@@ -84,6 +84,13 @@ class Context:
         """Save a record now."""
         self._unsaved.add(incident)
         await self._save(incident)
+
+    def forget(self, incidents: Iterable[IncidentId]) -> None:
+        """Drop records that are kept nowhere any more."""
+        for incident in incidents:
+            for memory in (self.records, self._locks):
+                memory.pop(incident, None)
+            self._unsaved.discard(incident)
 
     async def save_rest(self) -> None:
         """Save what could not be saved before."""

@@ -61,14 +61,20 @@ class Fleet:
         self.policies = policies
         self.namespaces = tuple(sorted({name for policy in policies for name in policy.namespaces}))
         self.deployments: dict[WorkloadRef, Deployment] = {}
+        self.denied: set[str] = set()
         self._listed: set[str] = set()
         self._matches: dict[WorkloadRef, Match] = {}
         self.problems: tuple[str, ...] = ()
 
     @property
     def complete(self) -> bool:
-        """Whether every namespace has been listed."""
-        return self._listed.issuperset(self.namespaces)
+        """Whether every namespace has been listed, but for those that may not be."""
+        return (self._listed | self.denied).issuperset(self.namespaces)
+
+    def give_up(self, namespace: str) -> tuple[WorkloadRef, ...]:
+        """Go on without a namespace that may not be watched, as it was last seen."""
+        self.denied.add(namespace)
+        return ()
 
     def take(self, namespace: str, change: Listed | Changed | Deleted) -> tuple[WorkloadRef, ...]:
         """Take a change in, and give the workloads that may be affected."""
@@ -78,6 +84,7 @@ class Fleet:
                 del self.deployments[ref]
             self.deployments |= {item.ref: item for item in change.items}
             self._listed.add(namespace)
+            self.denied.discard(namespace)
             touched = {*gone, *(item.ref for item in change.items)}
         else:
             touched = {change.item.ref}

@@ -77,6 +77,8 @@ class Rollouts:
         context = self._context
         deployment, match = context.deployment(ref), context.fleet.match(ref)
         record = context.open_of(ref)
+        if deployment is None and ref.namespace in context.fleet.denied:
+            return
         if deployment is None or (record and record.rollout.uid != deployment.metadata.uid):
             self._seen.pop(ref, None)
             if record:

@@ -8,8 +8,9 @@ import asyncio
 import datetime as dt
 import logging
 from collections import OrderedDict
-from collections.abc import Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from contextlib import aclosing
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -32,6 +33,8 @@ from watchdog.ports import Fleet as FleetPort
 _log = logging.getLogger(__name__)
 
 _PRUNE_S = 600.0
+_PRUNING_S = 60.0
+_DENIED_S = 60.0
 _AGAIN_S = 5.0
 _KEYS = 1000
 _LATE_STEPS = 4
@@ -102,15 +105,33 @@ class Service:
             await asyncio.sleep(_AGAIN_S)
 
     async def _watch(self, namespace: str) -> None:
+        """Watch a namespace for ever. One that may not be watched is told of again and again; the others go on."""
+        while True:
+            try:
+                await self._follow(namespace)
+            except Denied as error:
+                _log.error(
+                    "namespace %s is not watched: %s; see rollback-watchdog check --online",
+                    namespace,
+                    error,
+                    extra={"event": "namespace-denied"},
+                )
+                self._refresh(lambda: self.context.fleet.give_up(namespace))
+            await asyncio.sleep(_DENIED_S)
+
+    async def _follow(self, namespace: str) -> None:
         async with aclosing(self._port.watch(namespace)) as changes:
             async for change in changes:
-                was_complete = self.context.fleet.complete
-                for ref in self.context.fleet.take(namespace, change):
-                    self._rollouts.look_at(ref)
-                if self.context.fleet.complete and not was_complete:
-                    self._accepting = True
-                    for record in limits.open_records(self.context.records.values()):
-                        self._rollouts.look_at(record.workload)
+                self._refresh(partial(self.context.fleet.take, namespace, change))
+
+    def _refresh(self, take: Callable[[], Iterable[WorkloadRef]]) -> None:
+        was_complete = self.context.fleet.complete
+        for ref in take():
+            self._rollouts.look_at(ref)
+        if self.context.fleet.complete and not was_complete:
+            self._accepting = True
+            for record in limits.open_records(self.context.records.values()):
+                self._rollouts.look_at(record.workload)
 
     async def _poll(self) -> None:
         while not self.context.fleet.complete:
@@ -123,7 +144,7 @@ class Service:
         while True:
             await asyncio.sleep(_PRUNE_S)
             try:
-                await context.ports.store.prune(tuple(context.records.values()), timeout_s=context.request_s)
+                context.forget(await context.ports.store.prune(list(context.records.values()), timeout_s=_PRUNING_S))
             except ClusterError as error:
                 _log.warning("records not pruned: %s", error, extra={"event": "records-not-pruned"})
 

@@ -120,19 +120,21 @@ class RecordStore:
                 await ways[1](record.id, data, state, timeout_s)
         self._existing.add(record.id)
 
-    async def prune(self, records: Sequence[Record], *, timeout_s: float) -> None:
-        """Delete what need not be kept any more; what the deadline leaves is for the next time.
+    async def prune(self, records: Sequence[Record], *, timeout_s: float) -> tuple[IncidentId, ...]:
+        """Delete what need not be kept any more, and say what; what the deadline leaves is for the next time.
 
         Raises:
             ClusterError: not all of it could be deleted.
         """
         async with self._within(timeout_s, f"delete {self._resource} {self._namespace}"):
-            for record in expendable(records, now=self._now()):
+            gone = expendable(records, now=self._now())
+            for record in gone:
                 with suppress(NotFound):
                     await self._objects.delete_config_map(
                         self._namespace, PREFIX + record.id, resource=self._resource, timeout_s=timeout_s
                     )
                 self._existing.discard(record.id)
+        return tuple(record.id for record in gone)
 
     async def _create(self, incident: IncidentId, data: Mapping[str, str], state: str, timeout_s: float) -> None:
         await self._objects.create_config_map(
