@@ -31,7 +31,7 @@ class Path(NamedTuple):
 
 async def until(condition: Callable[[], bool]) -> None:
     while not condition():  # noqa: ASYNC110  (the world is a value to be looked at, and time is virtual)
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.2)
 
 
 async def _bad(world: World) -> None:

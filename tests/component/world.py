@@ -186,7 +186,7 @@ class World(MemoryCluster):
         while True:
             await self._alive()
             yield decoded(self.scene.deployment, Deployment)
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.25)
 
     async def watch(self, namespace: str) -> AsyncGenerator[Listed | Changed | Deleted, None]:
         """The fleet port."""
@@ -197,7 +197,7 @@ class World(MemoryCluster):
                 item = decoded(document, Deployment)
                 yield Changed(item) if last else Listed((item,))
                 last = document
-            await asyncio.sleep(0.1)
+            await asyncio.sleep(0.25)
 
     # -- counters ------------------------------------------------------------------------------------------------------
 
