@@ -63,12 +63,20 @@ class Scene(Cluster):
     """A play's namespace, and what it plays with."""
 
     def __init__(
-        self, namespace: str, *, records: Records, service: Service, exporter: Exporter, plane: ControlPlane
+        self,
+        namespace: str,
+        *,
+        plane: ControlPlane,
+        records: Records,
+        service: Service,
+        exporter: Exporter,
+        prometheus: PrometheusServer,
     ) -> None:
         super().__init__(plane, namespace, poll_s=_POLL_S)
         self.records = records
         self.service = service
         self.exporter = exporter
+        self.prometheus = prometheus
 
     def good(self, name: str = "web", *, errors: str = "0", annotations: Json | None = None, **spec: Any) -> None:
         """Version v1, complete and known to be good."""
@@ -110,6 +118,11 @@ class Scene(Cluster):
         """The record of a revision, if there is one."""
         records = self.records.of(self.namespace)
         return [each for each in records if (each.workload.name, each.rollout.revision) == (name, revision)]
+
+    def shown(self, expr: str) -> None:
+        """Wait until an expression gives something in Prometheus; `%` stands for this namespace's matcher."""
+        text = expr.replace("%", f'{{namespace="{self.namespace}"}}')
+        self.wait(lambda: self.prometheus.query(text), _TIMEOUT_S, what=text)
 
     def logged(self, *events: str, name: str = "web") -> Json | None:
         """The first line that the service has logged of such events about a workload."""
@@ -222,13 +235,13 @@ def alert_rules() -> list[Json]:
     return [agent_errors(each.namespace, "web", above=each.alert) for each in SCENARIOS if each.alert is not None]
 
 
-def play_all(plane: ControlPlane, service: Service, exporter: Exporter) -> dict[str, End | Exception]:
+def play_all(
+    plane: ControlPlane, service: Service, exporter: Exporter, prometheus: PrometheusServer
+) -> dict[str, End | Exception]:
     """Play everything at once; give the facts of each end, or why it did not come to one."""
     records = Records(plane)
-    scenes = [
-        (each, Scene(each.namespace, records=records, service=service, exporter=exporter, plane=plane))
-        for each in SCENARIOS
-    ]
+    parts: dict[str, Any] = {"service": service, "exporter": exporter, "prometheus": prometheus}
+    scenes = [(each, Scene(each.namespace, plane=plane, records=records, **parts)) for each in SCENARIOS]
     with ThreadPoolExecutor(len(scenes)) as pool:
         ends = dict(zip((each.play.__name__ for each, _ in scenes), pool.map(_played, scenes), strict=True))
     writes = _writes(plane)
@@ -358,8 +371,7 @@ def alert_unconfirmed(scene: Scene) -> None:
 def alert_before(scene: Scene) -> None:
     """An alert was firing when the rollout began."""
     scene.good(errors="0.03")
-    told = ("alert-before-rollout", "alert-attributed", "alert-unmatched")
-    scene.wait(lambda: scene.logged(*told), _TIMEOUT_S, what="the alert")
+    scene.shown("time() - ALERTS_FOR_STATE% > 2")
     scene.bad()
     scene.ended()
 
@@ -418,6 +430,7 @@ def saw_tooth(scene: Scene) -> None:
     """Several workers count apart behind one /metrics."""
     scene.exporter.saw_tooth(f"{scene.namespace}/")
     scene.good()
+    scene.shown("min(resets(agent_requests_total%[1m])) >= 3")
     scene.bad()
     scene.ended()
 

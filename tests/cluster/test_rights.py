@@ -7,8 +7,11 @@ import pytest
 import yaml
 
 from tests.cluster.conftest import ACCOUNT, DEPLOY
+from tests.cluster.service import Service, policy
 from tests.controlplane.cluster import Cluster
 from tests.controlplane.plane import ControlPlane
+from tests.monitoring.exporter import Exporter
+from tests.monitoring.prometheus import PrometheusServer
 from watchdog.app import Parts, assemble
 from watchdog.config import Config
 from watchdog.decide.patches import absolve
@@ -18,9 +21,14 @@ from watchdog.kube import Right
 from watchdog.model import Cause, Outcome
 from watchdog.objects import LabelSelector, WorkloadRef
 
+pytest_plugins = ["tests.monitoring.fixtures"]
+
 REQUEST = Request(cause=Cause(by=ACCOUNT, reason="rights"))
 BASIC = {("create", "selfsubjectaccessreviews"), ("create", "selfsubjectreviews")}
 """What every authenticated account may do."""
+RARELY = {("get", "configmaps"), ("delete", "configmaps")}
+"""What takes a record that somebody else wrote, or hundreds of them: through the adapter alone."""
+SERVICE = f"system:serviceaccount:{ACCOUNT}:{ACCOUNT}"
 
 Verbs = set[tuple[str, str]]
 
@@ -35,7 +43,7 @@ def granted() -> Verbs:
 
 def used(plane: ControlPlane) -> Verbs:
     """Verb and resource of every request of the account in the audit log."""
-    events = plane.audit(f"system:serviceaccount:{ACCOUNT}:{ACCOUNT}")
+    events = plane.audit(SERVICE)
     return {(event["verb"], event["objectRef"]["resource"]) for event in events}
 
 
@@ -51,8 +59,64 @@ async def test_every_request_names_the_service_and_its_replica(
 ) -> None:
     cluster.create_deployment("web")
     await parts.cluster.deployment(web, timeout_s=5)
-    event = plane.audit(f"system:serviceaccount:{ACCOUNT}:{ACCOUNT}")[-1]
+    event = plane.audit(SERVICE)[-1]
     assert event["userAgent"].startswith("rollback-watchdog/0.1.0 ")
+
+
+def test_a_service_through_whole_incidents_asks_for_no_right_that_it_has_not(
+    plane: ControlPlane,
+    cluster: Cluster,
+    kubeconfig: Path,
+    exporter: Exporter,
+    prometheus: PrometheusServer,
+    tmp_path: Path,
+) -> None:
+    before = len(plane.audit(SERVICE))
+    canary = policy(cluster.namespace, more='stable = "web"\ncandidate = "canary"', bake="5s")
+    with Service(
+        tmp_path, kubeconfig=kubeconfig, policies=[canary], prometheus=prometheus.url, records=ACCOUNT
+    ) as service:
+        play_two_versions_of_a_canary(cluster, service)
+        ask_for_a_rollback(cluster, service)
+    events = plane.audit(SERVICE)[before:]
+    refused = [(event["verb"], event["requestURI"]) for event in events if event["responseStatus"].get("code") == 403]
+    assert refused == []
+    assert {(event["verb"], event["objectRef"]["resource"]) for event in events} - BASIC == granted() - RARELY
+    kept = {event["objectRef"]["namespace"] for event in events if event["objectRef"]["resource"] == "configmaps"}
+    assert kept == {ACCOUNT}
+
+
+def play_two_versions_of_a_canary(cluster: Cluster, service: Service) -> None:
+    """A bad canary is scaled down, the next one is given its replicas back, and passes."""
+    good = {"sim/rps": "50", "sim/errors": "0"}
+    for name in ("web", "canary"):
+        cluster.create_deployment(name, replicas=2, template_annotations=good)
+    for name in ("web", "canary"):
+        cluster.wait_complete(name)
+    cluster.set_image("canary", "v2", template_annotations={"sim/errors": "0.5"})
+    scaled = "rollback-watchdog.io/replicas-before"
+    service.until(lambda: cluster.get("deployments", "canary")["spec"]["replicas"] == 0, "scaled down")
+    service.until(lambda: outcome(service, 2) == "recovered", "recovered")
+    cluster.set_image("canary", "v3", template_annotations=good)
+    service.until(lambda: scaled not in cluster.get("deployments", "canary")["metadata"]["annotations"], "restored")
+    service.until(lambda: outcome(service, 3) == "passed", "passed", timeout_s=30)
+    marks = cluster.replicasets("canary")[-1]["metadata"]["annotations"]
+    assert "rollback-watchdog.io/passed" in marks
+
+
+def outcome(service: Service, revision: int) -> str | None:
+    """How the watch of a revision of the canary ended, as the log has it."""
+    ends = [line for line in service.log if line.get("event") == "rollout-ended"]
+    mine = [line for line in ends if line["incident"].startswith(f"canary-{revision}-")]
+    return service.get(f"/incidents/{mine[-1]['incident']}")[1]["incident"]["outcome"] if mine else None
+
+
+def ask_for_a_rollback(cluster: Cluster, service: Service) -> None:
+    """A person who may not is told so: for that the service asks whose token it is, and what its owner may."""
+    cluster.service_account("guest", {"apiGroups": ["apps"], "resources": ["deployments"], "verbs": ["get"]})
+    token = cluster.plane.token_for(cluster.namespace, "guest", audience=ACCOUNT)
+    body = {"namespace": cluster.namespace, "deployment": "web", "reason": "rights"}
+    assert service.post("/rollback", body, token=token)[0] == 403
 
 
 async def use_everything(cluster: Cluster, parts: Parts, web: WorkloadRef) -> None:

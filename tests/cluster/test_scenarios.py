@@ -42,7 +42,7 @@ def ended(
         scenarios.silence(alertmanager)
         scenarios.rules(prometheus, alertmanager)
         with service:
-            yield service, scenarios.play_all(plane, service, exporter)
+            yield service, scenarios.play_all(plane, service, exporter, prometheus)
         prometheus.reload()
     scenarios.clear(plane)
 

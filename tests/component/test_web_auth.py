@@ -124,18 +124,17 @@ async def test_a_rotated_token_holds_at_once_and_the_one_before_no_longer(
     assert "other" not in caplog.text
 
 
-@pytest.mark.parametrize("setting", ["alerts_token_files", "api_token_files"])
 @pytest.mark.parametrize("content", [None, " \n"])
-async def test_a_token_file_that_holds_none_stops_the_start(
-    backend: FakeBackend, transport: Transport, tmp_path: Path, setting: str, content: str | None
+async def test_a_token_file_that_holds_none_lets_nobody_in_and_stops_nothing(
+    backend: FakeBackend, transport: Transport, tmp_path: Path, content: str | None
 ) -> None:
-    files = [token_file(tmp_path, "good", "token"), str(tmp_path / "bad")]
     if content is not None:
         (tmp_path / "bad").write_text(content)
-    settings = Server(**{setting: tuple(files)})  # type: ignore[arg-type]
-    with pytest.raises(ConfigError, match=rf"^server\.{setting}\[1\]: .*bad holds no token"):
-        async with serving(backend, transport, settings):
-            pass
+    settings = Server(alerts_token_files=(str(tmp_path / "bad"), token_file(tmp_path, "good", "token")))
+    async with serving(backend, transport, settings) as served:
+        assert (await served.ask("POST", "/alerts", [], token="token")).status == 200
+        for header in ("Bearer", "Bearer ", "Bearer  "):
+            assert (await served.ask("POST", "/alerts", [], headers={"Authorization": header})).status == 401
 
 
 # -- tokens that the API server knows ----------------------------------------------------------------------------------

@@ -43,7 +43,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         condemned_by: the incident that condemned the live ReplicaSet before this rollout; empty if none.
         gitops: a GitOps controller wrote the live template.
         target_passed: the revision that the undo goes to lived through its bake.
-        signals_blind: why the policy's own signals say nothing; empty where they do.
+        signals_blind: why the policy's own signals say nothing, where only an alert speaks; else empty.
         confirmed: whether more than an alert alone speaks for the breach, or the policy trusts alerts.
     """
 
@@ -181,11 +181,10 @@ def _doubts(record: Record, facts: Facts, now: dt.datetime) -> Iterable[Veto | N
         yield Veto(Guard.INCIDENT_FIRST, f"{record.incident_first}: this may be the fix", now, lowers=True)
     if not facts.target_passed and record.action is Action.UNDO:
         yield Veto(Guard.TARGET_NOT_PASSED, "the revision to go back to is not known to be good", now, lowers=True)
-    if not facts.confirmed:
-        if facts.signals_blind:
-            yield Veto(Guard.BLIND, facts.signals_blind, now)
-        else:
-            yield Veto(Guard.UNCONFIRMED, "an alert alone; the policy's confirm is signal", now, lowers=True)
+    if facts.signals_blind:
+        yield Veto(Guard.BLIND, f"an alert alone, while the policy's own signal is blind: {facts.signals_blind}", now)
+    elif not facts.confirmed:
+        yield Veto(Guard.UNCONFIRMED, "an alert alone; the policy's confirm is signal", now, lowers=True)
 
 
 def condemned_images(

@@ -143,14 +143,17 @@ class Actor:
 
         return await self._act(ref, request, decide, verify=verify, condemned=True)
 
+    async def look(self, ref: WorkloadRef) -> Snapshot:
+        """Read a workload as an action would. Raises `ClusterError`."""
+        return await self._read(ref, deadline=0.0)
+
     async def written(self, rollout: Rollout) -> Undo | ScaleDown | None:
         """What an action of this rollout's incident wrote, by this process or by one before, if it still stands.
 
         Raises:
             ClusterError: the workload could not be read.
         """
-        snapshot = await self._read(rollout.workload, deadline=0.0)
-        return written_plan(snapshot, rollout)
+        return written_plan(await self.look(rollout.workload), rollout)
 
     async def finish(self, plan: Undo | ScaleDown, request: Request, *, resumed: bool) -> Result:
         """Verify an action that was written. Raises as `undo` does.

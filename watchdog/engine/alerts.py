@@ -22,6 +22,7 @@ from watchdog.objects import WorkloadRef
 _log = logging.getLogger(__name__)
 
 _MOST = 10_000
+_OURS = "rollback_watchdog"
 _REMEMBERED = dt.timedelta(hours=8)
 _ONSET_S = 2.0
 _BEFORE = dt.timedelta(minutes=10)
@@ -75,7 +76,7 @@ class Alerts:
                 _log.info("alert %.100r is %s: %s", alert.name, outcome, [str(ref) for ref in refs][:5], extra=fields)
                 continue
             firing_now = self._firing.setdefault(refs[0], {})
-            if alert.firing:
+            if alert.firing and alert.labels.get(_OURS) == "true":  # the resync sees no other
                 firing_now[key] = now
             else:
                 firing_now.pop(key, None)

@@ -13,7 +13,7 @@ from watchdog.engine import wording
 from watchdog.engine.act import Actor
 from watchdog.engine.fleet import Fleet
 from watchdog.errors import ClusterError
-from watchdog.metrics import Metrics
+from watchdog.metrics import Channel, Delivery, Metrics
 from watchdog.model import EventReason, IncidentId
 from watchdog.objects import Deployment, WorkloadRef
 from watchdog.ports import AlertSource, Cluster, Notifier, Signals, Store
@@ -120,7 +120,9 @@ class Context:
         event = wording.rollout_event(record, reason, note, uid=record.rollout.uid, warning=warning, suffix=suffix)
         try:
             await self.ports.cluster.post_event(event, timeout_s=self.request_s)
+            self.metrics.notification(Channel.EVENT, Delivery.SENT)
         except ClusterError as error:
+            self.metrics.notification(Channel.EVENT, Delivery.FAILED)
             fields = {"event": "event-not-written", "workload": str(record.workload)}
             _log.warning("Event not written: %s", error, extra=fields)
 

@@ -28,7 +28,7 @@ from watchdog.judge import conditions
 from watchdog.judge.blocks import BlindReason, Verdict, Word
 from watchdog.judge.verdict import combine
 from watchdog.model import MANAGER, Action, Cause, EventReason, Guard, Outcome, Refused, Result, ScaleDown, Undo
-from watchdog.objects import HASH_LABEL, Snapshot
+from watchdog.objects import HASH_LABEL, ReplicaSet, Snapshot
 
 _log = logging.getLogger(__name__)
 
@@ -90,7 +90,8 @@ class Incidents:
         deployment = context.deployment(record.workload)
         policy, now = item.watch.policy, context.now()
         urgent = any(alert.what == "attributed" for alert in record.alerts)
-        linked = [ref for ref in (record.workload, record.stable) if ref]
+        match = context.fleet.match(record.workload)
+        linked = [ref for ref in (record.workload, match.other if match else None) if ref]
         found = limits.condemned_images(context.others(record), linked, now=now)
         images = [
             f"{name}: {image} ({found[name, image]})" for name, image in record.images.items() if (name, image) in found
@@ -266,14 +267,33 @@ class Incidents:
         elif all(veto.lowers for veto in spoken):
             for veto in spoken:
                 context.metrics.refusal(Guard(veto.guard))
-            why = "; ".join(f"{veto.guard}: {veto.detail}" for veto in spoken)
-            asking = incident.advance(record, Happening.LOWERED, now=context.now())
-            await context.put(msgspec.structs.replace(asking, detail=why))
+            await self._ask(record, "; ".join(f"{veto.guard}: {veto.detail}" for veto in spoken))
         elif spoken[0].guard in limits.WAITING:
             await context.put(record)
         else:
             context.metrics.refusal(Guard(spoken[0].guard))
             await self._refuse(record, f"{spoken[0].guard}: {spoken[0].detail}")
+
+    async def _ask(self, record: Record, why: str) -> None:
+        """Ask a person, about one target: an approval holds for no other (DESIGN §6)."""
+        context = self._context
+        asking = incident.advance(record, Happening.LOWERED, now=context.now())
+        asking = context.keep(msgspec.structs.replace(asking, detail=why))
+        if record.action is Action.UNDO:
+            snapshot = await context.ports.actor.look(record.workload)
+            target = self._target(record, snapshot)
+            if isinstance(target, Refused):
+                await self._end(context.records[record.id], Outcome.REFUSED, str(target))
+                return
+            plan = msgspec.structs.replace(
+                record.plan or _proposed(record, Verdict(Word.BREACH, "")),
+                to_revision=target[0].revision or 0,
+                to_hash=target[0].hash,
+                target_images=templates.images(target[0].spec.template),
+            )
+            asking = msgspec.structs.replace(context.records[record.id], plan=plan)
+        if asking.state is State.ASKING:
+            await context.put(asking)
 
     async def _facts(self, record: Record, verdict: Verdict, item: Seen) -> Facts:
         context, policy = self._context, item.watch.policy
@@ -363,37 +383,41 @@ class Incidents:
         if refused.guard is Guard.NOT_OBSERVED:
             await context.put(incident.advance(record, Happening.WAIT, now=now))
         elif refused.guard is Guard.TARGET_NOT_PASSED:
-            waiting = incident.advance(record, Happening.WAIT, now=now)
-            asking = incident.advance(waiting, Happening.LOWERED, now=now)
-            await context.put(msgspec.structs.replace(asking, detail=str(refused)))
+            await self._ask(incident.advance(record, Happening.WAIT, now=now), str(refused))
         elif refused.guard is Guard.SUPERSEDED:
             await self._end(record, Outcome.SUPERSEDED, str(refused))
         else:
             await self._end(record, Outcome.REFUSED, str(refused))
 
-    def _chooser(self, record: Record, *, approved: bool) -> Callable[[Snapshot], int | Refused]:
+    def _target(self, record: Record, snapshot: Snapshot) -> tuple[ReplicaSet, bool] | Refused:
+        """Where an undo of this rollout goes, and whether that is known to be good."""
         context = self._context
-        policy = self._policy(record)
         doubtful = {
             each.rollout.hash
             for each in context.others(record)
             if each.workload == record.workload and each.outcome is not Outcome.PASSED
         }
+        return service_target(
+            snapshot.deployment,
+            read_history(snapshot),
+            begun_from=record.stable_hash,
+            doubtful=doubtful,
+            bake=dt.timedelta(seconds=self._policy(record).bake),
+            began=record.started,
+            now=context.now(),
+        )
 
+    def _chooser(self, record: Record, *, approved: bool) -> Callable[[Snapshot], int | Refused]:
         def choose(snapshot: Snapshot) -> int | Refused:
-            found = service_target(
-                snapshot.deployment,
-                read_history(snapshot),
-                begun_from=record.stable_hash,
-                doubtful=doubtful,
-                bake=dt.timedelta(seconds=policy.bake),
-                began=record.started,
-                now=context.now(),
-            )
+            if approved and record.plan and record.plan.to_hash != record.rollout.hash:
+                agreed = [item for item in read_history(snapshot).numbered if item.hash == record.plan.to_hash]
+                gone = f"revision {record.plan.to_revision}, which was approved, is gone"
+                return agreed[0].revision or 0 if agreed else Refused(Guard.NO_TARGET, gone)
+            found = self._target(record, snapshot)
             if isinstance(found, Refused):
                 return found
             target, passed = found
-            if not passed and not approved:
+            if not passed:
                 why = f"revision {target.revision}, which was live before, is not known to be good"
                 return Refused(Guard.TARGET_NOT_PASSED, why)
             return target.revision or 0

@@ -183,7 +183,7 @@ class Rollouts:
             policy_digest=digest(policy),
             topology=match.topology,
             mode=mode_of(policy.mode, deployment),
-            action=policy.action or (Action.SCALE_DOWN if match.side is Side.CANDIDATE else Action.UNDO),
+            action=action_of(match),
             started=started,
             completed=completed,
             images=templates.images(live.spec.template),
@@ -305,6 +305,12 @@ def mode_of(mode: Mode, deployment: Deployment) -> Mode:
         return mode
     said = Mode(text) if text in set(Mode) else Mode.OBSERVE
     return min(mode, said, key=list(Mode).index)
+
+
+def action_of(match: Match) -> Action:
+    """What a breach of this workload leads to. Only a canary is ever scaled down, never the stable side beside it."""
+    wanted = match.policy.action or Action.SCALE_DOWN
+    return Action.UNDO if wanted is Action.SCALE_DOWN and match.side is not Side.CANDIDATE else wanted
 
 
 def digest(value: msgspec.Struct) -> str:

@@ -92,7 +92,7 @@ async def serve(
         request_s: deadline of one review.
 
     Raises:
-        ConfigError: an address, a token file or a certificate cannot be used.
+        ConfigError: an address or a certificate cannot be used.
     """
     tls = _tls(settings)
     if not tls:
