@@ -305,7 +305,7 @@ async def test_nobody_there_is_no_answer() -> None:
 
 async def test_each_question_is_counted_once_with_its_outcome_and_time(api: FakeApi) -> None:
     seen: list[tuple[str, float]] = []
-    api.answer("POST", QUERY, raw(b"", code=503), ONE, vector(({}, "NaN")), raw(b"", code=400), hang)
+    api.answer("POST", QUERY, raw(b"", code=503), ONE, vector(warnings=["gap"]), raw(b"", code=400), hang)
     settings = Prometheus(url=api.url)
     async with connect(settings, clock=time.time, observe=lambda *told: seen.append(told)) as client:
         for _ in range(4):
@@ -370,11 +370,11 @@ async def test_a_past_of_other_instants_than_were_asked_for_is_blind(api: FakeAp
     assert len(past) == 2
 
 
-async def test_a_histogram_in_the_past_blinds_its_step(api: FakeApi, signals: PrometheusSignals) -> None:
+async def test_a_histogram_in_the_past_is_a_row_without_a_number(api: FakeApi, signals: PrometheusSignals) -> None:
     mixed = result("matrix", [{"metric": POD, "values": [[1000, "1"]], "histograms": [[1015, HISTOGRAM]]}])
     api.answer("POST", QUERY_RANGE, answers(mixed, matrix(), matrix()))
     past = await signals.read_past(SIGNAL, first=67, last=68, timeout_s=10)
-    assert [reading.blind is None for reading in past] == [True, False]
+    assert [[sample.total for sample in reading.samples] for reading in past] == [[1.0], [None]]
 
 
 @pytest.mark.parametrize(

@@ -136,6 +136,7 @@ def test_a_bake_with_a_blind_block_here_and_there_is_healthy_even_at_its_end() -
         (rollout(*[(0, 0)] * 50, *[(1, 0)] * 10), "10 requests in the bake, 20 are needed"),
         (rollout(BAD, BAD, *[GOOD] * 60), "it was in breach earlier"),
         (rollout(*[GOOD] * 59, (100, 30)), "this may be the beginning of a breach"),
+        (rollout(*[(100, 30)] * 60, stable=(1000, 300)), "it fails the limit, and so do the stable pods"),
     ],
 )
 def test_a_bake_that_leaves_a_doubt_is_not_healthy(blocks: list[Block], doubt: str) -> None:

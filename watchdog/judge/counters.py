@@ -273,7 +273,7 @@ def _look(state: State, key: Key, group: Sequence[tuple[float, Sample]], owner: 
         detail = f'{owner.name} is scraped twice, as {seen}: name one with a matcher such as job="{fresh[0].job}"'
         return _Look(last, last, at=at, problem=Blind(BlindReason.SCRAPED_TWICE, detail))
     if first is None:
-        detail = f"{owner.name} has failures and no total: correct the selector of `total`"
+        detail = f"{owner.name} shows failures without a total, or no finite number: correct the selectors"
         return _Look(last, last, problem=Blind(BlindReason.PARTIAL, detail))
     if state.settings.join and owner.track is Track.CANDIDATE and owner.ready is None:
         return _Look(first, first, at=at)

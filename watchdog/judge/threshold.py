@@ -105,6 +105,8 @@ def _doubt(blocks: Sequence[Block], settings: Settings, *, bake: int) -> str:
         return "it was in breach earlier"
     if _breach(blocks, len(blocks), settings, consecutive=1):
         return "this may be the beginning of a breach"
+    if _fails(_window(blocks, len(blocks), settings)[0], settings):
+        return "it fails the limit, and so do the stable pods"
     return ""
 
 

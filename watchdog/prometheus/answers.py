@@ -122,9 +122,9 @@ def _number(text: str) -> float:
 
 
 def vector(raw: msgspec.Raw) -> tuple[Series, ...] | Blind:
-    """Each series with one value, a finite number."""
+    """Each series with one value; what is no finite number is NaN."""
     series = _series(raw, "vector")
-    if not isinstance(series, Blind) and any(len(one.points) != 1 or math.isnan(one.value) for one in series):
+    if not isinstance(series, Blind) and any(len(one.points) != 1 for one in series):
         return NO_NUMBER
     return series
 

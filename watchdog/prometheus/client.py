@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import math
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager, nullcontext
 from email.utils import parsedate_to_datetime
@@ -13,7 +14,7 @@ import tenacity
 from watchdog.config import Prometheus
 from watchdog.errors import ConfigError
 from watchdog.judge.blocks import Blind, BlindReason
-from watchdog.prometheus.answers import Series, label_names, matrix, read, refusal, vector
+from watchdog.prometheus.answers import NO_NUMBER, Series, label_names, matrix, read, refusal, vector
 from watchdog.prometheus.http import Answer, Send, Unreachable, direct
 from watchdog.selectors import Selector, in_list
 
@@ -55,6 +56,13 @@ class PrometheusClient:
         self, expression: str, *, time: float | None = None, timeout_s: float
     ) -> tuple[Series, ...] | Blind:
         """Ask for the vector at one time, by default now. Each series has one value, a finite number."""
+        found = await self.rows(expression, time=time, timeout_s=timeout_s)
+        if not isinstance(found, Blind) and any(math.isnan(series.value) for series in found):
+            return NO_NUMBER
+        return found
+
+    async def rows(self, expression: str, *, time: float | None = None, timeout_s: float) -> tuple[Series, ...] | Blind:
+        """Ask the same where one series without a number must not hide the others: its value is NaN."""
         form = {"query": expression} if time is None else {"query": expression, "time": f"{time:.3f}"}
         return await self._ask("/api/v1/query", form, vector, timeout_s)
 

@@ -8,7 +8,7 @@ from typing import TypeVar
 
 from watchdog.judge.blocks import Blind, Reading, Row, Sample
 from watchdog.ports import SignalQuery
-from watchdog.prometheus.answers import NO_NUMBER, Series, partial
+from watchdog.prometheus.answers import Series, partial
 from watchdog.prometheus.client import PrometheusClient
 from watchdog.selectors import NAME, Selector, in_list, is_label, narrows, parse
 
@@ -47,7 +47,7 @@ class PrometheusSignals:
     async def read(self, query: SignalQuery, *, step: int, timeout_s: float) -> Reading:
         """Read all rows at one step of the grid."""
         at = self._time(step)
-        answers = await _all(self._client.query(text, time=at, timeout_s=timeout_s) for text in _expressions(query))
+        answers = await _all(self._client.rows(text, time=at, timeout_s=timeout_s) for text in _expressions(query))
         return _readings(query, answers, (step,), lambda _: step)[0]
 
     async def read_past(self, query: SignalQuery, *, first: int, last: int, timeout_s: float) -> tuple[Reading, ...]:
@@ -150,12 +150,13 @@ def _readings(
 
 
 def _reading(query: SignalQuery, step: int, table: Mapping[Row, Sequence[float | None]]) -> Reading:
-    if any(value is not None and math.isnan(value) for cells in table.values() for value in cells):
-        return Reading(step, blind=NO_NUMBER)
     # Successes that are absent are none, if they are the total's own series; else nobody knows.
     no_good = 0.0 if query.good and narrows(parse(query.bad), parse(query.total)) else None
     samples = []
     for row, (total, bad, at) in sorted(table.items()):
+        if any(value is not None and math.isnan(value) for value in (total, bad, at)):
+            samples.append(Sample(row, None, None))  # blinds the workload of this row, and no other
+            continue
         if query.good:
             good = no_good if bad is None else bad
             bad = None if total is None or good is None else total - good
