@@ -1,9 +1,9 @@
 """Time from an alert to the accepted undo, beside what it cannot be quicker than: `python -m benchmarks.alert`.
 
-The whole service runs in this process against a real control plane, a real Prometheus and its counters; the alert comes
-by HTTP as from Alertmanager, and its onset from Prometheus' ALERTS_FOR_STATE. The evidence is already in: the rule alone
-would wait for ever (`consecutive`), so what is timed is what an alert sets going. The bare round trips and kubectl's
-undo take turns with the alerts in the same run.
+The whole service runs in this process against a real control plane and a real Prometheus. The alert comes by HTTP, as
+from Alertmanager, and its onset from Prometheus' ALERTS_FOR_STATE. The evidence is already in: the rule alone would
+wait for ever (`consecutive`), so what is timed is what an alert sets going. The bare round trips and kubectl's undo
+take turns with the alerts in the same run.
 """
 
 import argparse
