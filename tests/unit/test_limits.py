@@ -1,0 +1,149 @@
+"""The judgement guards: what makes the service refuse, or ask."""
+
+import datetime as dt
+from typing import Any
+
+import msgspec
+import pytest
+
+from tests.unit.builders import NOW
+from watchdog.decide import limits
+from watchdog.decide.limits import Facts, Limits, condemned_images, vetoes
+from watchdog.decide.record import Planned, Record, VerdictSeen
+from watchdog.judge.blocks import Verdict, Word
+from watchdog.model import Action, Guard, IncidentId, Mode, Outcome, Rollout, Silence, Topology
+from watchdog.objects import TemplateHash, WorkloadRef
+
+WEB = WorkloadRef("shop", "web")
+MINUTE = dt.timedelta(minutes=1)
+LIMITS = Limits(budget=2, cool_down=30 * MINUTE, breaker=3, breaker_window=10 * MINUTE)
+OFF = Limits(budget=0, cool_down=0 * MINUTE, breaker=0, breaker_window=10 * MINUTE)
+BREACH = Verdict(Word.BREACH, "30.0 % of 100", cause="threshold")
+
+
+def record(number: int = 9, *, ref: WorkloadRef = WEB, image: str = "web:9", **changes: Any) -> Record:
+    rollout = Rollout(ref, f"uid-{ref.name}", number, TemplateHash(f"hash{number}"))
+    made = Record(
+        id=IncidentId(f"{ref.name}-{number}"),
+        rollout=rollout,
+        policy="web",
+        policy_digest="d",
+        topology=Topology.ROLLING,
+        mode=Mode.ENFORCE,
+        action=Action.UNDO,
+        started=NOW,
+        images={"app": image},
+    )
+    return msgspec.structs.replace(made, **changes)
+
+
+def acted(number: int, minutes_ago: float, **changes: Any) -> Record:
+    return record(number, image=f"web:{number}", write_at=NOW - minutes_ago * MINUTE, **changes)
+
+
+def breached(number: int, minutes_ago: float, *, image: str = "") -> Record:
+    seen = VerdictSeen(NOW - minutes_ago * MINUTE, "breach", "bad")
+    return record(number, ref=WorkloadRef("shop", f"app-{number}"), image=image or f"app:{number}", verdicts=(seen,))
+
+
+def spoken(mine: Record, *, settings: Limits = LIMITS, others: tuple[Record, ...] = (), **facts: object) -> list[str]:
+    asked = msgspec.structs.replace(Facts(verdict=BREACH, others=others), **facts)
+    return [f"{each.guard}{' lowers' if each.lowers else ''}" for each in vetoes(mine, asked, settings, now=NOW)]
+
+
+def test_a_breach_that_nothing_speaks_against_may_act() -> None:
+    assert spoken(record()) == []
+
+
+@pytest.mark.parametrize(("mode", "guards"), [("observe", ["mode"]), ("approve", ["mode lowers"]), ("enforce", [])])
+def test_the_mode_refuses_asks_or_lets_act(mode: str, guards: list[str]) -> None:
+    assert spoken(record(mode=Mode(mode))) == guards
+
+
+def test_the_budget_counts_this_workloads_actions_of_a_day() -> None:
+    two = (acted(7, 60 * 23), acted(8, 60))
+    assert spoken(record(), others=two) == ["budget"]
+    assert spoken(record(), others=(acted(7, 60 * 25), acted(8, 60))) == []
+    assert spoken(record(ref=WorkloadRef("shop", "other")), others=two) == []
+    assert spoken(record(), settings=OFF, others=two) == []
+
+
+def test_the_cool_down_begins_with_the_last_action() -> None:
+    assert spoken(record(), others=(acted(8, 29),)) == ["cool-down"]
+    assert spoken(record(), others=(acted(8, 30),)) == []
+    assert spoken(record(), settings=OFF, others=(acted(8, 1),)) == []
+
+
+def test_three_different_images_in_breach_at_once_ask_people() -> None:
+    assert spoken(record(), others=(breached(1, 9), breached(2, 1))) == ["breaker lowers"]
+    assert spoken(record(), others=(breached(1, 11), breached(2, 1))) == []
+    assert spoken(record(), others=(breached(1, 1, image="web:9"), breached(2, 1))) == []
+    assert spoken(record(), settings=OFF, others=(breached(1, 1), breached(2, 1), breached(3, 1))) == []
+
+
+def test_a_condemned_version_that_comes_back_soon_or_by_git_stops_everything() -> None:
+    before = acted(4, 40)
+    late, soon = record(), record(started=NOW - 20 * MINUTE)
+    assert spoken(late, others=(before,), condemned_by="web-4") == ["loop lowers"]
+    assert spoken(soon, others=(before,), condemned_by="web-4") == ["loop"]
+    assert spoken(late, others=(before,), condemned_by="web-4", gitops=True) == ["loop"]
+
+
+def test_after_an_undo_that_did_not_help_people_decide_for_a_day() -> None:
+    failed = record(4, outcome=Outcome.INEFFECTIVE, ended=NOW - 23 * 60 * MINUTE)
+    assert spoken(record(), others=(failed,)) == ["loop lowers"]
+    assert spoken(record(), others=(msgspec.structs.replace(failed, ended=NOW - 24 * 60 * MINUTE),)) == []
+
+
+def test_what_both_tracks_share_is_no_reason_to_undo_but_one_to_scale_a_canary_down() -> None:
+    shared = msgspec.structs.replace(BREACH, shared=True)
+    assert spoken(record(), verdict=shared) == ["shared lowers"]
+    assert spoken(record(action=Action.SCALE_DOWN), verdict=shared) == []
+
+
+def test_what_failed_before_may_be_fixed_by_this() -> None:
+    assert spoken(record(incident_first="30 % failed before")) == ["incident-first lowers"]
+
+
+def test_an_alert_alone_asks_and_waits_while_the_signal_is_blind() -> None:
+    assert spoken(record(), confirmed=False) == ["unconfirmed lowers"]
+    assert spoken(record(), signals_blind="stale") == ["blind"]
+    assert Guard.BLIND in limits.WAITING
+
+
+@pytest.mark.parametrize(
+    ("matchers", "covers"),
+    [
+        ((), True),
+        ((("namespace", "shop", False, True),), True),
+        ((("namespace", "shop", False, True), ("deployment", "we.", True, True)), True),
+        ((("namespace", "other", False, True),), False),
+        ((("deployment", "we", True, True),), False),
+        ((("namespace", "shop", False, False),), False),
+        ((("deployment", "api.*", True, False),), True),
+        ((("team", "a", False, True),), False),
+        ((("deployment", "(", True, True),), True),
+    ],
+)
+def test_a_silence_covers_what_it_matches(matchers: tuple[tuple[str, str, bool, bool], ...], *, covers: bool) -> None:
+    silence = Silence(id="s", matchers=matchers, by="jane", comment="quiet", until=NOW + MINUTE)
+    assert spoken(record(), silences=(silence,)) == (["silence"] if covers else [])
+
+
+def test_an_alertmanager_that_does_not_answer_stops_nothing() -> None:
+    assert spoken(record(), silences=None) == []
+
+
+def test_refusals_come_before_what_only_asks() -> None:
+    guards = spoken(record(incident_first="x"), others=(acted(8, 1),), confirmed=False)
+    assert guards == ["cool-down", "incident-first lowers", "unconfirmed lowers"]
+
+
+def test_images_are_condemned_for_a_day_on_the_workloads_that_are_linked() -> None:
+    plan = Planned(Action.UNDO, 4, TemplateHash("a"), 3, TemplateHash("b"), "threshold", condemned={"app": "web:4"})
+    bad = acted(4, 60, plan=plan)
+    assert condemned_images((bad,), (WEB,), now=NOW) == {("app", "web:4"): "web-4"}
+    assert condemned_images((bad,), (WorkloadRef("shop", "other"),), now=NOW) == {}
+    assert condemned_images((acted(4, 60 * 24, plan=plan),), (WEB,), now=NOW) == {}
+    assert condemned_images((acted(4, 60, plan=plan, outcome=Outcome.INEFFECTIVE),), (WEB,), now=NOW) == {}
+    assert condemned_images((record(4, plan=plan),), (WEB,), now=NOW) == {}
