@@ -3,6 +3,7 @@
 Source: kubectl pkg/polymorphichelpers/rollout_status.go.
 """
 
+import datetime as dt
 from enum import StrEnum
 
 import msgspec
@@ -23,6 +24,11 @@ class RolloutStatus(msgspec.Struct, frozen=True):
 
     progress: Progress
     detail: str
+
+
+def progressed_at(deployment: Deployment) -> dt.datetime | None:
+    """When the controller last wrote the condition Progressing."""
+    return next((c.last_update_time for c in deployment.status.conditions if c.type == "Progressing"), None)
 
 
 def scale_down_status(deployment: Deployment) -> RolloutStatus:

@@ -172,6 +172,7 @@ class Actor:
             plan,
             wording.planned(plan),
             template=plan.template if isinstance(plan, Undo) else deployment.spec.template,
+            before=deployment,
             written_at=loop.time(),
             deadline=loop.time() + self._patience.verify_s,
         )
@@ -231,7 +232,12 @@ class Actor:
         if not verify or not isinstance(written.plan, Undo | ScaleDown):
             return result
         result = await self._verifier.verify(
-            written.plan, result, template=written.deployment.spec.template, written_at=written.at, deadline=deadline
+            written.plan,
+            result,
+            template=written.deployment.spec.template,
+            before=written.deployment,
+            written_at=written.at,
+            deadline=deadline,
         )
         return await self._end(result, answer, dry_run=False)
 

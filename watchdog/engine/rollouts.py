@@ -17,7 +17,7 @@ from watchdog.decide.history import History, live_rollout, read_history
 from watchdog.decide.limits import condemned_images
 from watchdog.decide.plan import Request
 from watchdog.decide.record import Answer, Planned, Record, SignalUsed, State
-from watchdog.decide.status import Progress, rollout_status
+from watchdog.decide.status import Progress, progressed_at, rollout_status
 from watchdog.engine.context import Context
 from watchdog.engine.fleet import Match, Side
 from watchdog.errors import ClusterError
@@ -150,7 +150,7 @@ class Rollouts:
             return None
         progress = rollout_status(deployment)
         now = context.now()
-        completed = _completed_at(deployment) if progress.progress is Progress.COMPLETE else None
+        completed = progressed_at(deployment) if progress.progress is Progress.COMPLETE else None
         first_sight = ref not in self._seen
         bake = dt.timedelta(seconds=match.policy.bake)
         if first_sight and progress.progress is Progress.COMPLETE and (completed is None or now - completed >= bake):
@@ -263,7 +263,7 @@ class Rollouts:
     async def _maybe_complete(self, record: Record, deployment: Deployment) -> None:
         if record.state is State.WATCHING and rollout_status(deployment).progress is Progress.COMPLETE:
             now = self._context.now()
-            await self._context.put(msgspec.structs.replace(record, completed=_completed_at(deployment) or now))
+            await self._context.put(msgspec.structs.replace(record, completed=progressed_at(deployment) or now))
 
     async def _supersede(self, record: Record, why: str) -> None:
         if record.state is State.ACTING or (record.state is State.VERIFYING and not record.verified):
@@ -350,8 +350,3 @@ def _before(rollout: Rollout, history: History, seen: TemplateHash | None) -> Te
         return seen
     newest = max(others, key=lambda item: item.revision or 0, default=None)
     return newest.hash if newest else TemplateHash("")
-
-
-def _completed_at(deployment: Deployment) -> dt.datetime | None:
-    """When the controller last moved the rollout on."""
-    return next((c.last_update_time for c in deployment.status.conditions if c.type == "Progressing"), None)

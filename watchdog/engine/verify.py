@@ -7,7 +7,7 @@ from contextlib import aclosing
 import msgspec
 
 from watchdog.decide import pods, templates
-from watchdog.decide.status import Progress, rollout_status, scale_down_status
+from watchdog.decide.status import Progress, progressed_at, rollout_status, scale_down_status
 from watchdog.engine import wording
 from watchdog.errors import ClusterError
 from watchdog.model import Outcome, Result, ScaleDown, Undo
@@ -49,6 +49,7 @@ class Verifier:
         result: Result,
         *,
         template: msgspec.Raw,
+        before: Deployment,
         written_at: float,
         deadline: float,
     ) -> Result:
@@ -58,6 +59,7 @@ class Verifier:
             plan: what was written.
             result: what has been said of it so far.
             template: the pod template after the write, which an admission webhook may have changed.
+            before: the Deployment with its status of before the write, whose exceeded deadline is not the target's.
             written_at: when the write was accepted, on the event loop's clock.
             deadline: when to give up, on the same clock.
         """
@@ -81,7 +83,7 @@ class Verifier:
                             revision=revision_number(state.metadata),
                             elapsed_s=loop.time() - written_at,
                         )
-                    if status.progress is Progress.DEADLINE_EXCEEDED:
+                    if status.progress is Progress.DEADLINE_EXCEEDED and not _stale(state, before):
                         break
         except TimeoutError:
             detail = f"not complete after {self._patience.verify_s:g} s: {detail}"
@@ -108,6 +110,12 @@ class Verifier:
         failing = [c.reason for c in state.status.conditions if c.type == "ReplicaFailure" and c.status == "True"]
         where = f"kubectl describe replicaset {plan.target.replicaset} -n {ref.namespace}"
         return (*(f"pods cannot be created: {reason}; see {where}" for reason in failing), *pods.explain(found))
+
+
+def _stale(deployment: Deployment, before: Deployment) -> bool:
+    """Whether the progress condition is still the one of before the write, in spite of the new observedGeneration."""
+    then, now = progressed_at(before), progressed_at(deployment)
+    return then is not None and then == now
 
 
 def _as_written(plan: Undo | ScaleDown, deployment: Deployment, template: msgspec.Raw) -> bool:
