@@ -53,7 +53,7 @@ $(LOCKED):
 	  || { echo "rollback-watchdog needs Python >= 3.11; name one with: make PYTHON=python3.13" >&2; exit 1; }
 	@echo "== .venv from requirements/dev.txt"
 	@$(PYTHON) -m venv --clear .venv
-	@$(PIP) --require-hashes -r requirements/dev.txt
+	@$(PIP) --no-deps --require-hashes -r requirements/dev.txt # the lock is whole; older pips take a newer coverage[toml] than it names
 	@touch $@
 
 $(INSTALLED): | $(LOCKED)
