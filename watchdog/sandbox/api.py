@@ -179,9 +179,7 @@ def _target(path: str) -> Target:
         raise missing(path)
     if subresource and subresource not in kind.subresources:
         raise missing(f"subresource {kind.name}/{subresource}")
-    return Target(
-        kind=kind, namespace=namespace if kind.namespaced else "", name=name, subresource=subresource
-    )
+    return Target(kind=kind, namespace=namespace if kind.namespaced else "", name=name, subresource=subresource)
 
 
 def _writing(request: web.Request) -> dict[str, Any]:
@@ -214,6 +212,4 @@ def _unversioned(target: Target) -> ApiError:
 
 
 def _answer(body: Json, *, code: int = 200, headers: Mapping[str, str] | None = None) -> web.Response:
-    return web.Response(
-        body=msgspec.json.encode(body), status=code, content_type="application/json", headers=headers
-    )
+    return web.Response(body=msgspec.json.encode(body), status=code, content_type="application/json", headers=headers)

@@ -11,6 +11,7 @@ from aiohttp import web
 
 from watchdog.sandbox.admission import admit
 from watchdog.sandbox.api import Api
+from watchdog.sandbox.controllers import Controllers
 from watchdog.sandbox.reviews import Accounts
 from watchdog.sandbox.store import Store
 
@@ -29,11 +30,13 @@ class Sandbox:
 
     Args:
         store: its objects.
+        controllers: what works on them.
         url: where its API is, without a slash at the end.
     """
 
-    def __init__(self, store: Store, url: str) -> None:
+    def __init__(self, store: Store, controllers: Controllers, url: str) -> None:
         self.store = store
+        self.controllers = controllers
         self.url = url
 
     def write_kubeconfig(self, path: Path, *, token: str = "") -> Path:
@@ -72,7 +75,7 @@ async def start(
         OSError: the port is taken.
         ExceptionGroup: one of the parts failed.
     """
-    store = Store(admit=admit)
+    store, controllers = Store(admit=admit), Controllers()
     runner = web.AppRunner(
         Api(store, accounts or Accounts()).application(),
         access_log=None,
@@ -83,12 +86,12 @@ async def start(
     try:
         site = web.TCPSite(runner, "127.0.0.1", port)
         await site.start()
-        sandbox = Sandbox(store, f"http://127.0.0.1:{runner.addresses[0][1]}")
+        sandbox = Sandbox(store, controllers, f"http://127.0.0.1:{runner.addresses[0][1]}")
         store.create("nodes", _NODE)
         for namespace in namespaces:
             sandbox.create_namespace(namespace)
         async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(part.run(store)) for part in parts]
+            tasks = [group.create_task(part.run(store)) for part in (controllers, *parts)]
             yield sandbox
             for task in tasks:
                 task.cancel()

@@ -37,8 +37,10 @@ def page(store: Store, kind: Resource, namespace: str | None, query: Mapping[str
             504,
             "Timeout",
             f"Too large resource version: {position}, current: {store.version}",
-            details={"causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
-                     "retryAfterSeconds": 1},
+            details={
+                "causes": [{"reason": "ResourceVersionTooLarge", "message": "Too large resource version"}],
+                "retryAfterSeconds": 1,
+            },
         )
     version, after = store.version, ("", "")
     if token := query.get("continue"):

@@ -90,7 +90,7 @@ def annotate(deployment: Json, replicaset: Json, newest: int) -> bool:
             while len(",".join(history)) > _LONGEST_HISTORY:
                 del history[0]
             annotations[HISTORY] = ",".join(history)
-    return annotations != before
+    return bool(annotations != before)
 
 
 def annotate_sizes(replicaset: Json, desired: int, most: int) -> bool:

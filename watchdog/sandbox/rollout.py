@@ -44,7 +44,7 @@ def max_surge(deployment: Json) -> int:
 
 def max_unavailable(deployment: Json) -> int:
     """How many of the wanted pods may be unavailable."""
-    return min(fenceposts(deployment)[1], deployment["spec"]["replicas"])
+    return min(fenceposts(deployment)[1], int(deployment["spec"]["replicas"]))
 
 
 def new_size(deployment: Json, every: Sequence[Json], new: Json) -> int:
@@ -117,7 +117,7 @@ def _share(deployment: Json, item: Json, change: int, added: int) -> int:
 def is_saturated(deployment: Json, new: Json | None) -> bool:
     """Whether the new ReplicaSet alone is all that is wanted."""
     wanted = deployment["spec"]["replicas"]
-    return (
+    return bool(
         new is not None
         and new["spec"]["replicas"] == wanted
         and number(new, DESIRED) == wanted
@@ -129,7 +129,7 @@ def is_complete(deployment: Json, status: Json) -> bool:
     """Whether all that is wanted is updated and available, and nothing else runs."""
     counts = {status.get(field, 0) for field in ("replicas", "updatedReplicas", "availableReplicas")}
     observed = status.get("observedGeneration", 0) >= deployment["metadata"]["generation"]
-    return observed and counts == {deployment["spec"]["replicas"]}
+    return bool(observed and counts == {deployment["spec"]["replicas"]})
 
 
 def is_progressing(old: Json, new: Json) -> bool:

@@ -96,7 +96,12 @@ def _pod(item: Json) -> list[Any]:
 
 def _event(item: Json) -> list[Any]:
     about = item.get("regarding") or {}
-    return [item.get("type"), item.get("reason"), f"{about.get('kind', '').lower()}/{about.get('name', '')}", item.get("note")]
+    return [
+        item.get("type"),
+        item.get("reason"),
+        f"{about.get('kind', '').lower()}/{about.get('name', '')}",
+        item.get("note"),
+    ]
 
 
 _COLUMNS: dict[str, tuple[list[str], Cells]] = {
