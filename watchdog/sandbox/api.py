@@ -75,6 +75,8 @@ class Api:
 
     async def _route(self, request: web.Request) -> web.StreamResponse:
         body = await request.read()
+        if "protobuf" in request.content_type:
+            raise ApiError(415, "UnsupportedMediaType", "the sandbox has no protobuf; send JSON")
         if request.method == "POST":
             token = request.headers.get("Authorization", "").removeprefix("Bearer ")
             reviewed = self._accounts.review(request.path.rsplit("/", 1)[-1], _object(body, empty=True), token=token)

@@ -145,7 +145,7 @@ def is_progressing(old: Json, new: Json) -> bool:
 
 def has_deadline(deployment: Json) -> bool:
     """Whether slow progress is ever called a failure."""
-    return deployment["spec"].get("progressDeadlineSeconds", NO_DEADLINE) != NO_DEADLINE
+    return bool(deployment["spec"].get("progressDeadlineSeconds", NO_DEADLINE) != NO_DEADLINE)
 
 
 def surplus(deployment: Json, old: Sequence[Json]) -> list[Json]:
