@@ -54,9 +54,8 @@ class Sandbox:
         return path
 
     def create_namespace(self, name: str) -> None:
-        """Create a namespace, with the account that pods have by default."""
+        """Create a namespace."""
         self.store.create("namespaces", {"metadata": {"name": name}})
-        self.store.create("serviceaccounts", {"metadata": {"name": "default"}}, namespace=name)
 
 
 @asynccontextmanager

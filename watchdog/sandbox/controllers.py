@@ -41,7 +41,7 @@ class Controllers:
 
     async def run(self, store: Store) -> None:
         """Work until cancelled."""
-        with store.watch("deployments", "replicasets", "pods", since=store.oldest) as watch:
+        with store.watch("namespaces", "deployments", "replicasets", "pods", since=store.oldest) as watch:
             try:
                 async with asyncio.TaskGroup() as group:
                     group.create_task(self._work(store))
@@ -52,6 +52,10 @@ class Controllers:
 
     def _note(self, store: Store, change: Change) -> None:
         metadata = change.object["metadata"]
+        if change.resource == "namespaces":
+            if change.type == "ADDED":
+                _add_account(store, metadata["name"])
+            return
         namespace = metadata["namespace"]
         if change.resource != "pods":
             self._queue.add((change.resource, namespace, metadata["name"]))
@@ -101,3 +105,9 @@ class Controllers:
             DeploymentSync(store, item, now=self._now(), look_again=look_again).run()
         else:
             sync_replicaset(store, item, now=self._now(), look_again=look_again)
+
+
+def _add_account(store: Store, namespace: str) -> None:
+    """Give a namespace the account that its pods have by default."""
+    if store.find("namespaces", "", namespace) and not store.find("serviceaccounts", namespace, "default"):
+        store.create("serviceaccounts", {"metadata": {"name": "default"}}, namespace=namespace)
