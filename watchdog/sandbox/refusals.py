@@ -50,9 +50,7 @@ def already_exists(resource: str, group: str, name: str) -> ApiError:
 
 def conflict(resource: str, group: str, name: str, problem: str = "") -> ApiError:
     """The object is another one than the writer has read."""
-    problem = problem or (
-        "the object has been modified; please apply your changes to the latest version and try again"
-    )
+    problem = problem or ("the object has been modified; please apply your changes to the latest version and try again")
     message = f'Operation cannot be fulfilled on {_qualified(resource, group)} "{name}": {problem}'
     return ApiError(409, "Conflict", message, details=_about(resource, group, name))
 

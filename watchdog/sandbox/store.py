@@ -171,13 +171,17 @@ class Store:
         metadata = new.setdefault("metadata", {})
         if kind.namespaced:
             if metadata.setdefault("namespace", namespace) != namespace:
-                raise bad_request("the namespace of the provided object does not match the namespace sent on the request")
+                raise bad_request(
+                    "the namespace of the provided object does not match the namespace sent on the request"
+                )
             self.get("namespaces", "", namespace)
         if not metadata.get("name") and metadata.get("generateName"):
             metadata["name"] = f"{metadata['generateName']}{suffix()}"
         name = metadata.get("name", "")
         if not name:
-            raise invalid(kind.kind, kind.group, "", ("metadata.name", "Required value: name or generateName is required"))
+            raise invalid(
+                kind.kind, kind.group, "", ("metadata.name", "Required value: name or generateName is required")
+            )
         if self.find(resource, metadata.get("namespace", ""), name):
             raise already_exists(resource, kind.group, name)
         for field in ("resourceVersion", "deletionTimestamp", "deletionGracePeriodSeconds", "generation"):
