@@ -11,7 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
 from watchdog.sandbox.behaviour import Mode, Upstream, failures, read
-from watchdog.sandbox.kubelet import PORT_ANNOTATION, Kubelet
+from watchdog.sandbox.nodes import PORT_ANNOTATION, Kubelet
 from watchdog.sandbox.store import Json, Store
 from watchdog.sandbox.traffic import Load, Service
 

@@ -1,243 +1,150 @@
-"""The kubelet of every node, and the scheduler before it: a real HTTP server for each Pod object, and the pod's status.
+"""A kubelet that only plays: it makes pods ready, or not, as the annotations of their template say.
 
-A pod is bound at once, created after a moment, Ready when its behaviour says so, started again after a crash with a
-growing pause, and let go of as in life: it still answers for a while after it was deleted.
+    sim/ready-after: 2s        time to Ready (100ms)
+    sim/mode: never-ready      Running, never Ready
+    sim/mode: crash-loop       CrashLoopBackOff, five restarts, last exit code 1
+    sim/mode: image-pull       Pending, ImagePullBackOff
+    sim/mode: crash-later      Ready first, CrashLoopBackOff after sim/crash-after (10s)
+    sim/terminate-after: 1s    time from deletion to gone (100ms)
+
+The fake kubelet of the test control plane (tests/controlplane/stages.yaml) follows the same ones.
 """
 
 import asyncio
 import datetime as dt
-import itertools
-import socket
+import re
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
-from watchdog.sandbox.behaviour import Behaviour, Mode, Upstream, read
-from watchdog.sandbox.serving import Place, addresses, listen, serving
-from watchdog.sandbox.store import Change, Json, Store, stamp
+from watchdog.sandbox.refusals import ApiError
+from watchdog.sandbox.store import Change, Store, stamp
 
-NODE = "node-0"
-PORT_ANNOTATION = "prometheus.io/port"
+Json = dict[str, Any]
 
-_CREATING_S = 0.2
-_BACK_OFF_S = 0.5
-_LONGEST_BACK_OFF_S = 4.0
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0}
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m)")
 
 
-class Kubelet:
-    """Runs the pods of a store.
+class ScriptedKubelet:
+    """Plays the kubelet of every node, and the scheduler of pods that name none.
 
     Args:
-        upstream: what the pods call.
+        ready_after_s: of pods that do not say.
+        terminate_after_s: of pods that do not say.
+        now: the time.
     """
 
-    def __init__(self, upstream: Upstream | None = None) -> None:
-        self._upstream = upstream or Upstream()
-        self._addresses = addresses()
-        self._endings: dict[str, asyncio.Event] = {}
+    def __init__(
+        self,
+        *,
+        ready_after_s: float = 0.1,
+        terminate_after_s: float = 0.1,
+        now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
+    ) -> None:
+        self._ready_after_s = ready_after_s
+        self._terminate_after_s = terminate_after_s
+        self._now = now
+        self._pods: dict[str, asyncio.Task[None]] = {}
 
     async def run(self, store: Store) -> None:
-        """Run every pod that there is and every one to come, until cancelled; all servers end with it."""
-        async with asyncio.TaskGroup() as group:
-            with store.watch("pods") as changes:
-                for pod in store.list("pods"):
-                    self._take(store, pod, group)
-                async for change in changes:
-                    self._heed(store, change, group)
+        """Work until cancelled."""
+        with store.watch("pods", since=store.oldest) as watch:
+            async with asyncio.TaskGroup() as group:
+                async for change in watch:
+                    uid = change.object["metadata"]["uid"]
+                    if change.type == "ADDED":
+                        self._pods[uid] = group.create_task(self._start(store, change.object))
+                    elif change.type == "DELETED":
+                        self._stop(uid)
+                    elif _is_new_end(change):
+                        self._stop(uid)
+                        self._pods[uid] = group.create_task(self._end(store, change.object))
 
-    def _heed(self, store: Store, change: Change, group: asyncio.TaskGroup) -> None:
-        if change.type == "DELETED":
-            if ending := self._endings.pop(change.object["metadata"]["uid"], None):
-                ending.set()
-        else:
-            self._take(store, change.object, group)
+    def _stop(self, uid: str) -> None:
+        if task := self._pods.pop(uid, None):
+            task.cancel()
 
-    def _take(self, store: Store, pod: Json, group: asyncio.TaskGroup) -> None:
-        uid = pod["metadata"]["uid"]
-        if uid not in self._endings:
-            self._endings[uid] = asyncio.Event()
-            group.create_task(self._live(_Status(store, pod), read(pod["metadata"].get("annotations", {})), uid))
-        if "deletionTimestamp" in pod["metadata"]:
-            self._endings[uid].set()
+    async def _start(self, store: Store, pod: Json) -> None:
+        # A pod may be gone before its turn comes.
+        with suppress(ApiError):
+            if not pod["spec"].get("nodeName"):
+                _change(store, pod, lambda item: item["spec"].update(nodeName="node-0"))
+            match _script(pod, "mode", ""):
+                case "never-ready" | "crash-loop" | "image-pull" as mode:
+                    self._say(store, pod, mode)
+                case mode:
+                    await asyncio.sleep(_seconds(_script(pod, "ready-after", ""), self._ready_after_s))
+                    self._say(store, pod, "ready")
+                    if mode == "crash-later":
+                        await asyncio.sleep(_seconds(_script(pod, "crash-after", ""), 10.0))
+                        self._say(store, pod, "crash-loop")
 
-    async def _live(self, status: "_Status", behaviour: Behaviour, uid: str) -> None:
-        """One pod from its first to its last moment."""
-        ending = self._endings[uid]
-        if behaviour.mode is Mode.UNSCHEDULABLE:
-            status.unschedulable()
-            await ending.wait()
-            return
-        status.bound()
-        if not await _ends(ending, _CREATING_S):
-            if behaviour.mode is Mode.IMAGE_PULL:
-                status.waiting("ImagePullBackOff", "Back-off pulling image", phase="Pending")
-                await ending.wait()
-            else:
-                await self._containers(status, behaviour, ending)
-        status.gone()
-
-    async def _containers(self, status: "_Status", behaviour: Behaviour, ending: asyncio.Event) -> None:
-        """Its container, again and again."""
-        place: Place | None = None
-        for restarts in itertools.count():
-            listener = self._listen(place)
-            running = serving(listener, version=status.image, behaviour=behaviour, upstream=self._upstream)
-            async with running as place:
-                status.running(place, restarts=restarts)
-                if not await self._until_it_crashes(status, behaviour, ending):
-                    await asyncio.sleep(behaviour.terminate_after_s)
-                    return
-            status.crashed(restarts=restarts)
-            if await _ends(ending, min(_BACK_OFF_S * 2**restarts, _LONGEST_BACK_OFF_S)):
-                return
-
-    def _listen(self, place: Place | None) -> socket.socket:
-        """A socket for a container: a restarted one stays at its pod's address, if nobody has taken the port."""
-        if place is not None:
-            try:
-                return socket.create_server((place.address, place.port), backlog=256)
-            except OSError:
-                return listen(iter((place.address,)))
-        return listen(self._addresses)
-
-    async def _until_it_crashes(self, status: "_Status", behaviour: Behaviour, ending: asyncio.Event) -> bool:
-        """Wait for the container's end; whether it is a crash, and not the end of its pod."""
-        crashes = behaviour.mode in (Mode.CRASH_LOOP, Mode.CRASH_LATER)
-        ready_s = behaviour.ready_after_s
-        if behaviour.mode is Mode.NEVER_READY or (crashes and behaviour.crash_after_s <= ready_s):
-            ready_s = 0.0
-        elif await _ends(ending, ready_s):
-            return False
-        else:
-            status.ready()
-        if crashes:
-            return not await _ends(ending, behaviour.crash_after_s - ready_s)
-        await ending.wait()
-        return False
-
-
-async def _ends(ending: asyncio.Event, within_s: float) -> bool:
-    """Wait, and say whether the pod was deleted meanwhile."""
-    try:
-        async with asyncio.timeout(within_s):
-            await ending.wait()
-    except TimeoutError:
-        return False
-    return True
-
-
-class _Status:
-    """Writes a pod's status, as long as the pod is there."""
-
-    def __init__(self, store: Store, pod: Json) -> None:
+    async def _end(self, store: Store, pod: Json) -> None:
+        await asyncio.sleep(_seconds(_script(pod, "terminate-after", ""), self._terminate_after_s))
         metadata = pod["metadata"]
-        self._store = store
-        self._at = (metadata["namespace"], metadata["name"])
-        self._uid = metadata["uid"]
-        self._containers: list[tuple[str, str]] = [
-            (each["name"], each.get("image", "")) for each in pod["spec"]["containers"]
-        ]
-        self._place: Place | None = None
-        self._last: Json = {}
-        self._state: Json = {}
-        self._restarts = 0
+        with suppress(ApiError):
+            store.delete("pods", metadata["namespace"], metadata["name"], grace_s=0, uid=metadata["uid"])
 
-    @property
-    def image(self) -> str:
-        """Of its first container."""
-        return self._containers[0][1]
+    def _say(self, store: Store, pod: Json, mode: str) -> None:
+        now = stamp(self._now())
 
-    def unschedulable(self) -> None:
-        """No node has room."""
-        message = "0/1 nodes are available: 1 Insufficient cpu."
-        self._conditions("Pending", [], PodScheduled=("False", "Unschedulable", message))
+        def write(item: Json) -> None:
+            item["status"] = {**item.get("status", {}), **status_of(item, mode=mode, now=now)}
 
-    def bound(self) -> None:
-        """It has a node, which creates its containers."""
+        _change(store, pod, write, subresource="status")
 
-        def bind(pod: Json) -> None:
-            pod["spec"].setdefault("nodeName", NODE)
 
-        self._modify(bind)
-        self.waiting("ContainerCreating", "", phase="Pending")
+def status_of(pod: Json, *, mode: str, now: str) -> Json:
+    """The status of a pod that is ``ready``, ``never-ready``, ``crash-loop`` or ``image-pull`` from now on."""
+    ready = mode == "ready"
+    unready = {} if ready else {"reason": "ContainersNotReady", "message": "containers with unready status"}
+    conditions = [{"type": "Initialized", "status": "True", "lastTransitionTime": now}]
+    conditions += [
+        {"type": kind, "status": str(ready), "lastTransitionTime": now, **unready}
+        for kind in ("Ready", "ContainersReady")
+    ]
+    containers = []
+    for container in pod["spec"]["containers"]:
+        entry = {"name": container["name"], "image": container["image"], "imageID": f"sim/{container['image']}"}
+        entry |= {"ready": ready, "started": mode in ("ready", "never-ready"), "restartCount": 0}
+        entry["state"] = {"running": {"startedAt": now}}
+        if mode == "crash-loop":
+            entry["restartCount"] = 5
+            message = f"back-off 5m0s restarting failed container={container['name']}"
+            entry["state"] = {"waiting": {"reason": "CrashLoopBackOff", "message": message}}
+            ended = {"exitCode": 1, "reason": "Error", "startedAt": now, "finishedAt": now}
+            entry["lastState"] = {"terminated": ended}
+        elif mode == "image-pull":
+            entry["imageID"] = ""
+            message = f'Back-off pulling image "{container["image"]}"'
+            entry["state"] = {"waiting": {"reason": "ImagePullBackOff", "message": message}}
+        containers.append(entry)
+    return {
+        "phase": "Pending" if mode == "image-pull" else "Running",
+        "conditions": conditions,
+        "containerStatuses": containers,
+        "startTime": now,
+    }
 
-    def waiting(self, reason: str, message: str, *, phase: str, restarts: int = 0) -> None:
-        """Its containers wait for something."""
-        state: Json = {"waiting": {"reason": reason, **({"message": message} if message else {})}}
-        self._containers_are(phase, state, ready=False, restarts=restarts)
 
-    def running(self, place: Place, *, restarts: int) -> None:
-        """Its containers run, and are not ready yet."""
-        self._place = place
+def _is_new_end(change: Change) -> bool:
+    before = (change.previous or change.object)["metadata"]
+    return "deletionTimestamp" in change.object["metadata"] and "deletionTimestamp" not in before
 
-        def annotate(pod: Json) -> None:
-            pod["metadata"].setdefault("annotations", {})[PORT_ANNOTATION] = str(place.port)
 
-        self._modify(annotate)
-        self._restarts, self._state = restarts, {"running": {"startedAt": self._now()}}
-        self._containers_are("Running", self._state, ready=False, restarts=restarts)
+def _change(store: Store, pod: Json, write: Callable[[Json], None], *, subresource: str = "") -> None:
+    metadata = pod["metadata"]
+    found = store.get("pods", metadata["namespace"], metadata["name"])
+    if found["metadata"]["uid"] == metadata["uid"]:
+        store.modify("pods", metadata["namespace"], metadata["name"], write, subresource=subresource)
 
-    def ready(self) -> None:
-        """It takes traffic."""
-        self._containers_are("Running", self._state, ready=True, restarts=self._restarts)
 
-    def crashed(self, *, restarts: int) -> None:
-        """Its container ended with an error and waits for its next start."""
-        started = self._state["running"]["startedAt"]
-        ended = {"exitCode": 1, "reason": "Error", "startedAt": started, "finishedAt": self._now()}
-        self._last = {"terminated": ended}
-        self.waiting("CrashLoopBackOff", "back-off restarting failed container", phase="Running", restarts=restarts)
+def _script(pod: Json, key: str, default: str) -> str:
+    return str((pod["metadata"].get("annotations") or {}).get(f"sim/{key}", default))
 
-    def gone(self) -> None:
-        """It has ended: the API may forget it."""
-        if self._there():
-            self._store.delete("pods", *self._at, grace_s=0, uid=self._uid)
 
-    def _containers_are(self, phase: str, state: Json, *, ready: bool, restarts: int) -> None:
-        started = "running" in state
-        statuses = [
-            {
-                "name": name,
-                "image": image,
-                "imageID": f"sandbox/{image}" if self._place else "",
-                "ready": ready,
-                "started": started,
-                "restartCount": restarts,
-                "state": state,
-                "lastState": self._last,
-            }
-            for name, image in self._containers
-        ]
-        yes = ("True", "", "")
-        now = yes if ready else ("False", "ContainersNotReady", "containers with unready status: [app]")
-        self._conditions(phase, statuses, PodScheduled=yes, Initialized=yes, ContainersReady=now, Ready=now)
-
-    def _conditions(self, phase: str, statuses: list[Json], **conditions: tuple[str, str, str]) -> None:
-        def change(pod: Json) -> None:
-            old: Json = pod.get("status", {})
-            before = {each["type"]: each for each in old.get("conditions", ())}
-            new: Json = {"phase": phase, "conditions": [], "startTime": old.get("startTime", self._now())}
-            for kind, (status, reason, message) in conditions.items():
-                since = before.get(kind, {})
-                turned = since["lastTransitionTime"] if since.get("status") == status else self._now()
-                condition: Json = {"type": kind, "status": status, "lastTransitionTime": turned}
-                condition |= {"reason": reason, "message": message} if reason else {}
-                new["conditions"].append(condition)
-            if statuses:
-                new["containerStatuses"] = statuses
-            if self._place:
-                new |= {"podIP": self._place.address, "podIPs": [{"ip": self._place.address}], "hostIP": "127.0.0.1"}
-            pod["status"] = new
-
-        self._modify(change, subresource="status")
-
-    def _modify(self, change: Callable[[Json], Any], *, subresource: str = "") -> None:
-        if self._there():
-            self._store.modify("pods", *self._at, lambda pod: change(pod), subresource=subresource)
-
-    def _there(self) -> bool:
-        pod = self._store.find("pods", *self._at)
-        return pod is not None and pod["metadata"]["uid"] == self._uid
-
-    @staticmethod
-    def _now() -> str:
-        return stamp(dt.datetime.now(dt.UTC))
+def _seconds(text: str, default_s: float) -> float:
+    """A duration such as ``1m30s``; the default where it is none."""
+    parts = _DURATION.findall(text)
+    return sum(float(number) * _UNITS[unit] for number, unit in parts) if parts else default_s

@@ -33,6 +33,7 @@ Admit = Callable[[Resource, Json, Json | None], None]
 """Given a resource, an object to be stored and what it replaces: fills in defaults, or raises `ApiError`."""
 
 _HISTORY = 10_000
+_FIRST = 1000
 _FIXED = ("name", "namespace", "uid", "creationTimestamp", "deletionTimestamp", "deletionGracePeriodSeconds")
 
 
@@ -62,10 +63,11 @@ class Change(msgspec.Struct, frozen=True):
 class Watch:
     """Changes, in their order, for as long as the context lasts. An endless async iterator."""
 
-    def __init__(self, watches: set["Watch"], *, resources: frozenset[str], namespace: str | None) -> None:
+    def __init__(self, watches: set["Watch"], *, resources: frozenset[str], namespace: str | None, since: int) -> None:
         self._watches = watches
         self._resources = resources
         self._namespace = namespace
+        self._since = since
         self._queue: asyncio.Queue[Change] = asyncio.Queue()
 
     def __enter__(self) -> Self:
@@ -83,7 +85,9 @@ class Watch:
 
     def offer(self, change: Change) -> None:
         """Take a change, if it is one of ours."""
-        if change.resource in self._resources and self._namespace in (None, change.namespace):
+        if change.version <= self._since or change.resource not in self._resources:
+            return
+        if self._namespace in (None, change.namespace):
             self._queue.put_nowait(change)
 
 
@@ -103,14 +107,15 @@ class Store:
         now: Callable[[], dt.datetime] = lambda: dt.datetime.now(dt.UTC),
         history: int = _HISTORY,
     ) -> None:
-        self.version = 1
+        self.version = _FIRST
         """The resourceVersion of the newest change; there is one counter for all kinds."""
         self._admit = admit
         self._now = now
         self._objects: dict[str, dict[tuple[str, str], Json]] = {name: {} for name in RESOURCES}
         self._history: deque[Change] = deque(maxlen=history)
         self._watches: set[Watch] = set()
-        self._forgotten = 1
+        self.oldest = _FIRST
+        """The resourceVersion from which on every change is remembered."""
 
     # -- reading -------------------------------------------------------------------------------------------------------
 
@@ -143,19 +148,18 @@ class Store:
         Raises:
             ApiError: 410, `since` is further back than the history goes.
         """
-        watch = Watch(self._watches, resources=frozenset(resources), namespace=namespace)
-        if since is not None:
-            if since < self._forgotten:
-                raise expired(since, self._forgotten)
-            for change in self._history:
-                if change.version > since:
-                    watch.offer(change)
+        if since is not None and since < self.oldest:
+            raise expired(since, self.oldest)
+        begin = self.version if since is None else since
+        watch = Watch(self._watches, resources=frozenset(resources), namespace=namespace, since=begin)
+        for change in self._history if since is not None else ():
+            watch.offer(change)
         return watch
 
     def forget(self) -> None:
         """Drop the history, as a restarted API server does: every watch from the past gets a 410."""
         self._history.clear()
-        self._forgotten = self.version
+        self.oldest = self.version
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
@@ -348,7 +352,7 @@ class Store:
 
     def _tell(self, change: Change) -> None:
         if len(self._history) == self._history.maxlen:
-            self._forgotten = self._history[0].version
+            self.oldest = self._history[0].version
         self._history.append(change)
         for watch in self._watches:
             watch.offer(change)

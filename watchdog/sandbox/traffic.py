@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 import aiohttp
 import msgspec
 
-from watchdog.sandbox.kubelet import PORT_ANNOTATION
+from watchdog.sandbox.nodes import PORT_ANNOTATION
 from watchdog.sandbox.store import Json, Store
 
 _DEADLINE_S = 2.0

@@ -1,0 +1,61 @@
+"""The sandbox in the place of the control plane, for tests that run on both."""
+
+import asyncio
+import contextlib
+import http.client
+import json
+import tempfile
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from tests.controlplane.build import find
+from tests.controlplane.plane import ApiError, ControlPlane
+from watchdog.sandbox.cluster import start
+from watchdog.sandbox.kubelet import ScriptedKubelet
+
+
+class SandboxPlane(ControlPlane):
+    """As far as it goes, the same thing: `api`, `watch`, `exists`, `admin`; it has no processes and no audit log."""
+
+    def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="sandbox-")
+        self._dir = Path(self._folder.name)
+        self.token = ""
+        self.kubeconfig = self._dir / "admin.kubeconfig"
+        self.kubectl = find()[0].get("kubectl", Path("kubectl-is-missing"))
+        self._up = threading.Event()
+        self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="sandbox")
+
+    def start(self) -> None:
+        """Start it in a thread of its own, as tests block."""
+        self._thread.start()
+        assert self._up.wait(10), "the sandbox did not start"
+
+    def stop(self) -> None:
+        """End it."""
+        self._loop.call_soon_threadsafe(self._over.set)
+        self._thread.join()
+        self._folder.cleanup()
+
+    async def _serve(self) -> None:
+        self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
+        async with start(ScriptedKubelet()) as sandbox:
+            self.url = sandbox.url
+            sandbox.write_kubeconfig(self.kubeconfig)
+            self._up.set()
+            await self._over.wait()
+
+    @contextlib.contextmanager
+    def _open(
+        self, method: str, path: str, body: Any, headers: dict[str, str], token: str, timeout_s: float
+    ) -> Iterator[http.client.HTTPResponse]:
+        connection = http.client.HTTPConnection("127.0.0.1", urlsplit(self.url).port, timeout=timeout_s)
+        with contextlib.closing(connection):
+            connection.request(method, path, None if body is None else json.dumps(body), headers)
+            with connection.getresponse() as response:
+                if response.status >= 400:
+                    raise ApiError(response.status, json.loads(response.read()))
+                yield response
