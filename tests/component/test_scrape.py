@@ -368,7 +368,9 @@ def test_an_ipv6_pod_has_its_address_in_brackets() -> None:
     assert (there.instance, str(there.url)) == ("[fd00::1]:9100", "http://[fd00::1]:9100/metrics")
 
 
-@pytest.mark.parametrize("address", ["evil.example", "169.254.169.254", "::ffff:169.254.169.254", "224.0.0.1", "fe80::1"])
+@pytest.mark.parametrize(
+    "address", ["evil.example", "169.254.169.254", "::ffff:169.254.169.254", "224.0.0.1", "fe80::1"]
+)
 def test_what_is_no_address_of_a_pod_is_never_asked(address: str) -> None:
     assert "address" in str(target(pod("a", address), Scrape(port=80)))
 
