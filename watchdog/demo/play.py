@@ -119,8 +119,10 @@ class _Teller:
 
     def _outside(self) -> None:
         stage, now = self._stage, time.time()
-        if stage.scenario.outage and not self._outage and any(
-            each.version == NEW and each.state == "Ready" for each in stage.pods()
+        if (
+            stage.scenario.outage
+            and not self._outage
+            and any(each.version == NEW and each.state == "Ready" for each in stage.pods())
         ):
             self._outage, stage.upstream.down = now, True
             self._once("the upstream that all versions call is down")

@@ -160,7 +160,10 @@ async def staged(scenario: Scenario, *, fast: bool) -> AsyncIterator[Stage]:
             sandbox.store.create("services", service, namespace=NAMESPACE)
             load = Load(Service(sandbox.store, namespace=NAMESPACE, name="web"), rate=RATE)
             loaded = config.load(file)
-            async with running(loaded, kubeconfig=str(kubeconfig), context=None) as watchdog, asyncio.TaskGroup() as group:
+            async with (
+                running(loaded, kubeconfig=str(kubeconfig), context=None) as watchdog,
+                asyncio.TaskGroup() as group,
+            ):
                 stage = Stage(scenario, sandbox=sandbox, load=load, watchdog=watchdog, upstream=upstream)
                 stage.deploy(STABLE, GOOD, replicas=9 if scenario.canary else 6, told={})
                 if scenario.canary:
