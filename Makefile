@@ -18,12 +18,12 @@ endef
 .PHONY: help demo test check venv control-plane lock
 
 help:
-	@echo "make demo    a bad rollout on a real control plane, undone before your eyes"
+	@echo "make demo    a bad version under real HTTP traffic, undone before your eyes; Python only"
 	@echo "make test    all tests; those for the real control plane skip loudly until 'make control-plane' built it"
 	@echo "make check   format, lint, types, import rules, Dockerfile, lock files"
 
-demo: control-plane
-	@$(BIN)/python -m tests.controlplane.demo
+demo: venv
+	@$(BIN)/rollback-watchdog demo $(ARGS)
 
 test: venv
 	@$(BIN)/pytest $(ARGS)

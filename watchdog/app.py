@@ -8,10 +8,10 @@ from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
 
-from watchdog import prometheus
+from watchdog import prometheus, scrape
 from watchdog.alertmanager import Send as Peer
 from watchdog.alertmanager import http_peers
-from watchdog.config import Config
+from watchdog.config import Config, Source
 from watchdog.engine.act import Actor
 from watchdog.engine.fleet import Match, match_all
 from watchdog.engine.verify import Patience
@@ -23,8 +23,10 @@ from watchdog.kube.transport import Transport
 from watchdog.kube.watching import WatchSettings
 from watchdog.model import MANAGER
 from watchdog.objects import Deployment, Snapshot, WorkloadRef
+from watchdog.ports import Signals
 from watchdog.prometheus import Answer, PrometheusClient, PrometheusSignals, Send, Unreachable
 from watchdog.records import RecordStore
+from watchdog.scrape import PodSignals
 from watchdog.slack import SlackNotifier
 
 
@@ -81,7 +83,8 @@ class Parts(msgspec.Struct, frozen=True):
         """
         settings = msgspec.structs.replace(self.config.prometheus, url=url or self.config.prometheus.url)
         if not settings.url:
-            raise ConfigError("prometheus.url", "missing; set it, or give --prometheus URL")
+            pods = ", as pods know no past" if self.config.source is Source.PODS else ""
+            raise ConfigError("prometheus.url", f"missing; set it, or give --prometheus URL{pods}")
         send = _through(ServiceProxy(self.transport, settings.url)) if settings.url.startswith(SCHEME) else None
         return await self.stack.enter_async_context(
             prometheus.connect(settings, clock=time.time, observe=observe, send=send)
@@ -91,6 +94,19 @@ class Parts(msgspec.Struct, frozen=True):
         """The judge's questions to a Prometheus."""
         settings = self.config.prometheus
         return PrometheusSignals(client, step_s=settings.step, delay_s=settings.delay)
+
+    async def pods(self, *, observe: Callable[[str, float], None] = lambda _outcome, _seconds: None) -> PodSignals:
+        """The judge's questions to the pods themselves."""
+        settings = self.config.scrape
+        signals = [signal for policy in self.config.policies for signal in policy.signals.values()]
+        get = await self.stack.enter_async_context(scrape.connect(concurrency=settings.concurrency))
+        return PodSignals(get, settings=settings, want=scrape.wanted(signals), clock=time.time, observe=observe)
+
+    async def source(self, *, observe: Callable[[str, float], None]) -> Signals | None:
+        """Where the service reads counters; None where nothing of the kind is configured. Raises `ConfigError`."""
+        if self.config.source is Source.PODS:
+            return await self.pods(observe=observe)
+        return self.signals(await self.prometheus(observe=observe)) if self.config.prometheus.url else None
 
     def alertmanagers(self) -> dict[str, Peer]:
         """Every Alertmanager peer."""

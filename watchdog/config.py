@@ -141,6 +141,46 @@ class Prometheus(Access, frozen=True):
     delay: Seconds = Seconds(5)
 
 
+class Source(StrEnum):
+    """Where counters are read."""
+
+    PROMETHEUS = "prometheus"
+    PODS = "pods"
+
+
+class Scheme(StrEnum):
+    """How pods are spoken to."""
+
+    HTTP = "http"
+    HTTPS = "https"
+
+
+class Scrape(_Section, frozen=True):
+    """How pods are read where `source` is `pods`. Their own `prometheus.io/*` annotations come first.
+
+    Args:
+        step: the grid; how often every pod of a watched rollout is read.
+        timeout: deadline of each pod.
+        port: where metrics are, on pods without `prometheus.io/port`; 0 is the only port that the pod declares.
+        path: of metrics, on pods without `prometheus.io/path`.
+        scheme: on pods without `prometheus.io/scheme`; certificates are not checked, as pods have none for addresses.
+        job: the label `job` that their series get.
+        max_pods: with more at once nothing is judged.
+        max_bytes: the longest that a pod may answer, unpacked.
+        concurrency: so many pods are read at once.
+    """
+
+    step: Seconds = Seconds(5)
+    timeout: Seconds = Seconds(3)
+    port: Annotated[int, msgspec.Meta(ge=0, le=65535)] = 0
+    path: str = "/metrics"
+    scheme: Scheme = Scheme.HTTP
+    job: str = "pods"
+    max_pods: Annotated[int, msgspec.Meta(ge=1)] = 500
+    max_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 16_777_216
+    concurrency: Annotated[int, msgspec.Meta(ge=1)] = 50
+
+
 class Alertmanager(Access, frozen=True):
     """Where alerts are read anew, since a webhook may be lost.
 
@@ -372,8 +412,10 @@ class Policy(_Section, frozen=True):
 class Config(_Section, frozen=True):
     """The whole file."""
 
+    source: Source = Source.PROMETHEUS
     kubernetes: Kubernetes = Kubernetes()
     prometheus: Prometheus = Prometheus()
+    scrape: Scrape = Scrape()
     alertmanager: Alertmanager = Alertmanager()
     slack: Slack = Slack()
     server: Server = Server()
@@ -382,6 +424,16 @@ class Config(_Section, frozen=True):
     rollback: Rollback = Rollback()
     log: Log = Log()
     policies: tuple[Policy, ...] = ()
+
+    @property
+    def step_s(self) -> float:
+        """The grid of judging, in seconds."""
+        return float(self.scrape.step if self.source is Source.PODS else self.prometheus.step)
+
+    @property
+    def read_s(self) -> float:
+        """How long counters may take to be read at a step, in seconds."""
+        return float(self.scrape.step if self.source is Source.PODS else self.prometheus.timeout)
 
     def policy_for(self, ref: WorkloadRef) -> Policy | None:
         """The first policy that may be about a workload, by name."""
@@ -530,11 +582,23 @@ def _check(config: Config) -> None:
     for path, address in (("listen", config.server.listen), ("metrics_listen", config.server.metrics_listen)):
         if not _ADDRESS.fullmatch(address) or int(address.rpartition(":")[2]) > 65535:
             raise ConfigError(f"server.{path}", f'{address!r} is no address; write host:port, such as "0.0.0.0:8080"')
+    if config.scrape.timeout >= config.scrape.step:
+        raise ConfigError(
+            "scrape.timeout", "a pod must have answered before the next step: write less than scrape.step"
+        )
+    if not config.scrape.path.startswith("/"):
+        raise ConfigError("scrape.path", f'{config.scrape.path!r} is no path; write one such as "/metrics"')
+    if not config.scrape.job:
+        raise ConfigError("scrape.job", "is empty; write what the label job shall be")
     for index, policy in enumerate(config.policies):
         path = f"policies[{index}]"
         _check_policy(policy, path)
-        if policy.signals and not config.prometheus.url:
-            raise ConfigError("prometheus.url", f"missing; {path} has signals, and Prometheus is where they are read")
+        if policy.signals and config.source is Source.PROMETHEUS and not config.prometheus.url:
+            problem = f'missing; {path} has signals, and Prometheus is where they are read, or write source = "pods"'
+            raise ConfigError("prometheus.url", problem)
+        if config.source is Source.PODS:
+            for name, signal in policy.signals.items():
+                _check_read_here(signal, f"{path}.signals.{name}")
         for earlier in config.policies[:index]:
             _check_apart(policy, earlier, path)
 
@@ -590,6 +654,16 @@ def _check_signal(signal: Signal, path: str) -> None:
         raise ConfigError(f"{path}.join", problem)
     if signal.join and not _LABEL.fullmatch(signal.join):
         raise ConfigError(f"{path}.join", f"{signal.join!r} is no label name")
+
+
+def _check_read_here(signal: Signal, path: str) -> None:
+    """Whether the selectors can be evaluated without Prometheus."""
+    for key, text in (("bad", signal.bad), ("good", signal.good), ("total", signal.total)):
+        if text:
+            try:
+                selectors.tester(selectors.parse(text))
+            except ValueError as error:
+                raise ConfigError(f"{path}.{key}", str(error)) from error
 
 
 def _check_apart(policy: Policy, other: Policy, path: str) -> None:

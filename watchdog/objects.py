@@ -223,16 +223,32 @@ class PodStatus(_Object, frozen=True):
 
     phase: str = ""
     reason: str = ""
+    pod_ip: str = msgspec.field(default="", name="podIP")
     start_time: dt.datetime | None = None
     conditions: tuple[Condition, ...] = ()
     init_container_statuses: tuple[ContainerStatus, ...] = ()
     container_statuses: tuple[ContainerStatus, ...] = ()
 
 
+class ContainerPort(_Object, frozen=True):
+    """A port that a container declares."""
+
+    container_port: int
+    protocol: str = "TCP"
+
+
+class Container(_Object, frozen=True):
+    """A container as far as it is spoken to."""
+
+    name: str
+    ports: tuple[ContainerPort, ...] = ()
+
+
 class PodSpec(_Object, frozen=True):
-    """Where a pod runs."""
+    """Where a pod runs, and what runs in it."""
 
     node_name: str = ""
+    containers: tuple[Container, ...] = ()
 
 
 class Pod(_Object, frozen=True):

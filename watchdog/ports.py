@@ -1,12 +1,13 @@
 """What the engine needs from outside. The adapters implement it; tests may too, at this seam only."""
 
+import math
 from collections.abc import AsyncGenerator, Mapping, Sequence
 from typing import Protocol
 
 import msgspec
 
 from watchdog.decide.record import Record, Told
-from watchdog.judge.blocks import Reading, Row
+from watchdog.judge.blocks import Reading, Row, Sample
 from watchdog.model import Alert, Event, IncidentId, Silence
 from watchdog.objects import (
     Autoscaler,
@@ -16,6 +17,7 @@ from watchdog.objects import (
     ReplicaSet,
     WorkloadRef,
 )
+from watchdog.selectors import narrows, parse
 
 
 class Cluster(Protocol):
@@ -92,6 +94,7 @@ class SignalQuery(msgspec.Struct, frozen=True, kw_only=True):
         join: label whose value tells the tracks apart, where series carry no pod label; empty otherwise.
         namespaces: where; sorted, never empty.
         pods: which pods; sorted; empty for all of those namespaces.
+        targets: the pods of both tracks as they are now, for a source that reads from them directly.
     """
 
     bad: str
@@ -100,6 +103,29 @@ class SignalQuery(msgspec.Struct, frozen=True, kw_only=True):
     join: str = ""
     namespaces: tuple[str, ...]
     pods: tuple[str, ...] = ()
+    targets: tuple[Pod, ...] = ()
+
+    @property
+    def within_total(self) -> bool:
+        """Whether `bad` is `total` plus matchers: where it is absent beside `total`, it is none."""
+        return narrows(parse(self.bad), parse(self.total))
+
+    def sample(self, row: Row, *, total: float | None, bad: float | None, at: float | None) -> Sample:
+        """What a row showed, as requests and failures; without a number where one of them is NaN.
+
+        Args:
+            row: whose.
+            total: what `total` selects; None where that is nothing.
+            bad: what `bad` selects.
+            at: when, in seconds since the epoch.
+        """
+        if any(value is not None and math.isnan(value) for value in (total, bad, at)):
+            return Sample(row, None, None)  # blinds the workload of this row, and no other
+        if self.good:
+            # Successes that are absent are none, if they are the total's own series; else nobody knows.
+            good = 0.0 if bad is None and self.within_total else bad
+            bad = None if total is None or good is None else total - good
+        return Sample(row, total, bad, at)
 
 
 class Signals(Protocol):
@@ -112,7 +138,7 @@ class Signals(Protocol):
         """Read the same at every step from `first` to `last`, both included, with one query per selector.
 
         What it gives for a past step is what `read` gave at that step (TESTBED §4). One blind Reading per step where
-        the answer cannot be used.
+        the answer cannot be used, or where this source knows nothing of that step.
         """
 
     async def resets(self, query: SignalQuery, *, step: int, window_s: float, timeout_s: float) -> Mapping[Row, float]:

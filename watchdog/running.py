@@ -28,12 +28,11 @@ async def running(config: Config, *, kubeconfig: str | None, context: str | None
         def observe(outcome: str, _: float) -> None:
             metrics.query(_OUTCOMES.get(outcome))
 
-        prometheus = await parts.prometheus(observe=observe) if config.prometheus.url else None
         ports = Ports(
             cluster=parts.cluster,
             store=parts.records(),
             actor=parts.actor,
-            signals=parts.signals(prometheus) if prometheus else None,
+            signals=await parts.source(observe=observe),
             alerts=Alertmanagers(parts.alertmanagers()) if config.alertmanager.urls else None,
             notifier=parts.slack() if config.slack.channel else None,
         )

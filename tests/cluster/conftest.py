@@ -23,7 +23,7 @@ ACCOUNT = "rollback-watchdog"
 
 REQUIRED = os.environ.get("WATCHDOG_TESTS_REQUIRE_ALL") == "1"
 MISSING = find()[1]
-REASON = f"NO CLUSTER TESTS without {', '.join(MISSING)}: `make demo` or `{COMMAND}` builds them, once"
+REASON = f"NO CLUSTER TESTS without {', '.join(MISSING)}: `{COMMAND}` builds them, once"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -14,6 +14,7 @@ import click
 
 from watchdog import __version__
 from watchdog.cli.check import check
+from watchdog.cli.demo import demo
 from watchdog.cli.history import history
 from watchdog.cli.incidents import approve, dismiss, incidents
 from watchdog.cli.init import init
@@ -32,6 +33,7 @@ def cli(**_: object) -> None:
 
 
 cli.add_command(run)
+cli.add_command(demo)
 cli.add_command(rollback)
 cli.add_command(history)
 cli.add_command(check)

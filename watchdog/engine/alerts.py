@@ -117,7 +117,7 @@ class Alerts:
         traffic = traffic_from(record)
         if traffic is None and began and began >= record.started:
             # The pods of a rollout are known from its first step on, and as Ready from a later one.
-            asyncio.get_running_loop().call_later(float(context.config.prometheus.step), self._again, held)
+            asyncio.get_running_loop().call_later(context.config.step_s, self._again, held)
             return
         yes = attributable(onset, traffic_from=traffic)
         what = AlertOutcome.ATTRIBUTED if yes else AlertOutcome.BEFORE_ROLLOUT

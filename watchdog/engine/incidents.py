@@ -361,7 +361,7 @@ class Incidents:
             (pod_step for blocks in record.blocks.values() for pod_step in [blocks[-1].step] if blocks), default=0
         )
         if newest:
-            delay = now.timestamp() - newest * float(context.config.prometheus.step)
+            delay = now.timestamp() - newest * context.config.step_s
             context.metrics.sample_to_write_seconds.observe(max(0.0, delay))
         written = incident.advance(record, Happening.WRITTEN, now=now)
         written = wrote(msgspec.structs.replace(written, write_at=now, detail=result.detail), result.detail, at=now)

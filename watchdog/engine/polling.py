@@ -65,7 +65,7 @@ class Poller:
         self._named: dict[tuple[IncidentId, TemplateHash], facts.Named] = {}
         self._pods: dict[tuple[IncidentId, TemplateHash], tuple[PodFact, ...]] = {}
         self._last: dict[IncidentId, Seen] = {}
-        self.step_s = float(context.config.prometheus.step)
+        self.step_s = context.config.step_s
         self._round = asyncio.get_running_loop().time()
 
     def late_s(self) -> float:
@@ -149,14 +149,15 @@ class Poller:
                 record = await context.put(msgspec.structs.replace(latest, pods=updated, images=images))
             else:
                 self._pods[key] = updated
+        sides = {track: tuple(pod for pod in pods if _track(pod, owners) is track) for track in Track}
         watch = self._watches.get(key)
         if watch is None:
             policy = self._policy(record)
             if policy is None:
                 return None
-            record, watch = await self._begin(record, about, policy, step)
+            both = (*sides[Track.CANDIDATE], *sides[Track.STABLE])
+            record, watch = await self._begin(record, about, policy, step, both)
             self._watches[key] = watch
-        sides = {track: tuple(pod for pod in pods if _track(pod, owners) is track) for track in Track}
         snapshot = found[record.workload][0]
         return Seen(
             key,
@@ -169,16 +170,18 @@ class Poller:
             step,
         )
 
-    async def _begin(self, record: Record, about: TemplateHash, policy: Policy, step: int) -> tuple[Record, Watch]:
+    async def _begin(
+        self, record: Record, about: TemplateHash, policy: Policy, step: int, pods: tuple[Pod, ...]
+    ) -> tuple[Record, Watch]:
         """Make a watch, with what has to be known before its first step; the first process writes that down."""
         began = record.started if about == record.rollout.hash else record.write_at or record.started
         first = min(step, math.ceil(began.timestamp() / self.step_s))
         bad_known, sawtooth = dict(record.bad_known), {}
         signals = self._context.ports.signals
         if signals is not None:
-            timeout_s = float(self._context.config.prometheus.timeout)
+            timeout_s = self._context.config.read_s
             for name, signal in policy.signals.items():
-                query = query_of(signal, self._namespaces(record))
+                query = query_of(signal, self._namespaces(record), targets=pods)
                 if name not in bad_known:
                     bad_known[name] = await signals.bad_seen(query, step=first, timeout_s=timeout_s)
                 resets = await signals.resets(query, step=first, window_s=_RESETS_S, timeout_s=timeout_s)
@@ -187,7 +190,7 @@ class Poller:
                 if blind := counters.not_monotonic(resets, restarts):
                     sawtooth[name] = blind
             if about == record.rollout.hash and name_first(record, bad_known):
-                why = await self._before(record, policy, first)
+                why = await self._before(record, policy, first, pods)
                 latest = self._context.records[record.id]
                 why = latest.incident_first or why
                 record = await self._context.put(
@@ -203,7 +206,7 @@ class Poller:
             sawtooth=sawtooth,
         )
 
-    async def _before(self, record: Record, policy: Policy, first: int) -> str:
+    async def _before(self, record: Record, policy: Policy, first: int, targets: tuple[Pod, ...]) -> str:
         """Whether the workload was failing in the ten minutes before."""
         signals = self._context.ports.signals
         assert signals is not None  # noqa: S101  (asked for by the only caller)
@@ -211,11 +214,10 @@ class Poller:
         named, namespace = self._named[record.id, record.rollout.hash], record.workload.namespace
         for name, signal in policy.signals.items():
             readings = await signals.read_past(
-                query_of(signal, self._namespaces(record)), first=begin, last=end, timeout_s=_PAST_S
+                query_of(signal, self._namespaces(record), targets=targets), first=begin, last=end, timeout_s=_PAST_S
             )
-            good = [reading for reading in readings if not reading.blind]
-            pods = facts.by_name(record.pods, good, named, namespace=namespace, begun=first * self.step_s)
-            if why := failed_before(good, policy, name, pods, namespace=namespace, step_s=self.step_s):
+            pods = facts.by_name(record.pods, readings, named, namespace=namespace, begun=first * self.step_s)
+            if why := failed_before(readings, policy, name, pods, namespace=namespace, step_s=self.step_s):
                 return why
         return ""
 
@@ -228,6 +230,7 @@ class Poller:
     async def _feed(self, seen: Sequence[Seen], step: int) -> None:
         """Read what every watch has to be fed up to this step: one question per selector set and time slice."""
         slices: dict[tuple[SignalQuery, int], set[str]] = {}
+        targets: dict[tuple[SignalQuery, int], dict[str, Pod]] = {}
         asked: dict[tuple[int, str], tuple[SignalQuery, int]] = {}
         few = _few_pods(seen)
         for index, item in enumerate(seen):
@@ -235,9 +238,16 @@ class Poller:
                 group = query_of(signal, ("",))
                 key = (group, item.watch.next_step)
                 slices.setdefault(key, set()).update(self._namespaces(item.record))
+                pods_of = {pod.metadata.uid: pod for pod in (*item.candidates, *item.stables)}
+                targets.setdefault(key, {}).update(pods_of)
                 asked[index, name] = key
         queries = {
-            key: msgspec.structs.replace(key[0], namespaces=tuple(sorted(names)), pods=() if key[0].join else few)
+            key: msgspec.structs.replace(
+                key[0],
+                namespaces=tuple(sorted(names)),
+                pods=() if key[0].join else few,
+                targets=tuple(targets[key].values()),
+            )
             for key, names in slices.items()
         }
         found = await asyncio.gather(*(self._ask(query, key[1], step) for key, query in queries.items()))
@@ -257,7 +267,7 @@ class Poller:
         return record.pods if item.key[1] == record.rollout.hash else self._pods.get(item.key, ())
 
     async def _ask(self, query: SignalQuery, first: int, last: int) -> Mapping[int, Reading]:
-        signals, timeout_s = self._context.ports.signals, float(self._context.config.prometheus.timeout)
+        signals, timeout_s = self._context.ports.signals, self._context.config.read_s
         if signals is None or first > last:
             return {}
         if first == last:

@@ -9,7 +9,7 @@ from watchdog.config import Policy, Signal
 from watchdog.decide.record import Record
 from watchdog.judge import counters, threshold
 from watchdog.judge.blocks import Blind, Block, PodFact, Reading, Track, Verdict
-from watchdog.objects import WorkloadRef
+from watchdog.objects import Pod, WorkloadRef
 from watchdog.ports import SignalQuery
 
 _INCIDENT_FIRST_S = 600.0
@@ -102,7 +102,9 @@ def rule_of(policy: Policy, step_s: float) -> threshold.Settings:
     )
 
 
-def query_of(signal: Signal, namespaces: Iterable[str], pods: Iterable[str] = ()) -> SignalQuery:
+def query_of(
+    signal: Signal, namespaces: Iterable[str], pods: Iterable[str] = (), *, targets: tuple[Pod, ...] = ()
+) -> SignalQuery:
     """What is asked for a signal."""
     return SignalQuery(
         bad=signal.bad or signal.good,
@@ -111,6 +113,7 @@ def query_of(signal: Signal, namespaces: Iterable[str], pods: Iterable[str] = ()
         join=signal.join,
         namespaces=tuple(sorted(set(namespaces))),
         pods=tuple(sorted(set(pods))),
+        targets=targets,
     )
 
 

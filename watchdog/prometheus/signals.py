@@ -6,11 +6,11 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import TypeVar
 
-from watchdog.judge.blocks import Blind, Reading, Row, Sample
+from watchdog.judge.blocks import Blind, Reading, Row
 from watchdog.ports import SignalQuery
 from watchdog.prometheus.answers import Series, partial
 from watchdog.prometheus.client import PrometheusClient
-from watchdog.selectors import NAME, Selector, in_list, is_label, narrows, parse
+from watchdog.selectors import NAME, Selector, in_list, is_label, parse
 
 MOST_POINTS = 10_000
 """Prometheus refuses a range of more than 11,000."""
@@ -79,13 +79,12 @@ class PrometheusSignals:
 
         Never where it selects successes: what their absence means, `read` has said already.
         """
-        bad = parse(query.bad)
-        if query.good or narrows(bad, parse(query.total)):
+        if query.good or query.within_total:
             return not query.good
         key, at = (query.bad, query.namespaces), self._time(step)
         if (until := self._seen.get(key, -math.inf)) > at:
             return until == math.inf
-        text = f"count(present_over_time({bad.text(in_list('namespace', query.namespaces))}[7d])) > 0"
+        text = f"count(present_over_time({parse(query.bad).text(in_list('namespace', query.namespaces))}[7d])) > 0"
         found = await self._client.query(text, time=at, timeout_s=timeout_s)
         if isinstance(found, Blind):
             return False
@@ -150,15 +149,5 @@ def _readings(
 
 
 def _reading(query: SignalQuery, step: int, table: Mapping[Row, Sequence[float | None]]) -> Reading:
-    # Successes that are absent are none, if they are the total's own series; else nobody knows.
-    no_good = 0.0 if query.good and narrows(parse(query.bad), parse(query.total)) else None
-    samples = []
-    for row, (total, bad, at) in sorted(table.items()):
-        if any(value is not None and math.isnan(value) for value in (total, bad, at)):
-            samples.append(Sample(row, None, None))  # blinds the workload of this row, and no other
-            continue
-        if query.good:
-            good = no_good if bad is None else bad
-            bad = None if total is None or good is None else total - good
-        samples.append(Sample(row, total, bad, at))
-    return Reading(step, tuple(samples))
+    rows = sorted(table.items())
+    return Reading(step, tuple(query.sample(row, total=total, bad=bad, at=at) for row, (total, bad, at) in rows))
