@@ -5,7 +5,6 @@ import datetime as dt
 import gzip
 import io
 import math
-import sys
 import zlib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -216,10 +215,8 @@ def _opened(trace: str) -> Iterator[Iterator[str]]:
     """Open a file or standard input, whether it is packed or not."""
     with ExitStack() as stack:
         try:
-            if trace == "-":
-                raw = io.BufferedReader(cast(io.RawIOBase, sys.stdin.buffer))
-            else:
-                raw = stack.enter_context(open(trace, "rb"))
+            given = 0 if trace == "-" else trace
+            raw = stack.enter_context(open(given, "rb", closefd=trace != "-"))
             packed = raw.peek(2)[:2] == _GZIP
         except OSError as error:
             raise UsageError(f"{trace}: {error.strerror}: name a readable file, or - for standard input") from error

@@ -16,6 +16,7 @@ from msgspec.structs import replace
 
 from watchdog.judge import concurrent, historical, vetoes
 from watchdog.judge.blocks import Block, Counts, PodCounts
+from watchdog.judge.concurrent import State as Waiting
 from watchdog.judge.eprocess import HORIZON, Design, Evidence, bar
 from watchdog.judge.vetoes import Bystander, Vetoed, VetoReason
 
@@ -179,7 +180,7 @@ class State(msgspec.Struct, frozen=True):
         spoken: controls that reached their bar.
     """
 
-    concurrent: concurrent.State = concurrent.State()
+    concurrent: Waiting = Waiting()
     historical: Evidence = Evidence()
     begun: bool = False
     started: bool = False
