@@ -420,7 +420,7 @@ class ScrapedWorld(World):
 
     def start(self) -> Service:
         signals = PodSignals(
-            self.get,
+            self.ask,
             settings=self.config.scrape,
             want=wanted(self.config.policies[0].signals.values()),
             clock=lambda: self.now().timestamp(),
@@ -444,7 +444,7 @@ class ScrapedWorld(World):
             for found in await super().pods(namespace, selector, timeout_s=timeout_s)
         )
 
-    async def get(self, url: URL, *, max_bytes: int) -> Exposition:
+    async def ask(self, url: URL, *, max_bytes: int) -> Exposition:
         """The way to the pods: each shows what it has counted up to now."""
         name = url.path[1:]
         self.asked.add(name)

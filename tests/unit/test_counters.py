@@ -14,6 +14,7 @@ from watchdog.judge.blocks import (
     BlindReason,
     Block,
     Counts,
+    PodCounts,
     PodFact,
     Reading,
     Restart,
@@ -115,7 +116,9 @@ def test_other_pods_unknown_pods_and_other_namespaces_count_nowhere() -> None:
     foreign = Row("staging", "old", "web", "10.0.0.9:80", "web")
     before = [sample("old", 1, 0), sample("older", 1, 0), sample("stranger", 1, 0), sample(foreign, 1, 0)]
     after = [sample("old", 2, 0), sample("older", 90, 9), sample("stranger", 90, 9), sample(foreign, 90, 9)]
-    assert run(before, after, pods=[OLD, fact("older", Track.OTHER)])[1] == Block(101, stable=Counts(1, 0))
+    assert run(before, after, pods=[OLD, fact("older", Track.OTHER)])[1] == Block(
+        101, stable=Counts(1, 0), old_live=True
+    )
 
 
 @pytest.mark.parametrize(("created", "counted"), [(0, Counts(50, 5)), (BEGUN, Counts(150, 15))])
@@ -205,8 +208,8 @@ def test_a_restart_takes_failures_and_total_to_zero_together() -> None:
     restart = restarted(OLD, (1504, 101))
     assert stable((10, 5), (50, 2), pods=[restart])[1].stable == Counts(50, 2)
     assert stable((10, 5), (50, None), (60, 1), pods=[restart])[1:] == (
-        Block(101, stable=Counts(50, 0)),
-        Block(102, stable=Counts(10, 1)),
+        Block(101, stable=Counts(50, 0), old_live=True),
+        Block(102, stable=Counts(10, 1), old_live=True),
     )
 
 
@@ -507,3 +510,35 @@ def test_several_workers_behind_one_endpoint_are_blind_within_steps_and_never_co
     falls = [n for n in range(1, len(totals)) if totals[n] < totals[n - 1]]
     if falls:
         assert reasons(blocks[falls[0] :]) == [BlindReason.NOT_MONOTONIC] * (len(totals) - falls[0])
+
+
+# What the sequential rule needs beside the counts
+
+
+def test_a_block_names_each_judged_pod_that_counted_something() -> None:
+    twin, young = (fact(name, Track.CANDIDATE, created=BEGUN, ready=at) for name, at in (("twin", 0), ("young", 1525)))
+    seen = [[sample(name, total, bad) for name in ("young", "twin", "new")] for total, bad in ((0, 0), (5, 1), (9, 2))]
+    blocks = run(*seen[:2], [*seen[2][:2], sample("new", 5, 1)], pods=[NEW, twin, young], first=110)
+    assert [block.pods for block in blocks[1:3]] == [
+        (PodCounts("new", Counts(5, 1)), PodCounts("twin", Counts(5, 1)), PodCounts("young", Counts(5, 1))),
+        (PodCounts("twin", Counts(4, 1)), PodCounts("young", Counts(4, 1))),
+    ]
+
+
+def test_a_pod_in_its_grace_is_not_among_the_judged() -> None:
+    blocks = run([sample("new", 0, 0)], [sample("new", 5, 1)], pods=[NEW], first=101)
+    assert (blocks[1].grace, blocks[1].pods) == (Counts(5, 1), ())
+
+
+@pytest.mark.parametrize("blind", [False, True])
+def test_a_block_says_which_tracks_had_a_ready_pod_even_where_it_is_blind(blind: bool) -> None:
+    old = replace(OLD, gone=STEP * 102 + 3, gone_step=103)
+    readings = [UNREACHABLE if blind else [sample("old", 1, 0), sample("new", step, 0)] for step in range(5)]
+    blocks = run(*readings, pods=[old, NEW])
+    assert [(block.ready, block.old_live) for block in blocks] == [
+        (False, True),
+        (True, True),
+        (True, True),
+        (True, True),
+        (True, False),
+    ]

@@ -2,6 +2,12 @@
 
 blocks      the nouns: rows and readings of counters, pod facts, blocks, why nothing can be judged
 counters    (readings, pod facts) to blocks
+eprocess    the shared sequential test: bets, onsets, caps
+concurrent  the candidate against the stable pods of the same block
+historical  the candidate against a reference frozen before the rollout
+calibration that reference and the size of error clusters, from the past
+vetoes      what turns acting into asking
+sequential  the rule of that name: both controls, their bars and vetoes, block by block
 threshold   the rule `threshold` over blocks
 conditions  what Kubernetes itself says of the candidate: deadline, crash loop, image pull
 verdict     all of it in one word

@@ -132,6 +132,13 @@ class Counts(msgspec.Struct, frozen=True):
         return Counts(self.total + other.total, self.bad + other.bad)
 
 
+class PodCounts(msgspec.Struct, frozen=True):
+    """What one judged candidate pod counted in a block."""
+
+    pod: str
+    counts: Counts
+
+
 class Block(msgspec.Struct, frozen=True):
     """The deltas of one step of the grid.
 
@@ -141,6 +148,9 @@ class Block(msgspec.Struct, frozen=True):
         stable: of stable pods.
         grace: of candidate pods in their grace: counted and shown, not judged.
         blind: why this block says nothing, where it does not; then its counts are 0.
+        pods: `candidate` by pod, in order of their names; pods that counted nothing are left out.
+        ready: a candidate pod was Ready at some time in the block.
+        old_live: a stable pod was.
     """
 
     step: int
@@ -148,6 +158,9 @@ class Block(msgspec.Struct, frozen=True):
     stable: Counts = Counts()
     grace: Counts = Counts()
     blind: Blind | None = None
+    pods: tuple[PodCounts, ...] = ()
+    ready: bool = False
+    old_live: bool = False
 
 
 class Word(StrEnum):

@@ -15,7 +15,7 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 from msgspec.structs import replace
 
-from watchdog.judge.blocks import Blind, BlindReason, Block, Counts, PodFact, Reading, Row, Sample, Track
+from watchdog.judge.blocks import Blind, BlindReason, Block, Counts, PodCounts, PodFact, Reading, Row, Sample, Track
 
 PATIENCE = 2
 """Steps that the API server has to tell of a restart that a falling counter has shown."""
@@ -162,10 +162,12 @@ def step(state: State, reading: Reading, pods: Sequence[PodFact]) -> tuple[State
     if now != before + 1:
         raise ValueError(f"step {now} cannot follow step {before}")
     state = replace(state, step=now, counted=before if state.step is None else state.counted)
-    if blind := state.blind or reading.blind:
-        return state, Block(now, blind=blind)
-
     known = _known(pods, now)
+    live = {pod.track for pod in known if _was_ready(pod, now * settings.step_s, settings.step_s)}
+    shell = Block(now, ready=Track.CANDIDATE in live, old_live=Track.STABLE in live)
+    if blind := state.blind or reading.blind:
+        return state, replace(shell, blind=blind)
+
     owners, groups = _owners(settings, known), _groups(settings, reading)
     looks = {key: _look(state, key, group, owners.get(key[0])) for key, group in groups.items()}
     state = replace(
@@ -179,14 +181,35 @@ def step(state: State, reading: Reading, pods: Sequence[PodFact]) -> tuple[State
     if problems := problems or _missing(state, known, {key: look.at for key, look in looks.items() if look.at}):
         kept = {key: look.if_blind for key, look in looks.items() if look.if_blind}
         blind = state.blind or min(problems, key=lambda each: list(BlindReason).index(each.reason))
-        return replace(state, targets={**state.targets, **kept}), Block(now, blind=blind)
+        return replace(state, targets={**state.targets, **kept}), replace(shell, blind=blind)
 
     def counts(side: str) -> Counts:
         return sum((look.delta for look in looks.values() if look.side == side), Counts())
 
     moved = {key: look.if_counted for key, look in looks.items() if look.if_counted}
     state = replace(state, counted=now, targets={**state.targets, **moved})
-    return state, Block(now, counts("candidate"), counts("stable"), counts("grace"))
+    return state, replace(
+        shell,
+        candidate=counts("candidate"),
+        stable=counts("stable"),
+        grace=counts("grace"),
+        pods=_by_pod(looks, joined=settings.join is not None),
+    )
+
+
+def _by_pod(looks: Mapping[Key, _Look], *, joined: bool) -> tuple[PodCounts, ...]:
+    """Give what judged candidate pods counted, one by one; where series carry no pod, their instances are the pods."""
+    found: dict[str, Counts] = {}
+    for key, look in looks.items():
+        if look.side == "candidate" and look.delta != Counts():
+            name = key[1] if joined else key[0]
+            found[name] = found.get(name, Counts()) + look.delta
+    return tuple(PodCounts(name, found[name]) for name in sorted(found))
+
+
+def _was_ready(pod: PodFact, end: float, step_s: float) -> bool:
+    """Whether a pod was Ready at some time in the block that ends there."""
+    return pod.ready is not None and pod.ready < end and (pod.gone is None or pod.gone > end - step_s)
 
 
 def not_monotonic(resets: Mapping[Row, float], restarts: Mapping[str, int]) -> Blind | None:

@@ -1,0 +1,312 @@
+"""The rule `sequential`: both controls, their bars and their vetoes, one block at a time.
+
+`State` is a frozen value that follows from `Settings` and the blocks alone, so a replay reaches the same decision. A
+control that reaches its bar speaks once. If nothing vetoes it the rollout is acted upon; else a person is asked, and
+that control never acts in this rollout.
+
+Source: reference/statistics-after.md §1.
+"""
+
+import math
+from collections.abc import Mapping
+from enum import StrEnum
+
+import msgspec
+from msgspec.structs import replace
+
+from watchdog.judge import concurrent, historical, vetoes
+from watchdog.judge.blocks import Block, Counts, PodCounts
+from watchdog.judge.concurrent import State as Waiting
+from watchdog.judge.eprocess import HORIZON, Design, Evidence, bar
+from watchdog.judge.vetoes import Bystander, Vetoed, VetoReason
+
+_ONLY_HISTORICAL = frozenset({VetoReason.BYSTANDERS, VetoReason.LATE, VetoReason.NO_HISTORY})
+
+
+class Control(StrEnum):
+    """What the candidate is compared with."""
+
+    CONCURRENT = "concurrent"
+    HISTORICAL = "historical"
+
+
+class Controls(StrEnum):
+    """Which controls a topology has: rolling both, canary the concurrent one, Recreate and blue-green the other."""
+
+    BOTH = "both"
+    CONCURRENT = "concurrent"
+    HISTORICAL = "historical"
+
+    @property
+    def each(self) -> tuple[Control, ...]:
+        """One by one, in the order in which they speak."""
+        return tuple(Control) if self is Controls.BOTH else (Control(self),)
+
+
+class Decision(StrEnum):
+    """What the evidence asks for."""
+
+    NONE = "none"
+    APPROVE = "approve"
+    ACT = "act"
+
+
+class Sensitivity(StrEnum):
+    """The trade between speed and forgiven blips; every one keeps alpha."""
+
+    QUICK = "quick"
+    BALANCED = "balanced"
+    PATIENT = "patient"
+
+    @property
+    def grace_s(self) -> float:
+        """How long a candidate pod is not judged after it became Ready."""
+        return {Sensitivity.QUICK: 10.0, Sensitivity.BALANCED: 30.0, Sensitivity.PATIENT: 60.0}[self]
+
+    def blocks(self, step_s: float) -> float:
+        """Into how many blocks of full evidence the bar is divided: twice as many at steps under 15 s."""
+        found = {Sensitivity.QUICK: 2.0, Sensitivity.BALANCED: 4.0, Sensitivity.PATIENT: 8.0}[self]
+        return found if step_s >= 15 else 2 * found
+
+
+class Settings(msgspec.Struct, frozen=True, kw_only=True):
+    """All that is frozen at the rollout's start.
+
+    Args:
+        step_s: the grid.
+        controls: which.
+        blocks: B, of the sensitivity.
+        base: reference share of failures.
+        phi_concurrent: size of error clusters between pods of one block.
+        phi_historical: the same between blocks.
+        m_cap: requests of a block that count in full, where no history gave these sizes.
+        known: there is enough history to act by it.
+        incident_first: why the old pods were failing before, where they were.
+        alpha: probability of a false rollback per rollout, over all signals and controls.
+        alpha_alert: the same once an attributable alert fires.
+        signals: among how many signals alpha is shared.
+        bake_s: how long the version is watched after completion.
+        completed_s: when it took all traffic, where that is not the end of coexistence (blue-green: the switch).
+        bystanders: other workloads.
+    """
+
+    step_s: float
+    controls: Controls = Controls.BOTH
+    blocks: float = 4.0
+    base: float
+    phi_concurrent: float
+    phi_historical: float
+    m_cap: float | None = None
+    known: bool = True
+    incident_first: Vetoed | None = None
+    alpha: float = 0.01
+    alpha_alert: float = 0.05
+    signals: int = 1
+    bake_s: float = 900.0
+    completed_s: float | None = None
+    bystanders: tuple[Bystander, ...] = ()
+
+    @property
+    def share(self) -> float:
+        """The share of alpha that one control of one signal owns."""
+        return 1 / (len(self.controls.each) * self.signals)
+
+    @property
+    def bar(self) -> float:
+        """The bar without alerts; caps always use it."""
+        return bar(self.alpha, share=self.share)
+
+    @property
+    def alert_bar(self) -> float:
+        """The bar while an attributable alert fires."""
+        return bar(self.alpha_alert, share=self.share)
+
+    @property
+    def limit(self) -> float:
+        """The share of failures that the historical control allows."""
+        return historical.limit(self.base)
+
+    @property
+    def concurrent(self) -> concurrent.Settings:
+        """Of the concurrent control."""
+        return concurrent.Settings(design=self._design(self.phi_concurrent))
+
+    @property
+    def historical(self) -> historical.Settings:
+        """Of the historical control."""
+        return historical.Settings(design=self._design(self.phi_historical), base=self.base)
+
+    def steps(self, seconds: float) -> int:
+        """How many steps a time takes, rounded up."""
+        return max(1, math.ceil(round(seconds / self.step_s, 9)))
+
+    def _design(self, phi: float) -> Design:
+        return Design(bar=self.bar, blocks=self.blocks, phi=phi, m_cap=self.m_cap, horizon=HORIZON)
+
+
+class Spoken(msgspec.Struct, frozen=True):
+    """A control that reached its bar.
+
+    Args:
+        control: which.
+        step: in which block.
+        log_e: its evidence then.
+        bar: the bar that it reached.
+        onset_s: when the failure seems to have begun.
+        vetoes: why this is not acted upon; empty if it is.
+    """
+
+    control: Control
+    step: int
+    log_e: float
+    bar: float
+    onset_s: float
+    vetoes: tuple[Vetoed, ...] = ()
+
+
+class State(msgspec.Struct, frozen=True):
+    """Where the judgement of one signal stands.
+
+    Args:
+        concurrent: the control of that name.
+        historical: the other one's evidence.
+        begun: a candidate pod has been Ready.
+        started: a judged candidate request has been seen.
+        completed_s: end of coexistence, as far as it is known.
+        stable: the old pods' newest counts, for `shared`.
+        others: those of each bystander that is still one, by name.
+        pods: judged pods of each block since the earliest onset, with the block's step.
+        vetoed: vetoes that stay for the rollout.
+        spoken: controls that reached their bar.
+    """
+
+    concurrent: Waiting = Waiting()
+    historical: Evidence = Evidence()
+    begun: bool = False
+    started: bool = False
+    completed_s: float | None = None
+    stable: tuple[Counts, ...] = ()
+    others: Mapping[str, tuple[Counts, ...]] | None = None
+    pods: tuple[tuple[int, tuple[PodCounts, ...]], ...] = ()
+    vetoed: tuple[Vetoed, ...] = ()
+    spoken: tuple[Spoken, ...] = ()
+
+    def evidence(self, control: Control) -> Evidence:
+        """Where one control stands."""
+        return self.concurrent.evidence if control is Control.CONCURRENT else self.historical
+
+    @property
+    def decision(self) -> Decision:
+        """What the evidence asks for; it never goes back."""
+        if not self.spoken:
+            return Decision.NONE
+        return Decision.APPROVE if self.speaker and self.speaker.vetoes else Decision.ACT
+
+    @property
+    def speaker(self) -> Spoken | None:
+        """The control that decided: the first that may act, else the first that spoke."""
+        return next((each for each in self.spoken if not each.vetoes), self.spoken[0] if self.spoken else None)
+
+
+def step(
+    state: State,
+    block: Block,
+    settings: Settings,
+    *,
+    bystanders: Mapping[str, Counts] | None = None,
+    alert: bool = False,
+) -> State:
+    """Take one block further: counts, both controls, vetoes, decision, in this order.
+
+    A block that is blind is taken like one without requests: the counts of the gap come with the next that sees.
+
+    Args:
+        state: after the block before.
+        block: the next one.
+        settings: frozen at the rollout's start.
+        bystanders: counts of the other workloads in this block; one that is missing drops out for good.
+        alert: an attributable alert is firing.
+    """
+    state = _seen(state, block, settings, bystanders or {})
+    if not state.begun:
+        return state
+    candidate, stable = _whole(block.candidate), _whole(block.stable)
+    started, index = state.started or candidate.total > 0, block.step
+    controls = settings.controls.each
+    state = replace(state, started=started, pods=(*state.pods, (index, block.pods)))
+    if Control.CONCURRENT in controls:
+        found = concurrent.step(
+            state.concurrent,
+            candidate,
+            stable,
+            settings.concurrent,
+            index=index,
+            old_live=block.old_live,
+            started=started,
+        )
+        state = replace(state, concurrent=found)
+    if Control.HISTORICAL in controls:
+        evidence = historical.step(state.historical, candidate, settings.historical, index=index, started=started)
+        state = replace(state, historical=evidence)
+    earliest = min((each for control in controls if (each := state.evidence(control).earliest)), default=index + 1)
+    state = replace(state, pods=tuple(each for each in state.pods if each[0] >= earliest))
+    return _decided(state, block, settings, at_bar=settings.alert_bar if alert else settings.bar)
+
+
+def _seen(state: State, block: Block, settings: Settings, bystanders: Mapping[str, Counts]) -> State:
+    """Take what the vetoes need from a block, and find the one that does not wait for a crossing."""
+    window, time = settings.steps(vetoes.WINDOW_S), block.step * settings.step_s
+    names = [each.name for each in settings.bystanders] if state.others is None else list(state.others)
+    before = state.others or {}
+    others = {name: (*before.get(name, ()), bystanders[name])[-window:] for name in names if name in bystanders}
+    stable = (*state.stable, _whole(block.stable))[-window:]
+    vetoed = state.vetoed
+    if settings.incident_first and settings.incident_first not in vetoed:
+        vetoed = (*vetoed, settings.incident_first)
+    there = block.old_live or block.stable.total > 0
+    if there and all(each.reason is not VetoReason.SHARED for each in vetoed):
+        found = vetoes.shared(stable, limit=settings.limit, phi=settings.phi_historical)
+        vetoed = (*vetoed, found) if found else vetoed
+    begun = state.begun or block.ready
+    completed = state.completed_s
+    if block.old_live:
+        completed = None
+    elif begun and completed is None:
+        completed = time - settings.step_s
+    return replace(state, others=others, stable=stable, vetoed=vetoed, begun=begun, completed_s=completed)
+
+
+def _decided(state: State, block: Block, settings: Settings, *, at_bar: float) -> State:
+    """Let each control that reaches its bar for the first time speak, the concurrent one first."""
+    for control in settings.controls.each:
+        evidence = state.evidence(control)
+        if evidence.log_e < at_bar or any(each.control is control for each in state.spoken):
+            continue
+        onset = evidence.onset or block.step
+        onset_s = (onset - 1) * settings.step_s
+        found = _vetoes(state, settings, control, onset=onset, onset_s=onset_s)
+        lasting = tuple(each for each in found if each not in state.vetoed and each.reason not in _ONLY_HISTORICAL)
+        spoken = Spoken(control, block.step, evidence.log_e, at_bar, onset_s, found)
+        state = replace(state, vetoed=(*state.vetoed, *lasting), spoken=(*state.spoken, spoken))
+    return state
+
+
+def _vetoes(state: State, settings: Settings, control: Control, *, onset: int, onset_s: float) -> tuple[Vetoed, ...]:
+    """Give all reasons not to act on a control that reached its bar."""
+    pods = [found for step, found in state.pods if step >= onset]
+    found = [vetoes.one_pod(pods, limit=settings.limit, phi=settings.phi_concurrent)]
+    if control is Control.HISTORICAL:
+        recent = state.others or {}
+        others = [(each, recent[each.name]) for each in settings.bystanders if each.name in recent]
+        completed = state.completed_s if settings.completed_s is None else settings.completed_s
+        allowed = vetoes.attribution_s(others, bake_s=settings.bake_s)
+        found.append(vetoes.bystanders(others))
+        found.append(vetoes.late(onset_s, completed_s=completed, allowed_s=allowed))
+        if not settings.known:
+            found.append(Vetoed(VetoReason.NO_HISTORY, "too little history to act without old pods beside"))
+    return (*state.vetoed, *(each for each in found if each))
+
+
+def _whole(counts: Counts) -> Counts:
+    """Mend a torn read: there are at least as many requests as failures."""
+    return counts if counts.bad <= counts.total else Counts(counts.bad, counts.bad)
