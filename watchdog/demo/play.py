@@ -52,8 +52,12 @@ async def play(scenario: Scenario, *, fast: bool, say: Say, look: Look) -> Ended
         stage.ship(stage.rolled, NEW, told=delay | dict(scenario.told))
         say(f"v2 goes out: {scenario.sentence}")
         teller = _Teller(stage, say, begun)
-        teller.start()
-        await _look_on(stage, lambda each: (teller.tell(), look(each))[0], teller.over, for_s=_DEADLINE_S)
+
+        def tell_and_look(each: Stage) -> None:
+            teller.tell()
+            look(each)
+
+        await _look_on(stage, tell_and_look, teller.over, for_s=_DEADLINE_S)
         stage.upstream.down = False
         teller.tell()
         record = stage.record()
@@ -82,10 +86,6 @@ class _Teller:
         self._said: set[str] = set()
         self._outage = 0.0
         self._fixed = False
-
-    def start(self) -> None:
-        """Remember nothing of before."""
-        self._said.clear()
 
     def over(self) -> bool:
         """Whether the new version's watch has ended, and its Deployment has come to rest."""

@@ -152,14 +152,12 @@ async def staged(scenario: Scenario, *, fast: bool) -> AsyncIterator[Stage]:
     """Set up the cluster with its first version, traffic and the service, and take all down afterwards."""
     upstream = Upstream()
     with tempfile.TemporaryDirectory(prefix="rollback-watchdog-") as directory:
-        file = Path(directory, "config.toml")
-        file.write_text(scenario.config(fast=fast))
         async with start(Kubelet(upstream), namespaces=(NAMESPACE, RECORDS)) as sandbox:
             kubeconfig = sandbox.write_kubeconfig(Path(directory, "kubeconfig"))
             service = {"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}}
             sandbox.store.create("services", service, namespace=NAMESPACE)
             load = Load(Service(sandbox.store, namespace=NAMESPACE, name="web"), rate=RATE)
-            loaded = config.load(file)
+            loaded = config.parse(scenario.config(fast=fast))
             async with (
                 running(loaded, kubeconfig=str(kubeconfig), context=None) as watchdog,
                 asyncio.TaskGroup() as group,
