@@ -127,6 +127,8 @@ class Switches:
             return
         live, replicaset = found
         self._seen[service.ref] = seen
+        fields = {"event": "colour-live", "workload": str(deployment.ref)}
+        _log.info("%s has the traffic of Service %s", deployment.ref.name, service.ref.name, extra=fields)
         owner = marks.field_owner(service.metadata, ("f:spec", "f:selector"))
         mark = marks.read_last_rollback(service.metadata.annotations)
         nobody = owner is None or owner.manager == MANAGER

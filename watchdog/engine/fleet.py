@@ -69,6 +69,7 @@ class Fleet:
         self.service_namespaces = tuple(sorted({name for each in policies if each.service for name in each.namespaces}))
         self.services: dict[ServiceRef, Service] = {}
         self.services_listed: set[str] = set()
+        self.services_denied: set[str] = set()
         self._listed: set[str] = set()
         self._matches: dict[WorkloadRef, Match] = {}
         self.problems: tuple[str, ...] = ()
@@ -76,7 +77,8 @@ class Fleet:
     @property
     def complete(self) -> bool:
         """Whether every namespace has been listed, but for those that may not be."""
-        return (self._listed | self.denied).issuperset(self.namespaces)
+        services = self.services_listed | self.services_denied
+        return (self._listed | self.denied).issuperset(self.namespaces) and services.issuperset(self.service_namespaces)
 
     def give_up(self, namespace: str) -> tuple[WorkloadRef, ...]:
         """Go on without a namespace that may not be watched, as it was last seen."""
@@ -105,6 +107,11 @@ class Fleet:
                 return tuple(touched)
         self._match_all()
         return tuple(sorted(touched))
+
+    def give_up_services(self, namespace: str) -> tuple[WorkloadRef, ...]:
+        """Go on without the Services of a namespace that may not be watched."""
+        self.services_denied.add(namespace)
+        return ()
 
     def take_services(self, namespace: str, services: Mapping[str, Service]) -> tuple[WorkloadRef, ...]:
         """Take the Services of a namespace in, and give the workloads that may be affected."""

@@ -144,11 +144,11 @@ class Service:
             try:
                 async with aclosing(self._services.watch_services(namespace)) as states:
                     async for state in states:
-                        for ref in self.context.fleet.take_services(namespace, state):
-                            self._rollouts.look_at(ref)
+                        self._refresh(partial(self.context.fleet.take_services, namespace, state))
             except Denied as error:
                 why = "Services of namespace %s are not watched, nothing is switched back: %s"
                 _log.error(why, namespace, error, extra={"event": "namespace-denied"})
+                self._refresh(lambda: self.context.fleet.give_up_services(namespace))
             await asyncio.sleep(_DENIED_S)
 
     def _refresh(self, take: Callable[[], Iterable[WorkloadRef]]) -> None:
