@@ -114,7 +114,7 @@ def test_a_switch_to_a_bad_colour_is_taken_back(colours: Cluster, make: Make) ->
     service = make()
     switch(colours, "green")
     record = ended(service, colours)
-    assert (record.outcome, live(colours)) == (Outcome.RECOVERED, "blue")
+    assert (record.outcome, live(colours)) == (Outcome.RECOVERED, "blue"), record.detail
     assert [write.what for write in record.writes] == ["switched agent back agent-green → agent-blue"]
     green = colours.replicasets("agent-green")[-1]["metadata"]
     condemned = green["annotations"]["rollback-watchdog.io/condemned"]
@@ -133,7 +133,7 @@ def test_a_colour_that_was_scaled_away_gets_its_pods_back_first(colours: Cluster
     colours.wait(lambda: records(colours), 10, what="the watch")
     colours.patch("deployments", "agent-blue", {"spec": {"replicas": 0}})
     record = ended(service, colours)
-    assert (record.outcome, live(colours)) == (Outcome.RECOVERED, "blue")
+    assert (record.outcome, live(colours)) == (Outcome.RECOVERED, "blue"), record.detail
     assert [write.what for write in record.writes] == [
         "scaled agent-blue 0 → 2, to switch back when its pods are ready",
         "switched agent back agent-green → agent-blue",
@@ -173,7 +173,7 @@ def test_a_death_right_after_the_switch_back_leaves_one_action_and_one_record(co
     service.kill()
     service.start()
     record = ended(service, colours)
-    assert (record.outcome, live(colours)) == (Outcome.RECOVERED, "blue")
+    assert (record.outcome, live(colours)) == (Outcome.RECOVERED, "blue"), record.detail
     assert sum("last-rollback" in str(event["requestObject"]) for event in switches(colours)) <= 1
     green = colours.replicasets("agent-green")[-1]["metadata"]
     assert "rollback-watchdog.io/condemned" in green["annotations"]

@@ -139,8 +139,9 @@ class Switches:
         mode = mode_of(match.policy.mode, deployment)
         if before is None or before[0] != service.metadata.uid:
             newest = self._newest(service)
-            if at is None or now - at >= dt.timedelta(seconds=match.policy.bake) or _known(newest, live):
-                return
+            late = at is not None and now - at >= dt.timedelta(seconds=match.policy.bake)
+            if at is None or late or at == service.metadata.creation_timestamp or _known(newest, live):
+                return  # never switched, long ago, or watched already
             if newest is None:
                 mode = min(mode, Mode.APPROVE, key=list(Mode).index)  # perhaps it was no switch: a person decides
         rollout = msgspec.structs.replace(live, switch=f"{service.metadata.uid}/{(at or now):%Y-%m-%dT%H:%M:%SZ}")
