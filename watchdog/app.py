@@ -145,6 +145,15 @@ def records_namespace(config: Config) -> str:
     return config.records.namespace or os.environ.get("POD_NAMESPACE") or MANAGER
 
 
+def patience_of(config: Config) -> Patience:
+    """How long an action waits."""
+    return Patience(
+        request_s=config.kubernetes.request_timeout,
+        observed_s=config.rollback.observed_within,
+        verify_s=config.rollback.timeout,
+    )
+
+
 @asynccontextmanager
 async def assemble(
     config: Config,
@@ -176,10 +185,8 @@ async def assemble(
                 inactivity_s=settings.watch_inactivity,
             ),
         )
-        patience = Patience(
-            request_s=settings.request_timeout,
-            observed_s=config.rollback.observed_within,
-            verify_s=config.rollback.timeout if verify_s is None else verify_s,
-        )
+        patience = patience_of(config)
+        if verify_s is not None:
+            patience = msgspec.structs.replace(patience, verify_s=verify_s)
         actor = Actor(cluster, patience=patience, now=lambda: dt.datetime.now(dt.UTC), progress=progress)
         yield Parts(config, transport, cluster, Reviews(transport), actor, settings.request_timeout, stack)

@@ -352,7 +352,7 @@ class Alerts(_Section, frozen=True):
 
 
 class Policy(_Section, frozen=True):
-    """Which workloads, and how they are treated. A `candidate` makes it a canary, else it is a rolling one.
+    """Which workloads, and how they are treated: a `candidate` makes it a canary, a `service` blue-green, else rolling.
 
     Args:
         name: its name in messages.
@@ -360,10 +360,11 @@ class Policy(_Section, frozen=True):
         workloads: names of Deployments; none means all of those namespaces, except in `kube-*`, where they are named.
         stable: of a canary: name of the stable Deployment, or a selector on pod-template labels.
         candidate: of a canary: name of the candidate Deployment, or a selector.
+        service: of blue-green: name of the Service whose selector says which of two workloads is live.
         opt_in: only Deployments that carry the annotation `rollback-watchdog.io/policy: <name>`.
         mode: how far the service may go.
         rule: how counts are judged.
-        action: what a breach leads to; a canary's default is `scale-down`, else `undo`.
+        action: what a breach leads to; a canary's default is `scale-down`, else `undo`; blue-green has `switch-back`.
         gitops: what to do where a GitOps controller manages the workload.
         grace: per candidate pod from Ready: counted, not judged.
         bake: after completion.
@@ -379,6 +380,7 @@ class Policy(_Section, frozen=True):
     workloads: tuple[str, ...] = ()
     stable: str = ""
     candidate: str = ""
+    service: str = ""
     opt_in: bool = False
     mode: Mode = Mode.OBSERVE
     rule: Rule = Rule.THRESHOLD
@@ -616,6 +618,7 @@ def _check_policy(policy: Policy, path: str) -> None:
         raise ConfigError(f"{path}.workloads", "does not go with candidate and stable, which name the workloads")
     if tracks and policy.stable == policy.candidate:
         raise ConfigError(f"{path}.candidate", "is the stable Deployment; name the other one")
+    _check_service(policy, path)
     by_name = tuple(name for name in tracks if "=" not in name)
     for key, text in (("stable", policy.stable), ("candidate", policy.candidate)):
         if "=" in text and not _SELECTOR.fullmatch(text):
@@ -635,6 +638,26 @@ def _check_policy(policy: Policy, path: str) -> None:
         raise ConfigError(f"{path}.action", problem)
     for name, signal in policy.signals.items():
         _check_signal(signal, f"{path}.signals.{name}")
+
+
+def _check_service(policy: Policy, path: str) -> None:
+    """What a blue-green policy needs, and what goes with no other."""
+    if not policy.service:
+        if policy.action is Action.SWITCH_BACK:
+            problem = "switch-back needs the Service that is switched: write service, or another action"
+            raise ConfigError(f"{path}.action", problem)
+        return
+    if policy.candidate or policy.stable:
+        raise ConfigError(f"{path}.service", "does not go with candidate and stable: blue-green is no canary")
+    if not is_name(policy.service):
+        raise ConfigError(f"{path}.service", f"{policy.service!r} is not a name that Kubernetes allows")
+    if len(set(policy.workloads)) != 2 or len(policy.workloads) != 2:
+        problem = 'blue-green has two colours; name both Deployments, such as ["agent-blue", "agent-green"]'
+        raise ConfigError(f"{path}.workloads", problem)
+    if policy.action not in (None, Action.SWITCH_BACK):
+        raise ConfigError(
+            f"{path}.action", "a blue-green policy only switches back: write switch-back, or leave it out"
+        )
 
 
 def _check_signal(signal: Signal, path: str) -> None:

@@ -25,10 +25,16 @@ class Mode(StrEnum):
 
 
 class Topology(StrEnum):
-    """What a candidate is compared with: the ReplicaSet before it, or another Deployment."""
+    """What a candidate is compared with: the ReplicaSet before it, another Deployment, or nothing beside it."""
 
     ROLLING = "rolling"
     CANARY = "canary"
+    BLUE_GREEN = "blue-green"
+
+    @property
+    def side_by_side(self) -> bool:
+        """Whether the other side takes traffic at the same time, so that its requests are a control."""
+        return self is not Topology.BLUE_GREEN
 
 
 class Action(StrEnum):
@@ -37,6 +43,7 @@ class Action(StrEnum):
     UNDO = "undo"
     SCALE_DOWN = "scale-down"
     PAUSE = "pause"
+    SWITCH_BACK = "switch-back"
 
 
 class GuardClass(StrEnum):
@@ -57,6 +64,7 @@ class Guard(StrEnum):
     NOT_OBSERVED = "not-observed"
     NO_TARGET = "no-target"
     NOTHING_TO_UNDO = "nothing-to-undo"
+    NO_CAPACITY = "no-capacity"
     PAUSED = "paused"
     RECREATE = "recreate"
     GITOPS = "gitops"
@@ -83,7 +91,7 @@ class Guard(StrEnum):
         return GuardClass.POLICY if self in _POLICY else GuardClass.JUDGEMENT
 
 
-_PHYSICAL = frozenset({Guard.SUPERSEDED, Guard.NOT_OBSERVED, Guard.NO_TARGET, Guard.NOTHING_TO_UNDO})
+_PHYSICAL = frozenset({Guard.SUPERSEDED, Guard.NOT_OBSERVED, Guard.NO_TARGET, Guard.NOTHING_TO_UNDO, Guard.NO_CAPACITY})
 _POLICY = frozenset({Guard.PAUSED, Guard.RECREATE, Guard.GITOPS, Guard.CONDEMNED, Guard.HOLD, Guard.KEDA})
 
 
@@ -105,6 +113,7 @@ class Outcome(StrEnum):
     UNJUDGED = "unjudged"
     ROLLED_BACK = "rolled-back"
     SCALED_DOWN = "scaled-down"
+    SWITCHED_BACK = "switched-back"
     RESTORED = "restored"
     PAUSED = "paused"
     REFUSED = "refused"
@@ -115,12 +124,16 @@ class Outcome(StrEnum):
 
 
 class Rollout(msgspec.Struct, frozen=True):
-    """A revision of a workload while it is live: what every action is about."""
+    """A revision of a workload while it is live: what every action is about.
+
+    `switch` is empty but for blue-green, where it tells one switch from the next: `<Service's UID>/<RFC3339 time>`.
+    """
 
     workload: WorkloadRef
     uid: str
     revision: int
     hash: TemplateHash
+    switch: str = ""
 
     @property
     def incident(self) -> IncidentId:
@@ -128,7 +141,8 @@ class Rollout(msgspec.Struct, frozen=True):
 
         A name cut after a dot would not be a legal object name any more, so the dot goes too.
         """
-        digest = hashlib.sha256(f"{self.uid}/{self.revision}/{self.hash}".encode()).hexdigest()
+        switched = f"/{self.switch}" if self.switch else ""
+        digest = hashlib.sha256(f"{self.uid}/{self.revision}/{self.hash}{switched}".encode()).hexdigest()
         return IncidentId(f"{self.workload.name[:40].rstrip('.')}-{self.revision}-{digest[:8]}")
 
 
@@ -214,6 +228,52 @@ class Pause(msgspec.Struct, frozen=True):
 Plan = Undo | ScaleDown | Restore | Pause
 
 
+class SwitchBack(msgspec.Struct, frozen=True):
+    """The exact write that has a Service select the colour again that it selected before.
+
+    Args:
+        rollout: the switch that will be taken back.
+        live: what it made live.
+        target: what was live before.
+        service: name of the Service.
+        colour: name of the Deployment that gets the traffic back.
+        ready: its pods that are ready, and those of the live colour.
+        selector: the Service's selector after the write.
+        patch: the one guarded JSON patch, encoded.
+        mark: the text of the mark that it writes.
+    """
+
+    rollout: Rollout
+    live: Revision
+    target: Revision
+    service: str
+    colour: str
+    ready: tuple[int, int]
+    selector: Mapping[str, str]
+    patch: bytes
+    mark: str
+
+
+class ScaleUp(msgspec.Struct, frozen=True):
+    """The exact write that gives the colour of before its pods back, so that the traffic can follow.
+
+    Args:
+        rollout: the switch that will be taken back.
+        colour: the Deployment that is scaled.
+        before: its replicas now.
+        replicas: its replicas after the write.
+        patch: the one guarded JSON patch, encoded.
+        refused: why the switch has to wait.
+    """
+
+    rollout: Rollout
+    colour: WorkloadRef
+    before: int
+    replicas: int
+    patch: bytes
+    refused: Refused
+
+
 class EventReason(StrEnum):
     """The reasons of the Events that appear on a Deployment."""
 
@@ -224,6 +284,7 @@ class EventReason(StrEnum):
     REFUSED = "RollbackRefused"
     SUPERSEDED = "RollbackSuperseded"
     SCALED_DOWN = "CanaryScaledDown"
+    SWITCHED_BACK = "TrafficSwitchedBack"
     PAUSED = "RolloutPaused"
     INEFFECTIVE = "RollbackIneffective"
     PASSED = "RolloutPassed"
@@ -269,7 +330,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
     detail: str
     refused: Refused | None = None
-    plan: Plan | None = None
+    plan: Plan | SwitchBack | ScaleUp | None = None
     revision: int | None = None
     elapsed_s: float | None = None
     pods: tuple[str, ...] = ()

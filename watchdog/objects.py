@@ -7,6 +7,7 @@ models silently loses what the models do not know (reference/kubernetes.md §3.5
 
 import datetime as dt
 import re
+from collections.abc import Mapping
 from typing import NewType
 
 import msgspec
@@ -277,6 +278,38 @@ class Autoscaler(_Object, frozen=True):
 
     metadata: Metadata
     spec: AutoscalerSpec
+
+
+class ServiceSpec(_Object, frozen=True):
+    """Where a Service sends traffic."""
+
+    selector: dict[str, str] = {}
+
+
+class Service(_Object, frozen=True):
+    """A Service of v1."""
+
+    metadata: Metadata
+    spec: ServiceSpec = ServiceSpec()
+
+    @property
+    def ref(self) -> "ServiceRef":
+        """Its address."""
+        return ServiceRef(self.metadata.namespace, self.metadata.name)
+
+    def selects(self, labels: Mapping[str, str]) -> bool:
+        """Whether pods with these labels get its traffic; without a selector none do."""
+        return bool(self.spec.selector) and self.spec.selector.items() <= labels.items()
+
+
+class ServiceRef(msgspec.Struct, frozen=True, order=True):
+    """A Service's address."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
 
 
 class ConfigMap(_Object, frozen=True):

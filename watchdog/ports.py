@@ -15,6 +15,8 @@ from watchdog.objects import (
     LabelSelector,
     Pod,
     ReplicaSet,
+    Service,
+    ServiceRef,
     WorkloadRef,
 )
 from watchdog.selectors import narrows, parse
@@ -82,6 +84,19 @@ class Fleet(Protocol):
 
     def watch(self, namespace: str) -> AsyncGenerator[Listed | Changed | Deleted, None]:
         """Give all Deployments of a namespace, then every change; raises `Denied` where that is not allowed."""
+
+
+class Services(Protocol):
+    """Services, as far as blue-green needs them. Every method but the watch has a deadline, and raises as `Cluster`."""
+
+    async def service(self, ref: ServiceRef, *, timeout_s: float) -> Service:
+        """Read one Service, not from a cache."""
+
+    async def patch_service(self, ref: ServiceRef, patch: bytes, *, timeout_s: float) -> Service:
+        """Apply one JSON patch and give the Service as it is then. Raises as `Cluster.patch_deployment`."""
+
+    def watch_services(self, namespace: str) -> AsyncGenerator[Mapping[str, Service], None]:
+        """Give all Services of a namespace by name, as they are and after every change; raises `Denied`."""
 
 
 class SignalQuery(msgspec.Struct, frozen=True, kw_only=True):

@@ -4,10 +4,11 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from watchdog.alertmanager import Alertmanagers, read_webhook
-from watchdog.app import assemble
+from watchdog.app import assemble, patience_of
 from watchdog.config import Config
 from watchdog.engine.context import Context, Ports
 from watchdog.engine.service import Service, utc_now
+from watchdog.engine.switching import Switcher
 from watchdog.judge.blocks import BlindReason
 from watchdog.metrics import Metrics
 from watchdog.web.server import serve
@@ -35,8 +36,9 @@ async def running(config: Config, *, kubeconfig: str | None, context: str | None
             signals=await parts.source(observe=observe),
             alerts=Alertmanagers(parts.alertmanagers()) if config.alertmanager.urls else None,
             notifier=parts.slack() if config.slack.channel else None,
+            switcher=Switcher(parts.cluster, parts.cluster, patience=patience_of(config), now=utc_now),
         )
-        service = Service(Context(config, ports, metrics, now=utc_now), parts.cluster)
+        service = Service(Context(config, ports, metrics, now=utc_now), parts.cluster, parts.cluster)
         async with serve(
             config.server, service, parts.reviews, read_webhook, metrics.exposition, request_s=parts.request_s
         ):

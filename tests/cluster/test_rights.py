@@ -1,6 +1,7 @@
 """The rights in `deploy/` are the ones that are used: none is missing, and none is too many."""
 
 import json
+from contextlib import aclosing
 from pathlib import Path
 
 import pytest
@@ -19,7 +20,7 @@ from watchdog.decide.plan import Request
 from watchdog.errors import AlreadyExists, NotFound
 from watchdog.kube import Right
 from watchdog.model import Cause, Outcome
-from watchdog.objects import LabelSelector, WorkloadRef
+from watchdog.objects import LabelSelector, ServiceRef, WorkloadRef
 
 pytest_plugins = ["tests.monitoring.fixtures"]
 
@@ -28,6 +29,8 @@ BASIC = {("create", "selfsubjectaccessreviews"), ("create", "selfsubjectreviews"
 """What every authenticated account may do."""
 RARELY = {("get", "configmaps"), ("delete", "configmaps")}
 """What takes a record that somebody else wrote, or hundreds of them: through the adapter alone."""
+BLUE_GREEN = {(verb, "services") for verb in ("get", "list", "watch", "patch")}
+"""What only blue-green policies use: `test_bluegreen` holds them to it."""
 SERVICE = f"system:serviceaccount:{ACCOUNT}:{ACCOUNT}"
 
 Verbs = set[tuple[str, str]]
@@ -81,7 +84,9 @@ def test_a_service_through_whole_incidents_asks_for_no_right_that_it_has_not(
     events = plane.audit(SERVICE)[before:]
     refused = [(event["verb"], event["requestURI"]) for event in events if event["responseStatus"].get("code") == 403]
     assert refused == []
-    assert {(event["verb"], event["objectRef"]["resource"]) for event in events} - BASIC == granted() - RARELY
+    assert {
+        (event["verb"], event["objectRef"]["resource"]) for event in events
+    } - BASIC == granted() - RARELY - BLUE_GREEN
     kept = {event["objectRef"]["namespace"] for event in events if event["objectRef"]["resource"] == "configmaps"}
     assert kept == {ACCOUNT}
 
@@ -151,6 +156,23 @@ async def use_everything(cluster: Cluster, parts: Parts, web: WorkloadRef) -> No
     with pytest.raises(NotFound):
         await parts.cluster.config_map(ACCOUNT, "record", timeout_s=5)
     await review_somebody(cluster, parts, web)
+    await switch_a_service(cluster, parts)
+
+
+async def switch_a_service(cluster: Cluster, parts: Parts) -> None:
+    """See a Service, and see it change."""
+    cluster.create("services", {"metadata": {"name": "web"}, "spec": {"selector": {"a": "b"}, "ports": [{"port": 80}]}})
+    ref = ServiceRef(cluster.namespace, "web")
+    assert (await parts.cluster.service(ref, timeout_s=5)).spec.selector == {"a": "b"}
+    seen = []
+    async with aclosing(parts.cluster.watch_services(cluster.namespace)) as states:
+        async for state in states:
+            seen.append(state["web"].spec.selector)
+            if len(seen) == 2:
+                break
+            patch = b'[{"op": "replace", "path": "/spec/selector", "value": {"a": "c"}}]'
+            await parts.cluster.patch_service(ref, patch, timeout_s=5)
+    assert seen == [{"a": "b"}, {"a": "c"}]
 
 
 async def review_somebody(cluster: Cluster, parts: Parts, web: WorkloadRef) -> None:

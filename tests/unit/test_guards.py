@@ -28,7 +28,8 @@ def hold(scene: Scene) -> Refused | None:
 
 def test_guards_of_fact_bind_everyone_and_guards_of_policy_can_be_forced() -> None:
     physical = {guard for guard in Guard if guard.guard_class is GuardClass.PHYSICAL}
-    assert physical == {Guard.SUPERSEDED, Guard.NOT_OBSERVED, Guard.NO_TARGET, Guard.NOTHING_TO_UNDO}
+    facts = {Guard.SUPERSEDED, Guard.NOT_OBSERVED, Guard.NO_TARGET, Guard.NOTHING_TO_UNDO, Guard.NO_CAPACITY}
+    assert physical == facts
 
 
 # -- paused ------------------------------------------------------------------------------------------------------------

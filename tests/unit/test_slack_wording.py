@@ -94,6 +94,7 @@ SAMPLES = {
     "ineffective": ended(Outcome.INEFFECTIVE, written=True),
     "rolled-back": ended(Outcome.ROLLED_BACK, written=True),
     "scaled-down": ended(Outcome.SCALED_DOWN, written=True, record=planned(action=Action.SCALE_DOWN)),
+    "switched-back": ended(Outcome.SWITCHED_BACK, written=True, record=planned(action=Action.SWITCH_BACK)),
     "paused": ended(Outcome.PAUSED, written=True, record=planned(action=Action.PAUSE)),
     "refused-gitops": vetoed(REFUSED, Guard.GITOPS, "managed by Argo CD"),
     "refused-no-target": vetoed(REFUSED, Guard.NO_TARGET),

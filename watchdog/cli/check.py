@@ -41,6 +41,10 @@ def needs(namespace: str) -> tuple[Need, ...]:
             "no scale-down, since KEDA would go unseen",
             required=False,
         ),
+        *(
+            Need(right(verb, "services", ""), "no blue-green policy works", required=False)
+            for verb in ("get", "list", "watch", "patch")
+        ),
         Need(right("create", "events", "events.k8s.io"), "no Events on the Deployment", required=False),
     )
 

@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 from watchdog.decide import marks, templates
 from watchdog.model import MANAGER, Guard, Refused
-from watchdog.objects import Autoscaler, Deployment, ReplicaSet, TemplateHash
+from watchdog.objects import Autoscaler, Deployment, ReplicaSet, Service, TemplateHash
 
 _ARGO_TRACKING = "argocd.argoproj.io/tracking-id"
 _ARGO_INSTANCE = "argocd.argoproj.io/instance"
@@ -67,9 +67,9 @@ def condemned(deployment: Deployment, target: ReplicaSet) -> Refused | None:
     )
 
 
-def gitops(deployment: Deployment) -> Refused | None:
+def gitops(item: Deployment | Service) -> Refused | None:
     """A controller that follows Git would put the bad version back within its next sync."""
-    metadata = deployment.metadata
+    metadata = item.metadata
     argo = metadata.annotations.get(_ARGO_TRACKING, "").partition(":")[0] or metadata.labels.get(_ARGO_INSTANCE)
     if argo:
         return _refuse_gitops(f"Argo CD (application {argo})", f"argocd app set {argo} --sync-policy none")
@@ -80,7 +80,9 @@ def gitops(deployment: Deployment) -> Refused | None:
             return _refuse_gitops(f"Flux ({kind} {name})", f"flux suspend {kind} {name} -n {namespace}")
     for entry in metadata.managed_fields:
         if owner := _GITOPS_MANAGERS.get(entry.manager):
-            return _refuse_gitops(f"{owner} (field manager {entry.manager})", "suspend its sync of this Deployment")
+            return _refuse_gitops(
+                f"{owner} (field manager {entry.manager})", f"suspend its sync of this {type(item).__name__}"
+            )
     return None
 
 

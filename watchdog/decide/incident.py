@@ -56,6 +56,7 @@ ENDS = {
         Outcome.INEFFECTIVE,
         Outcome.ROLLED_BACK,
         Outcome.SCALED_DOWN,
+        Outcome.SWITCHED_BACK,
         Outcome.PAUSED,
         Outcome.SUPERSEDED,
         Outcome.FAILED,

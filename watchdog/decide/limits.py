@@ -57,7 +57,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     confirmed: bool = True
 
 
-WAITING = frozenset({Guard.NOT_OBSERVED, Guard.BLIND})
+WAITING = frozenset({Guard.NOT_OBSERVED, Guard.NO_CAPACITY, Guard.BLIND})
 """Refusals that are asked again at each step while the breach lasts; any other is final."""
 
 
@@ -179,7 +179,7 @@ def _doubts(record: Record, facts: Facts, now: dt.datetime) -> Iterable[Veto | N
         yield Veto(Guard.SHARED, "the stable pods fail the same limit", now, lowers=True)
     if record.incident_first:
         yield Veto(Guard.INCIDENT_FIRST, f"{record.incident_first}: this may be the fix", now, lowers=True)
-    if not facts.target_passed and record.action is Action.UNDO:
+    if not facts.target_passed and record.action in (Action.UNDO, Action.SWITCH_BACK):
         yield Veto(Guard.TARGET_NOT_PASSED, "the revision to go back to is not known to be good", now, lowers=True)
     if facts.signals_blind:
         yield Veto(Guard.BLIND, f"an alert alone, while the policy's own signal is blind: {facts.signals_blind}", now)

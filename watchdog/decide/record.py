@@ -74,6 +74,24 @@ class Numbers(msgspec.Struct, frozen=True):
     stable_total: float
 
 
+class Switched(msgspec.Struct, frozen=True):
+    """A switch of a blue-green Service.
+
+    Args:
+        service: its name.
+        uid: its UID.
+        before: its selector before the switch; empty where that is not known.
+        after: its selector after it.
+        replicas: how many replicas the colour of before had.
+    """
+
+    service: str
+    uid: str
+    before: Mapping[str, str]
+    after: Mapping[str, str]
+    replicas: int
+
+
 class Planned(msgspec.Struct, frozen=True):
     """What was decided: from which revision to which, and why.
 
@@ -151,6 +169,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         images: of the live revision, by container.
         stable: the workload on the other side; the same one for `rolling`.
         stable_hash: the hash that was live there when the rollout began; empty where there was none.
+        switched: the switch of blue-green, which is what the rollout is.
         signals: what was asked of Prometheus.
         incident_first: why the workload was already failing when the rollout began; empty where it was not.
         bad_known: by signal: whether `bad` was seen in the 7 days before.
@@ -185,6 +204,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     images: Mapping[str, str] = {}
     stable: WorkloadRef | None = None
     stable_hash: TemplateHash = TemplateHash("")
+    switched: Switched | None = None
     signals: tuple[SignalUsed, ...] = ()
     incident_first: str = ""
     bad_known: Mapping[str, bool] = {}

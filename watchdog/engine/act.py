@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from watchdog.decide.history import live_rollout, read_history
-from watchdog.decide.patches import condemn, forget_replicas, release_ownership
+from watchdog.decide.patches import condemn, forget_replicas
 from watchdog.decide.plan import (
     Request,
     landed,
@@ -31,6 +31,7 @@ from watchdog.decide.plan import (
     written_plan,
 )
 from watchdog.engine import wording
+from watchdog.engine.following import release, unbroken
 from watchdog.engine.verify import Patience, Verifier
 from watchdog.errors import (
     ClusterError,
@@ -41,7 +42,7 @@ from watchdog.errors import (
     Unanswered,
 )
 from watchdog.model import Event, Guard, Plan, Refused, Restore, Result, Rollout, ScaleDown, Undo
-from watchdog.objects import Deployment, Snapshot, WorkloadRef
+from watchdog.objects import Deployment, Metadata, Snapshot, WorkloadRef
 from watchdog.ports import Cluster
 
 _log = logging.getLogger(__name__)
@@ -323,16 +324,7 @@ class Actor:
                 return Snapshot(deployment, found)
 
     async def _unbroken(self, work: Coroutine[Any, Any, T]) -> T:
-        """Let a write and what follows it come to an end, even if we are cancelled meanwhile."""
-        task = asyncio.create_task(work)
-        try:
-            return await asyncio.shield(task)
-        except asyncio.CancelledError:
-            await asyncio.wait({task}, timeout=2 * self._patience.request_s)
-            if not task.done():
-                task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
-            raise
+        return await unbroken(work, patience_s=2 * self._patience.request_s)
 
     # -- after the write: nothing below may fail what has been done ----------------------------------------------------
 
@@ -351,21 +343,16 @@ class Actor:
     async def _release(self, ref: WorkloadRef, deployment: Deployment) -> None:
         """Give up the fields that the write made ours, so that the next server-side apply meets no conflict."""
         timeout_s = self._patience.request_s
-        try:
-            for _ in range(_ATTEMPTS):
-                patch = release_ownership(deployment.metadata)
-                if patch is None:
-                    return
-                try:
-                    await self._cluster.patch_deployment(ref, patch, dry_run=False, timeout_s=timeout_s)
-                except (Conflict, PreconditionFailed):  # the controller wrote a status, and the entries have moved
-                    deployment = await self._cluster.deployment(ref, timeout_s=timeout_s)
-                else:
-                    return
-            reason = "the object changed too often"
-        except ClusterError as error:
-            reason = str(error)
-        _log.warning("field ownership kept: %s", reason, extra={"event": "ownership-kept", "workload": str(ref)})
+
+        async def again() -> Metadata:
+            return (await self._cluster.deployment(ref, timeout_s=timeout_s)).metadata
+
+        await release(
+            str(ref),
+            deployment.metadata,
+            patch=lambda patch: self._cluster.patch_deployment(ref, patch, dry_run=False, timeout_s=timeout_s),
+            again=again,
+        )
 
     async def _mark(self, plan: Plan, patch: bytes, done: str) -> None:
         namespace, name = plan.rollout.workload.namespace, plan.live.replicaset

@@ -89,7 +89,8 @@ class Alerts:
             record = context.open_of(ref)
             hashes = {pod.hash for pod in record.pods} | {record.rollout.hash, record.stable_hash} if record else set()
             names = frozenset(f"{ref.name}-{each}" for each in hashes)
-            found.append(Candidate(ref, names, match.policy.alerts.match))
+            means = match.policy.alerts.match if context.fleet.has_traffic(ref) else {}
+            found.append(Candidate(ref, names, means))
         return found
 
     async def run(self) -> None:

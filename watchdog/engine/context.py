@@ -12,6 +12,7 @@ from watchdog.decide.record import Record, State, Written
 from watchdog.engine import wording
 from watchdog.engine.act import Actor
 from watchdog.engine.fleet import Fleet
+from watchdog.engine.switching import Switcher
 from watchdog.errors import ClusterError
 from watchdog.metrics import Channel, Delivery, Metrics
 from watchdog.model import EventReason, IncidentId
@@ -22,7 +23,10 @@ _log = logging.getLogger(__name__)
 
 
 class Ports(msgspec.Struct, frozen=True):
-    """The outside. `signals`, `alerts` and `notifier` are None where nothing of the kind is configured."""
+    """The outside. `signals`, `alerts` and `notifier` are None where nothing of the kind is configured.
+
+    `switcher` is None where no policy is about a Service.
+    """
 
     cluster: Cluster
     store: Store
@@ -30,6 +34,7 @@ class Ports(msgspec.Struct, frozen=True):
     signals: Signals | None
     alerts: AlertSource | None
     notifier: Notifier | None
+    switcher: Switcher | None = None
 
 
 class Context:

@@ -13,7 +13,7 @@ import msgspec
 from watchdog.config import Policy
 from watchdog.decide import marks, templates
 from watchdog.model import MANAGER, Topology
-from watchdog.objects import Deployment, WorkloadRef
+from watchdog.objects import Deployment, Service, ServiceRef, WorkloadRef
 from watchdog.ports import Changed, Deleted, Listed
 
 _log = logging.getLogger(__name__)
@@ -29,6 +29,7 @@ class Side(StrEnum):
     CANDIDATE = "candidate"
     STABLE = "stable"
     ALONE = "alone"
+    COLOUR = "colour"
 
 
 class Match(msgspec.Struct, frozen=True):
@@ -37,7 +38,7 @@ class Match(msgspec.Struct, frozen=True):
     Args:
         policy: the one policy that matches it.
         side: its part.
-        other: of a canary's candidate: the stable Deployment; of the stable one: the candidate.
+        other: of a canary's candidate: the stable Deployment; of the stable one: the candidate; of a colour: the other.
     """
 
     policy: Policy
@@ -47,7 +48,10 @@ class Match(msgspec.Struct, frozen=True):
     @property
     def topology(self) -> Topology:
         """How its rollouts are compared. A canary's stable Deployment is itself watched as rolling."""
-        return Topology.CANARY if self.side is Side.CANDIDATE else Topology.ROLLING
+        return _TOPOLOGIES.get(self.side, Topology.ROLLING)
+
+
+_TOPOLOGIES = {Side.CANDIDATE: Topology.CANARY, Side.COLOUR: Topology.BLUE_GREEN}
 
 
 class Fleet:
@@ -62,6 +66,10 @@ class Fleet:
         self.namespaces = tuple(sorted({name for policy in policies for name in policy.namespaces}))
         self.deployments: dict[WorkloadRef, Deployment] = {}
         self.denied: set[str] = set()
+        self.service_namespaces = tuple(sorted({name for each in policies if each.service for name in each.namespaces}))
+        self.services: dict[ServiceRef, Service] = {}
+        self.services_listed: set[str] = set()
+        self.services_denied: set[str] = set()
         self._listed: set[str] = set()
         self._matches: dict[WorkloadRef, Match] = {}
         self.problems: tuple[str, ...] = ()
@@ -69,7 +77,8 @@ class Fleet:
     @property
     def complete(self) -> bool:
         """Whether every namespace has been listed, but for those that may not be."""
-        return (self._listed | self.denied).issuperset(self.namespaces)
+        services = self.services_listed | self.services_denied
+        return (self._listed | self.denied).issuperset(self.namespaces) and services.issuperset(self.service_namespaces)
 
     def give_up(self, namespace: str) -> tuple[WorkloadRef, ...]:
         """Go on without a namespace that may not be watched, as it was last seen."""
@@ -98,6 +107,30 @@ class Fleet:
                 return tuple(touched)
         self._match_all()
         return tuple(sorted(touched))
+
+    def give_up_services(self, namespace: str) -> tuple[WorkloadRef, ...]:
+        """Go on without the Services of a namespace that may not be watched."""
+        self.services_denied.add(namespace)
+        return ()
+
+    def take_services(self, namespace: str, services: Mapping[str, Service]) -> tuple[WorkloadRef, ...]:
+        """Take the Services of a namespace in, and give the workloads that may be affected."""
+        rest = {ref: item for ref, item in self.services.items() if ref.namespace != namespace}
+        self.services = rest | {item.ref: item for item in services.values()}
+        self.services_listed.add(namespace)
+        return tuple(
+            sorted(
+                ref for ref, each in self._matches.items() if each.side is Side.COLOUR and ref.namespace == namespace
+            )
+        )
+
+    def has_traffic(self, ref: WorkloadRef) -> bool:
+        """Whether a workload gets traffic as far as policies tell: a colour only from its Service."""
+        match, deployment = self._matches.get(ref), self.deployments.get(ref)
+        if match is None or match.side is not Side.COLOUR or deployment is None:
+            return True
+        service = self.services.get(ServiceRef(ref.namespace, match.policy.service))
+        return service is not None and service.selects(templates.labels(deployment.spec.template))
 
     def match(self, ref: WorkloadRef) -> Match | None:
         """The one policy that is about a workload."""
@@ -150,6 +183,8 @@ def _match_one(policy: Policy, there: Sequence[Deployment]) -> tuple[dict[Worklo
             problems.append(f"{item.ref}: {refusal}")
         else:
             mine.append(item)
+    if policy.service:
+        return _colours(policy, mine, problems)
     if not policy.candidate:
         return {item.ref: Match(policy, Side.ALONE) for item in mine}, problems
     found: dict[WorkloadRef, Match] = {}
@@ -171,6 +206,21 @@ def _match_one(policy: Policy, there: Sequence[Deployment]) -> tuple[dict[Worklo
         elif sides:
             missing = "stable" if Side.CANDIDATE in sides else "candidate"
             problems.append(f"policy {policy.name!r}: there is no {missing} Deployment in {namespace}")
+    return found, problems
+
+
+def _colours(
+    policy: Policy, mine: Sequence[Deployment], problems: list[str]
+) -> tuple[dict[WorkloadRef, Match], list[str]]:
+    """Both colours of a blue-green policy, where both are there."""
+    found: dict[WorkloadRef, Match] = {}
+    for namespace in policy.namespaces:
+        there = [item.ref for item in mine if item.ref.namespace == namespace]
+        if len(there) == 2:
+            found |= {ref: Match(policy, Side.COLOUR, other) for ref, other in (there, there[::-1])}
+        elif there:
+            missing = ", ".join(sorted({*policy.workloads} - {ref.name for ref in there}))
+            problems.append(f"policy {policy.name!r}: there is no Deployment {missing} in {namespace}")
     return found, problems
 
 

@@ -23,17 +23,32 @@ from watchdog.decide.record import Numbers, Planned, Record, State, VerdictSeen,
 from watchdog.decide.target import service_target
 from watchdog.engine.context import Context, wrote
 from watchdog.engine.polling import Seen
+from watchdog.engine.switching import Switcher
 from watchdog.errors import ClusterError, Denied, Rejected
 from watchdog.judge import conditions
 from watchdog.judge.blocks import BlindReason, Verdict, Word
 from watchdog.judge.verdict import combine
-from watchdog.model import MANAGER, Action, Cause, EventReason, Guard, Outcome, Refused, Result, ScaleDown, Undo
+from watchdog.model import (
+    MANAGER,
+    Action,
+    Cause,
+    EventReason,
+    Guard,
+    Outcome,
+    Refused,
+    Result,
+    ScaleDown,
+    ScaleUp,
+    SwitchBack,
+    Undo,
+)
 from watchdog.objects import HASH_LABEL, ReplicaSet, Snapshot
 
 _log = logging.getLogger(__name__)
 
 _SILENCES_S = 1.0
-_ACTED = {Outcome.ROLLED_BACK, Outcome.SCALED_DOWN}
+_ACTED = {Outcome.ROLLED_BACK, Outcome.SCALED_DOWN, Outcome.SWITCHED_BACK}
+_UNPROVEN = {Action.SCALE_DOWN: Outcome.SCALED_DOWN, Action.SWITCH_BACK: Outcome.SWITCHED_BACK}
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
@@ -314,7 +329,15 @@ class Incidents:
             gitops=deployment is not None and guards.gitops(deployment) is not None,
             signals_blind=blind[0].detail if blind and verdict.cause == "alert" else "",
             confirmed=verdict.cause != "alert" or policy.alerts.confirm is Confirm.TRUST,
+            target_passed=not self._doubtful(record),
         )
+
+    def _doubtful(self, record: Record) -> bool:
+        """Whether the colour of before is not known to be good: it was switched to as well, and that did not pass."""
+        about = (record.stable, record.stable_hash)
+        mine = [each for each in self._context.others(record) if (each.workload, each.rollout.hash) == about]
+        newest = max(mine, key=lambda each: each.started, default=None)
+        return record.switched is not None and newest is not None and newest.outcome is not Outcome.PASSED
 
     async def _refuse(self, record: Record, why: str) -> None:
         context = self._context
@@ -342,6 +365,8 @@ class Incidents:
                 result = await actor.scale_down(ref, request, verify=False)
             elif record.action is Action.PAUSE:
                 result = await actor.pause(ref, request)
+            elif record.action is Action.SWITCH_BACK:
+                result = await self._switcher.switch_back(record, request.cause, gitops_act=request.gitops_act)
             else:
                 choose = self._chooser(record, approved=bool(by))
                 result = await actor.undo(ref, request, verify=False, condemned=True, choose=choose)
@@ -353,6 +378,8 @@ class Incidents:
     async def _written(self, record: Record, result: Result, request: Request) -> None:
         context, now = self._context, self._context.now()
         if result.refused:
+            if isinstance(result.plan, ScaleUp):
+                record = context.keep(wrote(record, result.detail, at=now))
             await self._not_written(record, result.refused)
             return
         if arrived := self._alerted.pop(record.id, None):
@@ -366,10 +393,10 @@ class Incidents:
         written = incident.advance(record, Happening.WRITTEN, now=now)
         written = wrote(msgspec.structs.replace(written, write_at=now, detail=result.detail), result.detail, at=now)
         plan = result.plan
-        if isinstance(plan, Undo | ScaleDown):
+        if isinstance(plan, Undo | ScaleDown | SwitchBack):
             written = msgspec.structs.replace(written, plan=self._planned(record, plan))
         record = await context.put(written)
-        if not isinstance(plan, Undo | ScaleDown):
+        if not isinstance(plan, Undo | ScaleDown | SwitchBack):
             await self._end(record, Outcome.PAUSED, result.detail)
         elif result.outcome is Outcome.SUPERSEDED:
             await self._end(record, Outcome.SUPERSEDED, result.detail)
@@ -380,7 +407,7 @@ class Incidents:
         context, now = self._context, self._context.now()
         record = incident.veto(record, Veto(refused.guard, refused.detail, now))
         context.metrics.refusal(refused.guard)
-        if refused.guard is Guard.NOT_OBSERVED:
+        if refused.guard in (Guard.NOT_OBSERVED, Guard.NO_CAPACITY):
             await context.put(incident.advance(record, Happening.WAIT, now=now))
         elif refused.guard is Guard.TARGET_NOT_PASSED:
             await self._ask(incident.advance(record, Happening.WAIT, now=now), str(refused))
@@ -428,8 +455,8 @@ class Incidents:
 
     async def _resume(self, record: Record) -> None:
         """Find out what an earlier process, or a lost answer, left behind, and finish it."""
-        context, actor = self._context, self._context.ports.actor
-        plan = await actor.written(record.rollout)
+        context = self._context
+        plan = await self._found(record)
         request = Request(cause=Cause(MANAGER, record.plan.cause if record.plan else ""), rollout=record.rollout)
         record = context.records[record.id]
         if plan is not None:
@@ -446,15 +473,33 @@ class Incidents:
         elif record.state is State.ACTING and not record.write_at:
             await self._act(record, by=record.people[-1].by if record.people else "")
         else:
-            why = "the Deployment was changed by someone else after the action"
+            what = "Service" if record.switched else "Deployment"
+            why = f"the {what} was changed by someone else after the action"
             await self._end(record, Outcome.SUPERSEDED, why)
+
+    async def _found(self, record: Record) -> Undo | ScaleDown | SwitchBack | None:
+        """What this incident's action wrote, if it still stands."""
+        if record.action is Action.SWITCH_BACK:
+            return await self._switcher.written(record)
+        return await self._context.ports.actor.written(record.rollout)
+
+    @property
+    def _switcher(self) -> Switcher:
+        switcher = self._context.ports.switcher
+        assert switcher is not None  # noqa: S101  (whoever watches Services has one)
+        return switcher
 
     def _paused_by(self, record: Record) -> bool:
         deployment = self._context.deployment(record.workload)
         return deployment is not None and guards.paused_by_us(deployment, record.rollout.hash)
 
-    async def _verify(self, record: Record, plan: Undo | ScaleDown, request: Request, *, resumed: bool) -> None:
-        result = await self._context.ports.actor.finish(plan, request, resumed=resumed)
+    async def _verify(
+        self, record: Record, plan: Undo | ScaleDown | SwitchBack, request: Request, *, resumed: bool
+    ) -> None:
+        if isinstance(plan, SwitchBack):
+            result = await self._switcher.finish(record, plan, request.cause, resumed=resumed)
+        else:
+            result = await self._context.ports.actor.finish(plan, request, resumed=resumed)
         record = self._context.records[record.id]
         if result.outcome not in _ACTED:
             await self._end(record, result.outcome, "; ".join((result.detail, *result.pods)))
@@ -483,7 +528,7 @@ class Incidents:
             await self._end(record, Outcome.INEFFECTIVE, why)
             await context.note(context.records[record.id], EventReason.INEFFECTIVE, why)
         else:
-            outcome = Outcome.SCALED_DOWN if record.action is Action.SCALE_DOWN else Outcome.ROLLED_BACK
+            outcome = _UNPROVEN.get(record.action, Outcome.ROLLED_BACK)
             why = next((each.blind.detail for each in verdicts if each.blind), "too few requests since")
             await self._end(record, outcome, f"{record.verified}; recovery is not proven: {why}")
 
@@ -494,10 +539,10 @@ class Incidents:
         record = await context.put(incident.end(record, outcome, why, now=context.now()))
         context.metrics.action(record.action, outcome, cause=record.plan.cause if record.plan else "")
 
-    def _planned(self, record: Record, plan: Undo | ScaleDown) -> Planned:
+    def _planned(self, record: Record, plan: Undo | ScaleDown | SwitchBack) -> Planned:
         """What was written, and the images by which the bad version differs from the good one."""
         proposed = record.plan or _proposed(record, Verdict(Word.BREACH, ""))
-        if isinstance(plan, Undo):
+        if isinstance(plan, Undo | SwitchBack):
             good = plan.target.images
             proposed = msgspec.structs.replace(
                 proposed, to_revision=plan.target.number, to_hash=plan.target.hash, target_images=good

@@ -137,7 +137,7 @@ class Poller:
         if record.workload not in found:
             return None
         owners, self._named[key] = _owners(record, about, found)
-        pods = tuple(pod for _, each in found.values() for pod in each)
+        pods = tuple(pod for _, each in found.values() for pod in each if _serves(record, pod))
         now = context.now().timestamp()
         watching = about == record.rollout.hash
         known = record.pods if watching else self._pods.get(key, ())
@@ -204,6 +204,7 @@ class Poller:
             begun=first * self.step_s if about != record.rollout.hash else record.started.timestamp(),
             bad_known=bad_known,
             sawtooth=sawtooth,
+            beside=record.topology.side_by_side,
         )
 
     async def _before(self, record: Record, policy: Policy, first: int, targets: tuple[Pod, ...]) -> str:
@@ -309,6 +310,12 @@ def _stable_template(
 ) -> msgspec.Raw | None:
     sets = [item for snapshot, _ in found.values() for item in snapshot.replicasets]
     return next((item.spec.template for item in sets if item.hash == record.stable_hash), None)
+
+
+def _serves(record: Record, pod: Pod) -> bool:
+    """Whether a pod counts: of a colour only what its Service would select, before the switch or after it."""
+    switched, labels = record.switched, pod.metadata.labels
+    return switched is None or any(each.items() <= labels.items() for each in (switched.after, switched.before))
 
 
 def _track(pod: Pod, owners: facts.Owners) -> Track:

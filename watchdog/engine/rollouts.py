@@ -55,6 +55,7 @@ class Rollouts:
         self._due: asyncio.Queue[WorkloadRef] = asyncio.Queue()
         self._waiting: set[WorkloadRef] = set()
         self._bringing_back: set[tuple[WorkloadRef, str]] = set()
+        self.look_at_colour: Callable[[Deployment, Match, Record | None], Awaitable[None]] = _left_alone
 
     def look_at(self, ref: WorkloadRef) -> None:
         """Have a workload looked at, soon and once."""
@@ -82,13 +83,13 @@ class Rollouts:
         if deployment is None or (record and record.rollout.uid != deployment.metadata.uid):
             self._seen.pop(ref, None)
             if record:
-                await self._supersede(record, "the Deployment was deleted by someone else")
+                await self.supersede(record, "the Deployment was deleted by someone else")
             if deployment is None:
                 return
             record = None
         if match is None:
             if record:
-                await self._supersede(record, "no policy matches the Deployment any more")
+                await self.supersede(record, "no policy matches the Deployment any more")
             return
         if record:
             record = await self._heed(record, deployment)
@@ -96,6 +97,9 @@ class Rollouts:
                 # Its process died between the patch and the record: the patch carries the proof.
                 record = await context.put(msgspec.structs.replace(record, state=State.ACTING))
                 await self._changed(record)
+        if match.side is Side.COLOUR:
+            await self.look_at_colour(deployment, match, record)
+            return
         await self._maybe_restore(deployment, record)
         if deployment.metadata.generation > deployment.status.observed_generation:
             return  # the controller's own change comes next
@@ -143,7 +147,7 @@ class Rollouts:
         if record:
             if _ours(record, deployment, rollout):
                 return record
-            await self._supersede(record, f"revision {rollout.revision} ({rollout.hash}) is live now, by someone else")
+            await self.supersede(record, f"revision {rollout.revision} ({rollout.hash}) is live now, by someone else")
         if rollout.incident in context.records:
             return None  # ended already
         if await self._rebuild(deployment, rollout, history, match) or _undone(deployment, rollout):
@@ -265,7 +269,8 @@ class Rollouts:
             now = self._context.now()
             await self._context.put(msgspec.structs.replace(record, completed=progressed_at(deployment) or now))
 
-    async def _supersede(self, record: Record, why: str) -> None:
+    async def supersede(self, record: Record, why: str) -> None:
+        """End a watch whose version somebody else has replaced."""
         if record.state is State.ACTING or (record.state is State.VERIFYING and not record.verified):
             return  # whoever carries the action out sees it, too
         if record.verified:
@@ -296,6 +301,10 @@ class Rollouts:
         result = await context.ports.actor.restore(deployment.ref, request, condemned_images=pairs)
         _log.info("%s", result.detail, extra={"event": str(result.outcome), "workload": str(deployment.ref)})
         self._bringing_back.add(key)
+
+
+async def _left_alone(_deployment: Deployment, _match: Match, _record: Record | None) -> None:
+    """Where nobody looks at colours."""
 
 
 def mode_of(mode: Mode, deployment: Deployment) -> Mode:

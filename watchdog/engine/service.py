@@ -20,6 +20,7 @@ from watchdog.decide import limits
 from watchdog.decide.plan import Request
 from watchdog.decide.record import Answer, Record, State
 from watchdog.engine.alerts import Alerts
+from watchdog.engine.bluegreen import Switches
 from watchdog.engine.context import Context
 from watchdog.engine.incidents import Incidents
 from watchdog.engine.polling import Poller
@@ -29,6 +30,7 @@ from watchdog.errors import ClusterError, Denied, NotFound, UsageError
 from watchdog.model import Alert, IncidentId, Result
 from watchdog.objects import WorkloadRef
 from watchdog.ports import Fleet as FleetPort
+from watchdog.ports import Services
 
 _log = logging.getLogger(__name__)
 
@@ -46,11 +48,13 @@ class Service:
     Args:
         context: the parts and the records.
         fleet: where Deployments are seen to change.
+        services: where Services are; only blue-green needs them.
     """
 
-    def __init__(self, context: Context, fleet: FleetPort) -> None:
+    def __init__(self, context: Context, fleet: FleetPort, services: Services | None = None) -> None:
         self.context = context
         self._port = fleet
+        self._services = services
         self._group: asyncio.TaskGroup | None = None
         self._accepting = False
         self._beat = 0.0
@@ -59,6 +63,14 @@ class Service:
         self.poller = Poller(context, judge=self.incidents.judge)
         self.alerts = Alerts(context, hurry=self._hurry)
         self._rollouts = Rollouts(context, changed=self.incidents.answered, began=self.alerts.held_again)
+        self._switches = Switches(
+            context,
+            changed=self.incidents.answered,
+            began=self.alerts.held_again,
+            supersede=self._rollouts.supersede,
+            look_at=self._rollouts.look_at,
+        )
+        self._rollouts.look_at_colour = self._switches.look
         self.telling = Telling(context)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
@@ -77,6 +89,8 @@ class Service:
                 self._group = group
                 for namespace in self.context.fleet.namespaces:
                     group.create_task(self._watch(namespace))
+                for namespace in self.context.fleet.service_namespaces:
+                    group.create_task(self._watch_services(namespace))
                 group.create_task(self._rollouts.run())
                 group.create_task(self._poll())
                 group.create_task(self.alerts.run())
@@ -123,6 +137,19 @@ class Service:
         async with aclosing(self._port.watch(namespace)) as changes:
             async for change in changes:
                 self._refresh(partial(self.context.fleet.take, namespace, change))
+
+    async def _watch_services(self, namespace: str) -> None:
+        """Watch the Services of a namespace for ever, as `_watch` does its Deployments."""
+        while self._services is not None:
+            try:
+                async with aclosing(self._services.watch_services(namespace)) as states:
+                    async for state in states:
+                        self._refresh(partial(self.context.fleet.take_services, namespace, state))
+            except Denied as error:
+                why = "Services of namespace %s are not watched, nothing is switched back: %s"
+                _log.error(why, namespace, error, extra={"event": "namespace-denied"})
+                self._refresh(lambda: self.context.fleet.give_up_services(namespace))
+            await asyncio.sleep(_DENIED_S)
 
     def _refresh(self, take: Callable[[], Iterable[WorkloadRef]]) -> None:
         was_complete = self.context.fleet.complete

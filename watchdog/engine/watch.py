@@ -8,7 +8,7 @@ import msgspec
 from watchdog.config import Policy, Signal
 from watchdog.decide.record import Record
 from watchdog.judge import counters, threshold
-from watchdog.judge.blocks import Blind, Block, PodFact, Reading, Track, Verdict
+from watchdog.judge.blocks import Blind, Block, Counts, PodFact, Reading, Track, Verdict
 from watchdog.objects import Pod, WorkloadRef
 from watchdog.ports import SignalQuery
 
@@ -29,6 +29,7 @@ class Watch:
         begun: when the rollout began, in seconds.
         bad_known: by signal: whether an absent `bad` is 0.
         sawtooth: by signal: why its counters cannot be believed from the start.
+        beside: the stable side takes traffic at the same time, and so is a control.
     """
 
     def __init__(
@@ -41,6 +42,7 @@ class Watch:
         begun: float,
         bad_known: Mapping[str, bool],
         sawtooth: Mapping[str, Blind],
+        beside: bool = True,
     ) -> None:
         self.ref = ref
         self.policy = policy
@@ -61,12 +63,13 @@ class Watch:
         }
         self._states = {name: counters.initial(settings) for name, settings in self._settings.items()}
         self._rule = rule_of(policy, step_s)
+        self._beside = beside
 
     def feed(self, readings: Mapping[str, Reading], pods: Sequence[PodFact]) -> None:
         """Take in the next step, one reading per signal."""
         for name, state in self._states.items():
             self._states[name], block = counters.step(state, readings[name], pods)
-            self.blocks[name].append(block)
+            self.blocks[name].append(block if self._beside else msgspec.structs.replace(block, stable=Counts()))
         self.next_step += 1
 
     @property
@@ -155,4 +158,6 @@ def failed_before(
 def traffic_from(record: Record) -> float | None:
     """When the candidate could first take traffic."""
     ready = [pod.ready for pod in record.pods if pod.track is Track.CANDIDATE and pod.ready is not None]
-    return min(ready, default=None)
+    first = min(ready, default=None)
+    # Pods of a colour are ready long before they are switched to.
+    return max(first, record.started.timestamp()) if first is not None and record.switched else first

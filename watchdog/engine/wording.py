@@ -19,6 +19,8 @@ from watchdog.model import (
     Result,
     Rollout,
     ScaleDown,
+    ScaleUp,
+    SwitchBack,
     Undo,
 )
 from watchdog.objects import Deployment
@@ -45,6 +47,30 @@ def planned(plan: Plan) -> Result:
             return Result(outcome=Outcome.RESTORED, detail="scaled by someone else: mark removed", plan=plan)
         case Restore():
             return Result(outcome=Outcome.RESTORED, detail=f"restored 0 → {plan.replicas}", plan=plan)
+
+
+def switched_back(plan: SwitchBack) -> Result:
+    """The result of a switch-back that was accepted and is not yet verified."""
+    detail = f"switched {plan.service} back {plan.rollout.workload.name} → {plan.colour}"
+    return Result(outcome=Outcome.SWITCHED_BACK, detail=detail, plan=plan)
+
+
+def scaled_up(plan: ScaleUp) -> Result:
+    """The result of a switch-back that waits for pods, which were asked for just now."""
+    detail = f"scaled {plan.colour.name} {plan.before} → {plan.replicas}, to switch back when its pods are ready"
+    return Result(outcome=Outcome.REFUSED, detail=detail, refused=plan.refused, plan=plan)
+
+
+def switched_event(plan: SwitchBack, deployment: Deployment, cause: Cause) -> Event:
+    """The Event of an accepted switch-back."""
+    note = f"{switched_back(plan).detail} (by {cause.by}: {cause.reason or 'no reason given'})"
+    return _event(EventReason.SWITCHED_BACK, plan.rollout, deployment, note[0].upper() + note[1:], action="SwitchBack")
+
+
+def room_event(plan: ScaleUp, deployment: Deployment, cause: Cause) -> Event:
+    """The Event of pods that were asked for before the switch."""
+    note = f"{scaled_up(plan).detail}: {plan.refused} (by {cause.by}: {cause.reason or 'no reason given'})"
+    return _event(EventReason.STARTED, plan.rollout, deployment, note[0].upper() + note[1:], action="SwitchBack")
 
 
 def replaced(result: Result, *, how: str = "changed") -> Result:

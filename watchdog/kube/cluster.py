@@ -11,7 +11,7 @@ import msgspec
 from watchdog.errors import AlreadyExists, Denied, NotFound, Throttled, Unanswered
 from watchdog.kube.reading import decode, read_list, read_object
 from watchdog.kube.transport import JSON_PATCH, REPLICA, Transport
-from watchdog.kube.watching import WatchSettings, watch_deployments
+from watchdog.kube.watching import WatchSettings, watch_deployments, watch_services
 from watchdog.model import MANAGER, Event
 from watchdog.objects import (
     Autoscaler,
@@ -20,6 +20,8 @@ from watchdog.objects import (
     LabelSelector,
     Pod,
     ReplicaSet,
+    Service,
+    ServiceRef,
     WorkloadRef,
 )
 from watchdog.ports import Changed, Deleted, Listed
@@ -34,7 +36,7 @@ _LONGEST_NOTE_BYTES = 1024
 
 
 class KubeCluster:
-    """One cluster; implements `watchdog.ports.Cluster`.
+    """One cluster; implements `watchdog.ports.Cluster`, `Fleet` and `Services`.
 
     Reads are repeated twice within their deadline where no answer came, or the API asks to come back. Writes never are:
     only the caller knows whether a second one does harm.
@@ -147,6 +149,31 @@ class KubeCluster:
                         yield item
                     case _:
                         yield None
+
+    # -- Services ------------------------------------------------------------------------------------------------------
+
+    async def service(self, ref: ServiceRef, *, timeout_s: float) -> Service:
+        """Read one Service, not from a cache."""
+        path = f"{_CORE}/namespaces/{ref.namespace}/services/{ref.name}"
+        return await self._get(path, Service, operation=f"get services {ref}", timeout_s=timeout_s)
+
+    async def patch_service(self, ref: ServiceRef, patch: bytes, *, timeout_s: float) -> Service:
+        """Apply one JSON patch and give the Service as it is then."""
+        operation = f"patch services {ref}"
+        raw = await self._transport.request(
+            "PATCH",
+            f"{_CORE}/namespaces/{ref.namespace}/services/{ref.name}",
+            operation=operation,
+            timeout_s=timeout_s,
+            query=_PATCHING,
+            body=patch,
+            content_type=JSON_PATCH,
+        )
+        return decode(raw, Service, operation=operation)
+
+    def watch_services(self, namespace: str) -> AsyncGenerator[Mapping[str, Service], None]:
+        """Give all Services of a namespace by name, as they are and after every change; raises `Denied`."""
+        return watch_services(self._transport, namespace=namespace, settings=self._watching)
 
     # -- ConfigMaps and Secrets: the store of records ------------------------------------------------------------------
     # The values of a Secret are in base64 here, as they are in the API.

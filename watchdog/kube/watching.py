@@ -1,4 +1,4 @@
-"""List and watch of Deployments that survives what watches die of.
+"""List and watch of Deployments and Services that survives what watches die of.
 
 The library's own watch retries an expired position with the same position, reconnects without a pause and can go silent
 for ever (reference/kubernetes.md §3.4). Here
@@ -16,6 +16,7 @@ import logging
 import random
 from collections.abc import AsyncGenerator
 from contextlib import AsyncExitStack, aclosing
+from typing import Literal, TypeVar
 
 import aiohttp
 import msgspec
@@ -23,7 +24,7 @@ import msgspec
 from watchdog.errors import ClusterError, Denied, Expired, Unanswered
 from watchdog.kube.reading import read_list
 from watchdog.kube.transport import Status, Transport
-from watchdog.objects import Deployment, Metadata
+from watchdog.objects import Deployment, Metadata, Service
 from watchdog.ports import Changed, Deleted, Listed
 
 _log = logging.getLogger(__name__)
@@ -43,6 +44,10 @@ class WatchSettings(msgspec.Struct, frozen=True, kw_only=True):
     inactivity_s: float
 
 
+T = TypeVar("T", Deployment, Service)
+_Word = Literal["listed", "changed", "deleted"]
+
+
 class _WatchEvent(msgspec.Struct, frozen=True):
     type: str
     object: msgspec.Raw
@@ -53,9 +58,7 @@ class _Bookmark(msgspec.Struct, frozen=True):
 
 
 _EVENT = msgspec.json.Decoder(_WatchEvent)
-_DEPLOYMENT = msgspec.json.Decoder(Deployment)
 
-_OPERATION = "watch deployments"
 _SHORTEST_STREAM_S = 1.0
 _LONGEST_BACKOFF_S = 30.0
 
@@ -75,17 +78,46 @@ async def watch_deployments(
         Denied: the account may not list or watch.
     """
     where = f"namespaces/{namespace}/" if namespace else ""
-    path, failures = f"/apis/apps/v1/{where}deployments", 0
     query = {"fieldSelector": field_selector} if field_selector else {}
+    async with aclosing(_watch(transport, f"/apis/apps/v1/{where}deployments", Deployment, query, settings)) as seen:
+        async for word, items in seen:
+            if word == "listed":
+                yield Listed(items)
+            else:
+                yield Changed(items[0]) if word == "changed" else Deleted(items[0])
+
+
+async def watch_services(
+    transport: Transport, *, namespace: str, settings: WatchSettings
+) -> AsyncGenerator[dict[str, Service], None]:
+    """Give all Services of a namespace by name, as they are and after every change; raises `Denied`."""
+    there: dict[str, Service] = {}
+    async with aclosing(_watch(transport, f"/api/v1/namespaces/{namespace}/services", Service, {}, settings)) as seen:
+        async for word, items in seen:
+            if word == "listed":
+                there.clear()
+            for item in items:
+                if word == "deleted":
+                    there.pop(item.metadata.name, None)
+                else:
+                    there[item.metadata.name] = item
+            yield dict(there)
+
+
+async def _watch(
+    transport: Transport, path: str, kind: type[T], query: dict[str, str], settings: WatchSettings
+) -> AsyncGenerator[tuple[_Word, tuple[T, ...]], None]:
+    """Everything, then every change of one object; for ever, through every fault but a missing right."""
+    operation, failures = _operation(path), 0
     loop = asyncio.get_running_loop()
     while True:
         begun = loop.time()
         try:
             items, position = await read_list(
-                transport, path, Deployment, operation=_OPERATION, timeout_s=settings.request_s, query=query
+                transport, path, kind, operation=operation, timeout_s=settings.request_s, query=query
             )
-            yield Listed(items)
-            async with aclosing(_watch_from(transport, path, query, position, settings)) as changes:
+            yield "listed", items
+            async with aclosing(_watch_from(transport, path, kind, query, position, settings)) as changes:
                 async for change in changes:
                     yield change
         except Denied:
@@ -99,10 +131,10 @@ async def watch_deployments(
 
 
 async def _watch_from(
-    transport: Transport, path: str, query: dict[str, str], position: str, settings: WatchSettings
-) -> AsyncGenerator[Changed | Deleted, None]:
+    transport: Transport, path: str, kind: type[T], query: dict[str, str], position: str, settings: WatchSettings
+) -> AsyncGenerator[tuple[_Word, tuple[T, ...]], None]:
     """One stream after the other from `position` on, until one of them cannot be gone on from."""
-    loop = asyncio.get_running_loop()
+    operation, loop = _operation(path), asyncio.get_running_loop()
     while True:
         opened = loop.time()
         ends_after = settings.watch_s * random.uniform(0.8, 1.0)  # noqa: S311  (spreads load, keeps no secret)
@@ -116,30 +148,31 @@ async def _watch_from(
         async with aclosing(_lines(transport, path, asked, settings)) as lines:
             async for line in lines:
                 try:
-                    change, position = _decode(line, position)
+                    word, item, position = _decode(line, kind, operation)
                 except msgspec.MsgspecError as error:
-                    raise Unanswered(_OPERATION, "malformed event") from error
-                if change:
-                    yield change
+                    raise Unanswered(operation, "malformed event") from error
+                if item is not None:
+                    yield word, (item,)
         await asyncio.sleep(max(0.0, _SHORTEST_STREAM_S - (loop.time() - opened)))
 
 
-def _decode(line: bytes, position: str) -> tuple[Changed | Deleted | None, str]:
+def _operation(path: str) -> str:
+    return f"watch {path.rpartition('/')[2]}"
+
+
+def _decode(line: bytes, kind: type[T], operation: str) -> tuple[_Word, T | None, str]:
     """An event and the position after it; None for a bookmark."""
     event = _EVENT.decode(line)
     match event.type:
         case "BOOKMARK":
-            return None, msgspec.json.decode(event.object, type=_Bookmark).metadata.resource_version
+            return "changed", None, msgspec.json.decode(event.object, type=_Bookmark).metadata.resource_version
         case "ERROR":
             status = msgspec.json.decode(event.object, type=Status)
-            kind = Expired if status.code == 410 else Unanswered
-            raise kind(_OPERATION, status.reason or f"error {status.code}")
-        case "DELETED":
-            item = _DEPLOYMENT.decode(event.object)
-            return Deleted(item), item.metadata.resource_version
-        case _:
-            item = _DEPLOYMENT.decode(event.object)
-            return Changed(item), item.metadata.resource_version
+            error = Expired if status.code == 410 else Unanswered
+            raise error(operation, status.reason or f"error {status.code}")
+        case word:
+            item = msgspec.json.decode(event.object, type=kind)
+            return "deleted" if word == "DELETED" else "changed", item, item.metadata.resource_version
 
 
 async def _lines(
@@ -150,16 +183,16 @@ async def _lines(
     Raises:
         Unanswered: it broke, or nothing came for `inactivity_s`.
     """
-    buffer = b""
+    buffer, operation = b"", _operation(path)
     # The limits surround single steps and never a yield: there they would strike whoever consumes the events.
     try:
         async with AsyncExitStack() as stack:
-            stream = transport.stream(path, operation=_OPERATION, query=query)
+            stream = transport.stream(path, operation=operation, query=query)
             try:
                 async with asyncio.timeout(settings.request_s):
                     response = await stack.enter_async_context(stream)
             except TimeoutError as error:
-                raise Unanswered(_OPERATION, f"no answer within {settings.request_s:g} s") from error
+                raise Unanswered(operation, f"no answer within {settings.request_s:g} s") from error
             while True:
                 async with asyncio.timeout(settings.inactivity_s):
                     chunk = await response.content.readany()
@@ -169,9 +202,9 @@ async def _lines(
                 for line in lines:
                     yield line
     except TimeoutError as error:
-        raise Unanswered(_OPERATION, f"silent for {settings.inactivity_s:g} s") from error
+        raise Unanswered(operation, f"silent for {settings.inactivity_s:g} s") from error
     except (aiohttp.ClientError, OSError) as error:
-        raise Unanswered(_OPERATION, str(error) or type(error).__name__) from error
+        raise Unanswered(operation, str(error) or type(error).__name__) from error
 
 
 def _backoff(failures: int) -> float:

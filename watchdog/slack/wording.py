@@ -12,6 +12,7 @@ import msgspec
 
 from watchdog.decide.limits import WAITING
 from watchdog.decide.record import Numbers, Record, State, VerdictSeen, Veto
+from watchdog.decide.switch import selector_text
 from watchdog.model import Action, Guard, GuardClass, Mode, Outcome
 
 _LINE, _SECTION, _PIECE = 300, 2900, 130
@@ -21,6 +22,7 @@ _VERBS = {
     Action.UNDO: ("rolled back", "rolling back", "roll back"),
     Action.SCALE_DOWN: ("scaled down", "scaling down", "scale down"),
     Action.PAUSE: ("paused", "pausing", "pause"),
+    Action.SWITCH_BACK: ("switched back", "switching back", "switch back"),
 }
 _CAUSES = {
     "progress-deadline": "no progress",
@@ -112,7 +114,7 @@ def _said(record: Record, approval_s: float) -> tuple[str, str] | None:
             return f"{done}, recovered", _NOTHING
         case Outcome.INEFFECTIVE:
             return f"{done}, but it STILL FAILS", f"Look for another cause now: {_history(record)}"
-        case Outcome.ROLLED_BACK | Outcome.SCALED_DOWN:
+        case Outcome.ROLLED_BACK | Outcome.SCALED_DOWN | Outcome.SWITCHED_BACK:
             return f"{done}; whether it recovered is NOT KNOWN", f"See for yourself: {_history(record)}"
         case Outcome.PAUSED:
             undo = f"rollback-watchdog rollback {record.workload}"
@@ -175,6 +177,9 @@ def _by_hand(record: Record, *, forced: bool = False) -> str:
             return f"{kubectl} scale deployment/{name} --replicas=0"
         case Action.PAUSE:
             return f"{kubectl} rollout pause deployment/{name}"
+        case Action.SWITCH_BACK if record.switched:
+            before = selector_text(record.switched.before)
+            return f"{kubectl} set selector service/{record.switched.service} '{before}'"
     if record.outcome is Outcome.FAILED and record.plan:
         return f"{kubectl} rollout undo deployment/{name} --to-revision={record.plan.to_revision}"
     return f"rollback-watchdog rollback {record.workload}{' --force --reason TEXT' if forced else ''}"

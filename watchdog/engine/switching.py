@@ -1,0 +1,227 @@
+"""Decide, act, verify for blue-green: as `act`, but the write goes to a Service, and pods may have to come first.
+
+A switch-back that must wait for pods ends `no-capacity`; it is asked again at the next step, while the breach lasts.
+"""
+
+import asyncio
+import datetime as dt
+import logging
+from collections.abc import Callable
+
+import msgspec
+
+from watchdog.decide import pods as explaining
+from watchdog.decide.patches import condemn
+from watchdog.decide.record import Record
+from watchdog.decide.switch import (
+    Colours,
+    marked_by,
+    plan_switch_back,
+    ready_pods,
+    stands,
+    written_switch,
+)
+from watchdog.engine import wording
+from watchdog.engine.following import release, unbroken
+from watchdog.engine.verify import Patience
+from watchdog.errors import ClusterError, Conflict, NotFound, PreconditionFailed, Throttled, Unanswered
+from watchdog.model import Cause, Event, Guard, Outcome, Refused, Result, ScaleUp, SwitchBack
+from watchdog.objects import Metadata, Pod, Service, ServiceRef, Snapshot, WorkloadRef
+from watchdog.ports import Cluster, Services
+
+_log = logging.getLogger(__name__)
+
+_ATTEMPTS = 3
+_AGAIN_S = 1.0
+
+
+class Switcher:
+    """Takes switches back.
+
+    Args:
+        services: where the Services are.
+        cluster: where everything else is.
+        patience: how long to wait for what.
+        now: the wall clock, with a time zone.
+    """
+
+    def __init__(
+        self, services: Services, cluster: Cluster, *, patience: Patience, now: Callable[[], dt.datetime]
+    ) -> None:
+        self._services = services
+        self._cluster = cluster
+        self._patience = patience
+        self._now = now
+
+    async def switch_back(self, record: Record, cause: Cause, *, gitops_act: bool) -> Result:
+        """Give the traffic back to the colour of before, or begin to make room for it.
+
+        Raises:
+            Unanswered: it is not known whether the write happened, or nothing could be read in the first place.
+            ClusterError: nothing was written.
+        """
+        loop, in_doubt = asyncio.get_running_loop(), False
+        deadline = loop.time() + self._patience.verify_s
+        failures: list[ClusterError] = []
+        while True:
+            try:
+                seen = await self._read(record, deadline=deadline if in_doubt else 0.0)
+            except NotFound as error:
+                return wording.refused(Refused(Guard.SUPERSEDED, f"{error.operation}: deleted by someone else"))
+            if in_doubt and marked_by(seen.service, record.id):
+                return await self._found(seen, record, cause)
+            if len(failures) == _ATTEMPTS:
+                raise failures[-1]
+            plan = plan_switch_back(seen, record, cause, gitops_act=gitops_act, now=self._now())
+            if isinstance(plan, Refused):
+                return wording.refused(plan)
+            work = self._scale_up(plan, seen, cause) if isinstance(plan, ScaleUp) else self._write(plan, seen, cause)
+            try:
+                return await unbroken(work, patience_s=2 * self._patience.request_s)
+            except (Unanswered, Conflict, PreconditionFailed, Throttled) as error:
+                failures.append(error)
+                fields = {"event": "write-not-done", "workload": str(record.workload)}
+                _log.info("write not done: %s", error, extra=fields)
+                in_doubt = in_doubt or (isinstance(error, Unanswered) and isinstance(plan, SwitchBack))
+                if isinstance(error, Throttled):
+                    if loop.time() + error.retry_after_s > deadline:
+                        raise
+                    await asyncio.sleep(error.retry_after_s)
+
+    async def written(self, record: Record) -> SwitchBack | None:
+        """What this incident wrote, by this process or by one before, if it still stands. Raises `ClusterError`."""
+        return written_switch(await self._read(record, deadline=0.0), record)
+
+    async def finish(self, record: Record, plan: SwitchBack, cause: Cause, *, resumed: bool) -> Result:
+        """Prove that the colour of before serves. Raises `ClusterError`.
+
+        Args:
+            record: the incident.
+            plan: what was written.
+            cause: who asked for it.
+            resumed: another process wrote it, so that it is not known what followed the write; it is done again.
+        """
+        loop, result = asyncio.get_running_loop(), wording.switched_back(plan)
+        begun = loop.time()
+        seen = await self._read(record, deadline=begun + self._patience.verify_s)
+        if resumed:
+            work = self._follow_up(plan, seen.service, seen, cause)
+            await unbroken(work, patience_s=2 * self._patience.request_s)
+        while stands(seen.service, record):
+            ready = ready_pods(seen, plan.target.hash, plan.selector)
+            detail = f"{result.detail}, {ready} of {seen.old.deployment.spec.replicas} pods ready"
+            if ready:
+                return msgspec.structs.replace(result, detail=detail, elapsed_s=loop.time() - begun)
+            if loop.time() - begun > self._patience.verify_s:
+                why = explaining.explain(
+                    pod for pod in seen.pods if plan.selector.items() <= pod.metadata.labels.items()
+                )
+                return msgspec.structs.replace(result, outcome=Outcome.FAILED, detail=detail, pods=why)
+            await asyncio.sleep(_AGAIN_S)
+            seen = await self._read(record, deadline=begun + self._patience.verify_s)
+        return wording.replaced(result)
+
+    # -- reading and writing -------------------------------------------------------------------------------------------
+
+    async def _read(self, record: Record, *, deadline: float) -> Colours:
+        """Read everything; until `deadline` again and again, since after a write in doubt we must know."""
+        loop = asyncio.get_running_loop()
+        while True:
+            try:
+                return await self._read_once(record)
+            except (Unanswered, Throttled):
+                if loop.time() > deadline:
+                    raise
+                await asyncio.sleep(_AGAIN_S)
+
+    async def _read_once(self, record: Record) -> Colours:
+        namespace, timeout_s = record.workload.namespace, self._patience.request_s
+        name = record.switched.service if record.switched else ""
+        service = await self._services.service(ServiceRef(namespace, name), timeout_s=timeout_s)
+        sides: list[Snapshot] = []
+        found: list[Pod] = []
+        for ref in (record.workload, record.stable or record.workload):
+            deployment = await self._cluster.deployment(ref, timeout_s=timeout_s)
+            selector = deployment.spec.selector
+            sides.append(
+                Snapshot(deployment, await self._cluster.replicasets(namespace, selector, timeout_s=timeout_s))
+            )
+            found += await self._cluster.pods(namespace, selector, timeout_s=timeout_s)
+        pods = {pod.metadata.uid: pod for pod in found}  # two selectors may find the same pod
+        return Colours(service=service, live=sides[0], old=sides[1], pods=tuple(pods.values()))
+
+    async def _write(self, plan: SwitchBack, seen: Colours, cause: Cause) -> Result:
+        service = await self._services.patch_service(seen.service.ref, plan.patch, timeout_s=self._patience.request_s)
+        await self._follow_up(plan, service, seen, cause)
+        return wording.switched_back(plan)
+
+    async def _found(self, seen: Colours, record: Record, cause: Cause) -> Result:
+        """A write without an answer has happened; perhaps somebody has switched again since."""
+        plan = written_switch(seen, record)
+        if plan is None:
+            refused = Refused(Guard.SUPERSEDED, "switched back, then switched again by someone else")
+            return wording.refused(refused)
+        work = self._follow_up(plan, seen.service, seen, cause)
+        await unbroken(work, patience_s=2 * self._patience.request_s)
+        return wording.switched_back(plan)
+
+    async def _scale_up(self, plan: ScaleUp, seen: Colours, cause: Cause) -> Result:
+        timeout_s = self._patience.request_s
+        patched = await self._cluster.patch_deployment(plan.colour, plan.patch, dry_run=False, timeout_s=timeout_s)
+        result = wording.scaled_up(plan)
+        _log.info("%s", result.detail, extra={"event": "write-accepted", "workload": str(plan.rollout.workload)})
+        await self._release_deployment(plan.colour, patched.metadata)
+        await self._post(wording.room_event(plan, seen.live.deployment, cause))
+        return result
+
+    # -- after the write: nothing below may fail what has been done ----------------------------------------------------
+
+    async def _follow_up(self, plan: SwitchBack, service: Service, seen: Colours, cause: Cause) -> None:
+        detail, ref = wording.switched_back(plan).detail, plan.rollout.workload
+        _log.info("write accepted: %s", detail, extra={"event": "write-accepted", "workload": str(ref)})
+        async with asyncio.TaskGroup() as group:
+            group.create_task(self._release_service(service))
+            group.create_task(self._post(wording.switched_event(plan, seen.live.deployment, cause)))
+            group.create_task(self._condemn(plan))
+
+    async def _release_service(self, service: Service) -> None:
+        ref, timeout_s = service.ref, self._patience.request_s
+
+        async def again() -> Metadata:
+            return (await self._services.service(ref, timeout_s=timeout_s)).metadata
+
+        await release(
+            f"service {ref}",
+            service.metadata,
+            patch=lambda operations: self._services.patch_service(ref, operations, timeout_s=timeout_s),
+            again=again,
+        )
+
+    async def _release_deployment(self, ref: WorkloadRef, metadata: Metadata) -> None:
+        timeout_s = self._patience.request_s
+
+        async def again() -> Metadata:
+            return (await self._cluster.deployment(ref, timeout_s=timeout_s)).metadata
+
+        await release(
+            str(ref),
+            metadata,
+            patch=lambda patch: self._cluster.patch_deployment(ref, patch, dry_run=False, timeout_s=timeout_s),
+            again=again,
+        )
+
+    async def _condemn(self, plan: SwitchBack) -> None:
+        ref, name = plan.rollout.workload, plan.live.replicaset
+        try:
+            patch = condemn(plan.rollout)
+            await self._cluster.patch_replicaset(ref.namespace, name, patch, timeout_s=self._patience.request_s)
+        except ClusterError as error:
+            fields = {"event": "not-condemned", "workload": str(ref)}
+            _log.warning("ReplicaSet %s not condemned: %s", name, error, extra=fields)
+
+    async def _post(self, event: Event) -> None:
+        try:
+            await self._cluster.post_event(event, timeout_s=self._patience.request_s)
+        except ClusterError as error:
+            fields = {"event": "event-not-written", "workload": str(event.regarding)}
+            _log.warning("Event not written: %s", error, extra=fields)
