@@ -293,7 +293,33 @@ class Signal(_Section, frozen=True):
 class Rule(StrEnum):
     """How counts are judged."""
 
+    SEQUENTIAL = "sequential"
     THRESHOLD = "threshold"
+
+
+class Sensitivity(StrEnum):
+    """The trade between speed and the blips that are forgiven; the error probability is the same."""
+
+    QUICK = "quick"
+    BALANCED = "balanced"
+    PATIENT = "patient"
+
+
+_BLOCKS = {Sensitivity.QUICK: 2, Sensitivity.BALANCED: 4, Sensitivity.PATIENT: 8}
+_GRACE_S = {Sensitivity.QUICK: 10.0, Sensitivity.BALANCED: 30.0, Sensitivity.PATIENT: 60.0}
+_LONG_STEP_S = 15.0
+
+
+class Sequential(_Section, frozen=True):
+    """The rule `sequential`.
+
+    Args:
+        alpha: the probability that a rollout which is not worse is undone; all signals share it.
+        blocks: full blocks of evidence that it takes at least, about; without it what `sensitivity` says.
+    """
+
+    alpha: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.01
+    blocks: Annotated[int, msgspec.Meta(ge=1)] | None = None
 
 
 class Threshold(_Section, frozen=True):
@@ -345,10 +371,12 @@ class Alerts(_Section, frozen=True):
     Args:
         match: labels that stand for this policy's workload, where an alert names no Deployment and no pod.
         confirm: `signal` waits for the policy's own signal; `trust` acts on the alert alone.
+        alpha_alert: what `alpha` of the rule `sequential` becomes with an alert that began after the rollout.
     """
 
     match: dict[str, str] = {}
     confirm: Confirm = Confirm.SIGNAL
+    alpha_alert: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.05
 
 
 class Policy(_Section, frozen=True):
@@ -366,10 +394,12 @@ class Policy(_Section, frozen=True):
         rule: how counts are judged.
         action: what a breach leads to; a canary's default is `scale-down`, else `undo`; blue-green has `switch-back`.
         gitops: what to do where a GitOps controller manages the workload.
-        grace: per candidate pod from Ready: counted, not judged.
+        sensitivity: of the rule `sequential`, and the length of `grace`.
+        grace: per candidate pod from Ready: counted, not judged; without it what `sensitivity` says.
         bake: after completion.
         max_watch: the longest a rollout is watched.
         signals: what is judged.
+        sequential: the rule `sequential`.
         threshold: the rule `threshold`.
         conditions: the rule `conditions`.
         alerts: how alerts are taken.
@@ -384,15 +414,28 @@ class Policy(_Section, frozen=True):
     opt_in: bool = False
     mode: Mode = Mode.OBSERVE
     rule: Rule = Rule.THRESHOLD
+    sensitivity: Sensitivity = Sensitivity.BALANCED
     action: Action | None = None
     gitops: GitOps = GitOps.REFUSE
-    grace: Pause = Pause(30)
+    grace: Pause | None = None
     bake: Seconds = Seconds(900)
     max_watch: Seconds = Seconds(7200)
     signals: dict[str, Signal] = {}
+    sequential: Sequential = Sequential()
     threshold: Threshold = Threshold()
     conditions: Conditions = Conditions()
     alerts: Alerts = Alerts()
+
+    @property
+    def grace_s(self) -> float:
+        """Seconds from Ready for which a candidate pod is not judged."""
+        return _GRACE_S[self.sensitivity] if self.grace is None else float(self.grace)
+
+    def blocks(self, step_s: float) -> int:
+        """How many full blocks of evidence the rule `sequential` takes at least, on a grid."""
+        if self.sequential.blocks is not None:
+            return self.sequential.blocks
+        return _BLOCKS[self.sensitivity] * (1 if step_s >= _LONG_STEP_S else 2)
 
     @property
     def selects(self) -> bool:

@@ -1,9 +1,10 @@
 """The service's own metrics, and the only place that makes collectors.
 
-Every label is a policy's name or a member of a closed set, which the types say: never an alert's label or a pod's name.
+Every label is a policy's, a signal's or a watched workload's name, or a member of a closed set: never an alert's
+label or a pod's name.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from enum import StrEnum
 
 import prometheus_client
@@ -78,6 +79,10 @@ class Metrics:
         self._blind = self._gauge("blind", "Rollouts under watch that cannot be judged now.", "reason")
         self._watched = self._gauge("rollouts_watched", "Rollouts under watch.")
         self._heartbeat = self._gauge("heartbeat_timestamp_seconds", "When the loop that judges last came round.")
+        labels = ("namespace", "workload", "signal", "control")
+        self._evidence = self._gauge("evidence_log", "Evidence against a rollout under watch, natural log.", *labels)
+        self._bar = self._gauge("evidence_threshold_log", "The evidence at which it is a breach.", *labels)
+        self._shown: set[tuple[str, str, str, str]] = set()
         self._leader = self._gauge("leader", "Whether this replica is the one that acts.")
         self._leader.set(1)
         # A counter that begins with 1 has no increase(): what alerts ask for begins with 0.
@@ -121,6 +126,20 @@ class Metrics:
         self._watched.set(len(rollouts))
         for reason in BlindReason:
             self._blind.labels(reason).set(rollouts.count(reason))
+
+    def evidence(self, found: Mapping[tuple[str, str, str, str], tuple[float, float]]) -> None:
+        """Show the evidence against every rollout under watch; what is no longer watched goes.
+
+        Args:
+            found: log evidence and its bar, by namespace, workload, signal and control.
+        """
+        for labels in self._shown - found.keys():
+            self._evidence.remove(*labels)
+            self._bar.remove(*labels)
+        self._shown = set(found)
+        for labels, (log_e, bar) in found.items():
+            self._evidence.labels(*labels).set(log_e)
+            self._bar.labels(*labels).set(bar)
 
     def beat(self) -> None:
         """Say that the loop that judges has come round; to be called also while nothing is under watch."""

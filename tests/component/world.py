@@ -73,6 +73,7 @@ class World(MemoryCluster):
         self.die_after = die_after
         self.dead = asyncio.Event()
         self._born: dict[str, dt.datetime] = {f"web-{hash_of('good')}": NOW - dt.timedelta(hours=1)}
+        self._gone: dict[str, float] = {}
         self._epoch = asyncio.get_running_loop().time()
 
     def now(self) -> dt.datetime:
@@ -103,6 +104,11 @@ class World(MemoryCluster):
             if revision < newest:
                 revision = newest + 1
                 self._born[found.metadata.name] = self.now()
+        for item in self.scene.snapshot.replicasets:
+            if templates.same(item.spec.template, live):
+                self._gone.pop(item.metadata.name, None)
+            else:
+                self._gone.setdefault(item.metadata.name, self.now().timestamp())
         complete(self.scene, revision=revision)
 
     def start(self) -> Service:
@@ -207,8 +213,8 @@ class World(MemoryCluster):
         for item in self.scene.snapshot.replicasets:
             born = self._born[item.metadata.name].timestamp()
             version = next(v for v in (*self.errors, "good", "bad", "fix", "worse") if hash_of(v) == item.hash)
-            if at < born:
-                continue
+            if at < born or at > self._gone.get(item.metadata.name, at):
+                continue  # not yet there, or no longer scraped
             for index in range(3):
                 total = RPS * (at - born)
                 row = Row("shop", f"{item.metadata.name}-{index:05}", "web", f"10.0.0.{index}", "pods")

@@ -15,9 +15,11 @@ from watchdog.config import (
     GitOps,
     Kubernetes,
     LogFormat,
+    Pause,
     Policy,
     Prometheus,
     Seconds,
+    Sequential,
     Signal,
     duration,
     find,
@@ -83,7 +85,14 @@ def test_the_example_shows_every_setting_with_its_default() -> None:
     config = parse(example().replace('url = ""', 'url = "http://prometheus:9090"', 1))
     there = msgspec.structs.replace(Prometheus(), url="http://prometheus:9090")
     signal = Signal(bad='http_requests_total{code=~"5.."}', total="http_requests_total")
-    policy = Policy(name="web", namespaces=("shop",), action=Action.UNDO, signals={"errors": signal})
+    policy = Policy(
+        name="web",
+        namespaces=("shop",),
+        action=Action.UNDO,
+        signals={"errors": signal},
+        grace=Pause(30),  # these two are what the sensitivity `balanced` says at 15-s steps
+        sequential=Sequential(blocks=4),
+    )
     assert config == Config(prometheus=there, policies=(policy,))
 
 

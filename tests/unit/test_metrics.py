@@ -13,7 +13,7 @@ from watchdog.judge.blocks import BlindReason, Word
 from watchdog.metrics import PREFIX, AlertOutcome, Channel, Delivery, Metrics
 from watchdog.model import Action, Guard, Outcome
 
-# DESIGN §8, without those of the evidence.
+# DESIGN §8.
 AGREED = {
     "verdicts_total": {"policy", "verdict"},
     "actions_total": {"action", "outcome", "cause"},
@@ -28,6 +28,8 @@ AGREED = {
     "leader": set(),
     "heartbeat_timestamp_seconds": set(),
     "rollouts_watched": set(),
+    "evidence_log": {"namespace", "workload", "signal", "control"},
+    "evidence_threshold_log": {"namespace", "workload", "signal", "control"},
 }
 
 
@@ -54,6 +56,7 @@ def used() -> Metrics:
     metrics.sample_to_write_seconds.observe(7)
     with metrics.poll_seconds.time():
         pass
+    metrics.evidence({("shop", "web", "errors", "concurrent"): (5.4, 5.3)})
     metrics.beat()
     return metrics
 

@@ -179,6 +179,9 @@ def _doubts(record: Record, facts: Facts, now: dt.datetime) -> Iterable[Veto | N
         yield Veto(Guard.SHARED, "the stable pods fail the same limit", now, lowers=True)
     if record.incident_first:
         yield Veto(Guard.INCIDENT_FIRST, f"{record.incident_first}: this may be the fix", now, lowers=True)
+    for doubt in facts.verdict.doubts:
+        if doubt.guard != Guard.SHARED or record.action is not Action.SCALE_DOWN:
+            yield Veto(doubt.guard, doubt.detail, now, lowers=True)
     if not facts.target_passed and record.action in (Action.UNDO, Action.SWITCH_BACK):
         yield Veto(Guard.TARGET_NOT_PASSED, "the revision to go back to is not known to be good", now, lowers=True)
     if facts.signals_blind:

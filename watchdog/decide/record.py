@@ -11,6 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from watchdog.judge.blocks import Block, PodFact
+from watchdog.judge.sequential import Settings
 from watchdog.model import Action, IncidentId, Mode, Outcome, Rollout, Topology
 from watchdog.objects import TemplateHash, WorkloadRef
 
@@ -150,6 +151,15 @@ class Told(msgspec.Struct, frozen=True):
     details: tuple[str, ...] = ()
 
 
+class Stand(msgspec.Struct, frozen=True):
+    """Where one control of the rule `sequential` stands: log evidence, its bar without alerts, and the onset's step."""
+
+    control: str
+    log_e: float
+    bar: float
+    onset_step: int | None = None
+
+
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """One rollout under watch.
 
@@ -173,6 +183,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         signals: what was asked of Prometheus.
         incident_first: why the workload was already failing when the rollout began; empty where it was not.
         bad_known: by signal: whether `bad` was seen in the 7 days before.
+        judged_by: by signal: what the rule `sequential` is held to; empty under another rule.
+        evidence: by signal: where it stood after the newest block.
         pods: facts that Prometheus does not know.
         blocks: by signal, oldest first.
         verdicts: changes only.
@@ -208,6 +220,8 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     signals: tuple[SignalUsed, ...] = ()
     incident_first: str = ""
     bad_known: Mapping[str, bool] = {}
+    judged_by: Mapping[str, Settings] = {}
+    evidence: Mapping[str, tuple[Stand, ...]] = {}
     pods: tuple[PodFact, ...] = ()
     blocks: Mapping[str, tuple[Block, ...]] = {}
     verdicts: tuple[VerdictSeen, ...] = ()

@@ -96,6 +96,14 @@ class Incidents:
                 blind.append(None)
                 self._go_on(item)
         self._context.metrics.watching(blind)
+        self._context.metrics.evidence(
+            {
+                (item.watch.ref.namespace, item.watch.ref.name, name, each.control): (each.log_e, each.bar)
+                for item in seen
+                for name, stands in item.watch.evidence().items()
+                for each in stands
+            }
+        )
         for item, verdict in breaches:
             self._start(item.record.id, self._decide(item, verdict))
 
@@ -144,7 +152,8 @@ class Incidents:
         """Keep a verdict that differs from the one before, and end what is over."""
         context, now = self._context, self._context.now()
         blocks = {name: tuple(each) for name, each in item.watch.blocks.items()}
-        record = context.remember(msgspec.structs.replace(context.records[record.id], blocks=blocks))
+        newest = context.records[record.id]
+        record = context.remember(msgspec.structs.replace(newest, blocks=blocks, evidence=item.watch.evidence()))
         last = record.verdicts[-1] if record.verdicts else None
         shown = verdict.blind.detail if verdict.blind else verdict.detail
         about = str(verdict.blind.reason) if verdict.blind else verdict.cause

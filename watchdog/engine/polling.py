@@ -11,11 +11,12 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
-from watchdog.config import Policy
+from watchdog.config import Policy, Rule
 from watchdog.decide.history import read_history
 from watchdog.decide.record import Record, State
 from watchdog.engine import facts
 from watchdog.engine.context import Context
+from watchdog.engine.rules import frozen
 from watchdog.engine.watch import Watch, failed_before, past_steps, query_of
 from watchdog.errors import ClusterError
 from watchdog.judge import counters
@@ -177,6 +178,12 @@ class Poller:
         began = record.started if about == record.rollout.hash else record.write_at or record.started
         first = min(step, math.ceil(began.timestamp() / self.step_s))
         bad_known, sawtooth = dict(record.bad_known), {}
+        watching = about == record.rollout.hash
+        judged_by = dict(record.judged_by)
+        if policy.rule is Rule.SEQUENTIAL and watching and set(judged_by) != set(policy.signals):
+            judged_by = frozen(policy, record.topology, self.step_s)
+            latest = self._context.records[record.id]
+            record = await self._context.put(msgspec.structs.replace(latest, judged_by=judged_by))
         signals = self._context.ports.signals
         if signals is not None:
             timeout_s = self._context.config.read_s
@@ -205,6 +212,7 @@ class Poller:
             bad_known=bad_known,
             sawtooth=sawtooth,
             beside=record.topology.side_by_side,
+            judged_by=judged_by if watching else {},
         )
 
     async def _before(self, record: Record, policy: Policy, first: int, targets: tuple[Pod, ...]) -> str:
@@ -261,7 +269,13 @@ class Poller:
                 named, namespace = self._named[item.key], item.record.workload.namespace
                 pods = facts.by_name(pods, past, named, namespace=namespace, begun=first * self.step_s)
             for at in range(first, step + 1):
-                item.watch.feed({name: answers[asked[index, name]].get(at, _missing(at)) for name in names}, pods)
+                readings = {name: answers[asked[index, name]].get(at, _missing(at)) for name in names}
+                item.watch.feed(readings, pods, alert=self._alerted(item.record.id, at * self.step_s))
+
+    def _alerted(self, incident: IncidentId, time: float) -> bool:
+        """Whether an attributable alert that is known by now was firing at a time."""
+        alerts = self._context.records[incident].alerts
+        return any(each.what == "attributed" and (each.onset or each.starts_at).timestamp() <= time for each in alerts)
 
     def _known_pods(self, item: Seen) -> tuple[PodFact, ...]:
         record = self._context.records[item.record.id]

@@ -6,8 +6,9 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 
 from watchdog.config import Policy, Signal
-from watchdog.decide.record import Record
-from watchdog.judge import counters, threshold
+from watchdog.decide.record import Record, Stand
+from watchdog.engine.rules import BySequence, ByThreshold, Rule
+from watchdog.judge import counters, sequential, threshold
 from watchdog.judge.blocks import Blind, Block, Counts, PodFact, Reading, Track, Verdict
 from watchdog.objects import Pod, WorkloadRef
 from watchdog.ports import SignalQuery
@@ -30,6 +31,7 @@ class Watch:
         bad_known: by signal: whether an absent `bad` is 0.
         sawtooth: by signal: why its counters cannot be believed from the start.
         beside: the stable side takes traffic at the same time, and so is a control.
+        judged_by: by signal: what the rule `sequential` is held to; empty for the rule `threshold`.
     """
 
     def __init__(
@@ -42,6 +44,7 @@ class Watch:
         begun: float,
         bad_known: Mapping[str, bool],
         sawtooth: Mapping[str, Blind],
+        judged_by: Mapping[str, sequential.Settings],
         beside: bool = True,
     ) -> None:
         self.ref = ref
@@ -53,7 +56,7 @@ class Watch:
             name: counters.Settings(
                 namespace=ref.namespace,
                 step_s=step_s,
-                grace_s=float(policy.grace),
+                grace_s=policy.grace_s,
                 begun=begun,
                 join=(signal.candidate, signal.stable) if signal.join else None,
                 bad_known=bad_known.get(name, False),
@@ -62,20 +65,24 @@ class Watch:
             for name, signal in policy.signals.items()
         }
         self._states = {name: counters.initial(settings) for name, settings in self._settings.items()}
-        self._rule = rule_of(policy, step_s)
+        limits = rule_of(policy, step_s)
+        self._window = limits.steps(limits.window_s)
+        self._rule: Rule = BySequence(judged_by, min_requests=limits.min_requests) if judged_by else ByThreshold(limits)
         self._beside = beside
 
-    def feed(self, readings: Mapping[str, Reading], pods: Sequence[PodFact]) -> None:
-        """Take in the next step, one reading per signal."""
+    def feed(self, readings: Mapping[str, Reading], pods: Sequence[PodFact], *, alert: bool = False) -> None:
+        """Take in the next step, one reading per signal; `alert` says that an attributable alert was firing."""
         for name, state in self._states.items():
             self._states[name], block = counters.step(state, readings[name], pods)
-            self.blocks[name].append(block if self._beside else msgspec.structs.replace(block, stable=Counts()))
+            block = block if self._beside else msgspec.structs.replace(block, stable=Counts())
+            self.blocks[name].append(block)
+            self._rule.take(name, block, alert=alert)
         self.next_step += 1
 
     @property
     def full(self) -> bool:
         """Whether there is a whole window to judge by."""
-        return all(len(blocks) >= self._rule.steps(self._rule.window_s) for blocks in self.blocks.values())
+        return all(len(blocks) >= self._window for blocks in self.blocks.values())
 
     def verdicts(self, *, urgent: bool, baked: bool = False) -> tuple[Verdict, ...]:
         """What each signal says now.
@@ -86,9 +93,12 @@ class Watch:
         """
         baked_s = float(self.policy.bake) if baked else None
         return tuple(
-            threshold.judge(blocks, self._rule, signal=name, urgent=urgent, baked_s=baked_s)
-            for name, blocks in self.blocks.items()
+            self._rule.verdict(name, blocks, urgent=urgent, baked_s=baked_s) for name, blocks in self.blocks.items()
         )
+
+    def evidence(self) -> dict[str, tuple[Stand, ...]]:
+        """Where each signal's controls stand; empty under the rule `threshold`."""
+        return {name: found for name in self.blocks if (found := self._rule.evidence(name))}
 
 
 def rule_of(policy: Policy, step_s: float) -> threshold.Settings:

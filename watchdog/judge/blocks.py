@@ -172,19 +172,27 @@ class Word(StrEnum):
     BLIND = "blind"
 
 
+class Doubt(msgspec.Struct, frozen=True):
+    """A guard that turns acting on a breach into asking, and what it saw."""
+
+    guard: str
+    detail: str
+
+
 class Verdict(msgspec.Struct, frozen=True):
     """What is to be thought of a rollout now.
 
     Args:
         word: one word.
         detail: one sentence with the numbers against their limits.
-        cause: what found a breach: `threshold`, `progress-deadline`, `crash-loop`, `image-pull`, `condemned-image`,
-            `alert`; empty without a breach.
+        cause: what found a breach: `sequential`, `threshold`, `progress-deadline`, `crash-loop`, `image-pull`,
+            `condemned-image`, `alert`; empty without a breach.
         blind: why it is blind.
         candidate: the window's counts, for messages.
         stable: the same of the other track.
         shared: the stable track fails the same limit.
         signal: the signal that speaks.
+        doubts: why a person is to decide about a breach.
     """
 
     word: Word
@@ -195,3 +203,4 @@ class Verdict(msgspec.Struct, frozen=True):
     stable: Counts = Counts()
     shared: bool = False
     signal: str = ""
+    doubts: tuple[Doubt, ...] = ()

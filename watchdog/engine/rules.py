@@ -1,0 +1,159 @@
+"""The rules that judge counts, behind one small interface: what a block changes, and what is thought after it."""
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Protocol
+
+from msgspec.structs import replace
+
+from watchdog.config import Policy
+from watchdog.decide.record import Stand
+from watchdog.judge import calibration, sequential, threshold
+from watchdog.judge.blocks import Block, Counts, Doubt, Verdict, Word
+from watchdog.judge.sequential import Control, Controls
+from watchdog.model import Topology
+
+_MOST_BLIND = 0.2
+_SPEAKS = {
+    Control.CONCURRENT: "by the stable pods of the same minutes",
+    Control.HISTORICAL: "by the time before, which cannot tell the version from an outage that began with it",
+}
+
+
+class Rule(Protocol):
+    """One rule, for all signals of a rollout."""
+
+    def take(self, signal: str, block: Block, *, alert: bool) -> None:
+        """Take the next block of a signal; `alert` says that an attributable alert was firing then."""
+
+    def verdict(self, signal: str, blocks: Sequence[Block], *, urgent: bool, baked_s: float | None) -> Verdict:
+        """Say what is thought of a signal now; the arguments are those of `threshold.judge`."""
+
+    def evidence(self, signal: str) -> tuple[Stand, ...]:
+        """Say where each control of a signal stands; nothing where the rule has no evidence."""
+
+
+class ByThreshold:
+    """The rule `threshold`, which looks at the blocks themselves."""
+
+    def __init__(self, settings: threshold.Settings) -> None:
+        self._settings = settings
+
+    def take(self, signal: str, block: Block, *, alert: bool) -> None:
+        """Do nothing: the blocks are all there is."""
+
+    def verdict(self, signal: str, blocks: Sequence[Block], *, urgent: bool, baked_s: float | None) -> Verdict:
+        """Judge the newest windows."""
+        return threshold.judge(blocks, self._settings, signal=signal, urgent=urgent, baked_s=baked_s)
+
+    def evidence(self, signal: str) -> tuple[Stand, ...]:
+        """Give nothing."""
+        return ()
+
+
+class BySequence:
+    """The rule `sequential`: a fold over the blocks of each signal.
+
+    Args:
+        settings: by signal, frozen at the rollout's start.
+        min_requests: fewer in the bake are not called healthy.
+    """
+
+    def __init__(self, settings: Mapping[str, sequential.Settings], *, min_requests: int) -> None:
+        self._settings = settings
+        self._least = min_requests
+        self._states = {name: sequential.State() for name in settings}
+
+    def take(self, signal: str, block: Block, *, alert: bool) -> None:
+        """Step both controls."""
+        self._states[signal] = sequential.step(self._states[signal], block, self._settings[signal], alert=alert)
+
+    def evidence(self, signal: str) -> tuple[Stand, ...]:
+        """Give the controls of the signal."""
+        settings, state = self._settings[signal], self._states[signal]
+        return tuple(
+            Stand(
+                control=control,
+                log_e=state.evidence(control).log_e,
+                bar=settings.bar,
+                onset_step=state.evidence(control).onset,
+            )
+            for control in settings.controls.each
+        )
+
+    def verdict(self, signal: str, blocks: Sequence[Block], *, urgent: bool, baked_s: float | None) -> Verdict:
+        """Judge by the control that decided; an alert has lowered its bar when the block was taken."""
+        settings, state = self._settings[signal], self._states[signal]
+        if speaker := state.speaker:
+            first = round(speaker.onset_s / settings.step_s) + 1
+            candidate, stable = _sums([block for block in blocks if first <= block.step <= speaker.step])
+            evidence = f"evidence {_odds(speaker.log_e)} {_SPEAKS[speaker.control]}, needed {_odds(speaker.bar)}"
+            return Verdict(
+                Word.BREACH,
+                f"{_against(candidate, stable)}; {evidence}",
+                cause="sequential",
+                candidate=candidate,
+                stable=stable,
+                signal=signal,
+                doubts=tuple(Doubt(str(each.reason), each.detail) for each in speaker.vetoes),
+            )
+        candidate, stable = _sums(blocks)
+        most = max(state.evidence(control).log_e for control in settings.controls.each)
+        detail = f"{_against(candidate, stable)}; evidence {_odds(most)}, needed {_odds(settings.bar)}"
+        found = Verdict(Word.INSUFFICIENT, detail, candidate=candidate, stable=stable, signal=signal)
+        doubt = "" if baked_s is None else self._doubt(blocks, settings.steps(baked_s))
+        if baked_s is not None and not doubt:
+            return replace(found, word=Word.HEALTHY)
+        if blocks and (blind := blocks[-1].blind):
+            return replace(found, word=Word.BLIND, detail=blind.detail, blind=blind)
+        return replace(found, detail=f"{detail}; {doubt}") if doubt else found
+
+    def _doubt(self, blocks: Sequence[Block], bake: int) -> str:
+        """Say why a rollout whose bake is over is not healthy; empty where it is."""
+        seen = [block for block in blocks[-bake:] if not block.blind]
+        requests = sum(block.candidate.total for block in seen)
+        if bake - len(seen) >= _MOST_BLIND * bake:
+            return f"blind in {bake - len(seen)} of the bake's {bake} steps"
+        return "" if requests >= self._least else f"{requests:.0f} requests in the bake, {self._least} are needed"
+
+
+def frozen(policy: Policy, topology: Topology, step_s: float) -> dict[str, sequential.Settings]:
+    """Give what the rule `sequential` is held to in a rollout, by signal, with the default for an unknown past."""
+    past = calibration.unknown()
+    controls = Controls.CONCURRENT if topology is Topology.CANARY else Controls.BOTH
+    if not topology.side_by_side:
+        controls = Controls.HISTORICAL
+    return {
+        name: sequential.Settings(
+            step_s=step_s,
+            controls=controls,
+            blocks=float(policy.blocks(step_s)),
+            base=past.base,
+            phi_concurrent=past.phi_concurrent,
+            phi_historical=past.phi_historical,
+            m_cap=past.m_cap,
+            known=past.known,
+            alpha=policy.sequential.alpha,
+            alpha_alert=policy.alerts.alpha_alert,
+            signals=len(policy.signals),
+            bake_s=float(policy.bake),
+        )
+        for name in policy.signals
+    }
+
+
+def _sums(blocks: Sequence[Block]) -> tuple[Counts, Counts]:
+    return sum((each.candidate for each in blocks), Counts()), sum((each.stable for each in blocks), Counts())
+
+
+def _against(candidate: Counts, stable: Counts) -> str:
+    beside = f"against {_share(stable)}" if stable.total else "without stable requests"
+    return f"{_share(candidate)} {beside}"
+
+
+def _share(counts: Counts) -> str:
+    return f"{100 * counts.ratio:.1f} % of {counts.total:.0f}"
+
+
+def _odds(log_e: float) -> str:
+    return f"{math.exp(min(log_e, 20.0)):.3g} : 1"
