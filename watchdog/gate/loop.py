@@ -1,8 +1,8 @@
 """The loop of a gate: look at the workload, read a step, judge, and act once at the end.
 
-    pin ──► past ──► step ──► still live? ──► service busy? ──► conditions, counters ──► over? ──► act or end
-                      ▲                             │ wait                                │ no
-                      └─────────────────────────────┴──────────────────────────────────────┘
+pin ──► past ──► step ──► still live? ──► service busy? ──► conditions, counters ──► over? ──► act or end
+                  ▲                             │ wait                                │ no
+                  └─────────────────────────────┴──────────────────────────────────────┘
 """
 
 import asyncio
@@ -324,14 +324,10 @@ class Gate:
                 return self._by_service(scene, record.outcome, record.detail, trial)
             if record.outcome is Outcome.FAILED:
                 verdict = Verdict(Word.BREACH, record.detail, cause="service")
-                return self._report(
-                    verdict, scene, trial, outcome=Outcome.FAILED, detail=record.detail, service=True
-                )
+                return self._report(verdict, scene, trial, outcome=Outcome.FAILED, detail=record.detail, service=True)
             if record.people and record.people[-1].answer == "dismiss":
                 verdict = Verdict(Word.BREACH, record.detail, cause="service")
-                return self._report(
-                    verdict, scene, trial, outcome=Outcome.REFUSED, detail=record.detail, service=True
-                )
+                return self._report(verdict, scene, trial, outcome=Outcome.REFUSED, detail=record.detail, service=True)
         if scene.condemned(seen) == rollout.incident:
             detail = f"incident {rollout.incident} has condemned it"
             return self._by_service(scene, None, detail, trial)
@@ -373,7 +369,7 @@ class Gate:
                     result = await actor.undo(ref, request, dry_run=task.dry_run, condemned=True)
                 case Action.SCALE_DOWN:
                     result = await actor.scale_down(ref, request, dry_run=task.dry_run)
-                case Action.PAUSE:
+                case _:
                     result = await actor.pause(ref, request, dry_run=task.dry_run)
         except ClusterError as error:
             result = Result(outcome=Outcome.FAILED, detail=str(error))

@@ -129,15 +129,16 @@ class Trial:
             case = replace(case, first=block.step)
         if block.blind:
             return case
-        given = {"index": block.step, "started": case.first is not None}
+        index, started = block.step, case.first is not None
         beside, before, mirrored = case.beside, case.before, case.mirrored
         if Control.CONCURRENT in self.settings.controls:
             live = block.stable.total > 0
-            both = block.candidate, block.stable
-            beside = concurrent.step(beside, *both, self._concurrent, old_live=live, **given)
-            mirrored = concurrent.step(mirrored, *both, self._mirrored, old_live=live, **given)
+            beside, mirrored = (
+                concurrent.step(state, block.candidate, block.stable, rule, index=index, old_live=live, started=started)
+                for state, rule in ((beside, self._concurrent), (mirrored, self._mirrored))
+            )
         if Control.HISTORICAL in self.settings.controls:
-            before = historical.step(before, block.candidate, self._historical, **given)
+            before = historical.step(before, block.candidate, self._historical, index=index, started=started)
         evidence = {Control.CONCURRENT: beside.evidence.log_e, Control.HISTORICAL: before.log_e}
         control = max(self.settings.controls, key=lambda each: evidence[each])
         counted = block.stable if case.first is not None else Counts()
