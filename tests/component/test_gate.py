@@ -96,5 +96,5 @@ async def test_a_hotfix_ends_the_gate_and_nothing_is_written() -> None:
 async def test_a_version_that_runs_another_image_is_a_mistake() -> None:
     world = World()
     world.deploy("bad")
-    with pytest.raises(UsageError, match="not registry.example/web:other"):
+    with pytest.raises(UsageError, match=r"not registry\.example/web:other"):
         await ran(world, image="registry.example/web:other")
