@@ -16,6 +16,7 @@ from watchdog import __version__
 from watchdog.cli.check import check
 from watchdog.cli.demo import demo
 from watchdog.cli.evaluate import evaluate
+from watchdog.cli.gate import gate
 from watchdog.cli.history import history
 from watchdog.cli.incidents import approve, dismiss, incidents
 from watchdog.cli.init import init
@@ -41,6 +42,7 @@ cli.add_command(check)
 cli.add_command(init)
 cli.add_command(once)
 cli.add_command(evaluate)
+cli.add_command(gate)
 cli.add_command(incidents)
 cli.add_command(approve)
 cli.add_command(dismiss)

@@ -10,8 +10,8 @@ from collections.abc import Mapping, Sequence
 import click
 import msgspec
 
-from watchdog import selectors
 from watchdog.app import Parts, assemble
+from watchdog.cli import asked
 from watchdog.cli.options import Common, Duration, Words, Workload, common, runs
 from watchdog.cli.output import (
     BREACH,
@@ -29,9 +29,7 @@ from watchdog.config import GitOps, Signal
 from watchdog.decide.history import live_rollout, read_history
 from watchdog.decide.plan import Request
 from watchdog.engine import facts
-from watchdog.engine.fleet import Side
 from watchdog.engine.watch import query_of
-from watchdog.errors import UsageError
 from watchdog.judge import counters
 from watchdog.judge.blocks import Counts, PodFact, Track
 from watchdog.model import Cause, Outcome, Refused, Result, Rollout, Undo
@@ -84,15 +82,15 @@ async def once(
 
     Ends with 0 if it is acceptable, 1 if it was not and is undone, 3 if it is not known, 4 if it could not be undone.
     """
-    given = _given(bad, total)
+    given = asked.given(bad, total)
     say = echo if shared.form is Form.TEXT else lambda _: None
     result = None
     async with assemble(
         shared.config, kubeconfig=shared.kubeconfig, context=shared.context, progress=print_progress
     ) as parts:
         policy = shared.config.policy_for(workload)
-        asked = given or await _signals(parts, workload)
-        rollout, seen = await _look(parts, workload, asked, window_s=window, url=url)
+        signals = given or asked.of_policy(workload, await parts.match(workload))
+        rollout, seen = await _look(parts, workload, signals, window_s=window, url=url)
         worst = _worst(seen, threshold)
         rate = "unknown" if worst.unknown else f"{worst.counts.ratio:.4f}"
         say(f"Current error rate: {rate}")
@@ -121,36 +119,8 @@ async def once(
     return code
 
 
-def _given(bad: str, total: str) -> Mapping[str, Signal]:
-    """The signal of the command line; empty where the policy's are meant."""
-    if bool(bad) != bool(total):
-        raise UsageError("--bad goes with --total: write both, or neither for the signals of the policy")
-    if not bad:
-        return {}
-    for option, text in (("--bad", bad), ("--total", total)):
-        try:
-            selectors.parse(text)
-        except ValueError as error:
-            raise UsageError(f"{option} {error}") from error
-    return {"given": Signal(total=total, bad=bad)}
-
-
-async def _signals(parts: Parts, workload: WorkloadRef) -> Mapping[str, Signal]:
-    """The signals of the policy that matches; those that join by a label seen from this workload's side."""
-    match = await parts.match(workload)
-    if match is None or not match.policy.signals:
-        raise UsageError(f"no policy has signals for {workload}: give --bad and --total")
-    if match.side is not Side.STABLE:
-        return match.policy.signals
-    replace = msgspec.structs.replace
-    return {
-        name: replace(signal, candidate=signal.stable, stable=signal.candidate)
-        for name, signal in match.policy.signals.items()
-    }
-
-
 async def _look(
-    parts: Parts, workload: WorkloadRef, asked: Mapping[str, Signal], *, window_s: float, url: str
+    parts: Parts, workload: WorkloadRef, chosen: Mapping[str, Signal], *, window_s: float, url: str
 ) -> tuple[Rollout | None, list[Seen]]:
     """What is live, and what its pods counted over the window, by the rows and counters of the service."""
     signals, step_s = parts.signals(await parts.prometheus(url)), parts.config.prometheus.step
@@ -172,7 +142,7 @@ async def _look(
         msgspec.structs.replace(
             await _count(signals, workload.namespace, signal, known, steps, step_s=step_s), signal=name
         )
-        for name, signal in asked.items()
+        for name, signal in chosen.items()
     ]
 
 

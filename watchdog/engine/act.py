@@ -134,7 +134,9 @@ class Actor:
 
         return await self._act(ref, request, decide, dry_run=dry_run, verify=verify, condemned=condemned)
 
-    async def scale_down(self, ref: WorkloadRef, request: Request, *, verify: bool = True) -> Result:
+    async def scale_down(
+        self, ref: WorkloadRef, request: Request, *, dry_run: bool = False, verify: bool = True
+    ) -> Result:
         """Take every pod of a canary away that an incident found bad. Raises as `undo` does."""
         now = self._now()
 
@@ -142,7 +144,7 @@ class Actor:
             autoscalers = await self._cluster.autoscalers(ref.namespace, timeout_s=self._patience.request_s)
             return plan_scale_down(snapshot, request, autoscalers=autoscalers, now=now)
 
-        return await self._act(ref, request, decide, verify=verify, condemned=True)
+        return await self._act(ref, request, decide, dry_run=dry_run, verify=verify, condemned=True)
 
     async def look(self, ref: WorkloadRef) -> Snapshot:
         """Read a workload as an action would. Raises `ClusterError`."""
@@ -190,14 +192,14 @@ class Actor:
 
         return await self._act(ref, request, decide)
 
-    async def pause(self, ref: WorkloadRef, request: Request) -> Result:
+    async def pause(self, ref: WorkloadRef, request: Request, *, dry_run: bool = False) -> Result:
         """Stop a rolling update where it stands. Raises as `undo` does."""
         now = self._now()
 
         async def decide(snapshot: Snapshot, request: Request) -> Plan | Refused:
             return plan_pause(snapshot, request, now=now)
 
-        return await self._act(ref, request, decide)
+        return await self._act(ref, request, decide, dry_run=dry_run)
 
     async def _act(
         self,

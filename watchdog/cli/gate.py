@@ -1,0 +1,265 @@
+"""``gate``: the step of a pipeline that waits for evidence, instead of five minutes and one look."""
+
+import datetime as dt
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import click
+from rich.console import Console
+from rich.live import Live
+from rich.text import Text
+
+from watchdog.app import Parts, assemble
+from watchdog.cli import asked
+from watchdog.cli.options import Common, Duration, Words, Workload, common, runs
+from watchdog.cli.output import (
+    BREACH,
+    CANNOT,
+    GOOD,
+    NOT_DONE,
+    Form,
+    echo,
+    print_error,
+    print_json,
+    print_progress,
+    printable,
+)
+from watchdog.config import Policy
+from watchdog.engine.fleet import Side
+from watchdog.engine.rollouts import action_of
+from watchdog.errors import UsageError
+from watchdog.gate import Gate, Ports, Report, Task
+from watchdog.gate.report import line, markdown, outputs
+from watchdog.gate.trial import Numbers
+from watchdog.judge.blocks import Word
+from watchdog.model import Action, Cause, Outcome
+from watchdog.objects import WorkloadRef, is_name
+
+_SENSITIVITY = {"quick": (2.0, 10.0), "balanced": (4.0, 30.0), "patient": (8.0, 60.0)}
+"""Blocks of full evidence that a breach takes, and the grace in seconds (DESIGN §4)."""
+
+_FULL_STEP_S = 15.0
+
+
+@click.command(short_help="Judge what is live until there is evidence; undo it if it is bad.")
+@click.argument("workload", type=Workload())
+@click.option(
+    "--for", "bake", type=Duration(), default="5m", show_default=True, metavar="DURATION", help="How long is judged."
+)
+@click.option("--on-breach", type=click.Choice(["undo", "scale-down", "none"]), help="What a breach leads to.")
+@click.option("--bad", type=Words(), default="", metavar="SELECTOR", help="What failed; goes with --total.")
+@click.option("--total", type=Words(), default="", metavar="SELECTOR", help="All requests; goes with --bad.")
+@click.option("--stable", type=Words(), default="", metavar="NAME", help="The stable Deployment beside a canary.")
+@click.option("--image", type=Words(), default="", metavar="IMAGE", help="Judge nothing but a version that runs this.")
+@click.option(
+    "--baseline", type=click.FloatRange(0, 0.14), metavar="SHARE", help="Usual share of failures, such as 0.004."
+)
+@click.option("--early", is_flag=True, help="End as soon as it is proven not to be worse than the stable pods.")
+@click.option("--allow-insufficient", is_flag=True, help="End with 0 where there was too little traffic to judge.")
+@click.option(
+    "--sensitivity",
+    type=click.Choice(list(_SENSITIVITY)),
+    default="balanced",
+    show_default=True,
+    help="Speed against patience with short failures.",
+)
+@click.option(
+    "--prometheus", "url", type=Words(), default="", metavar="URL", help="Prometheus, or service://NS/NAME:PORT."
+)
+@click.option("--reason", type=Words(), default="", metavar="TEXT", help="Why; shown in the audit trail.")
+@click.option("--summary", type=Words(), default="", metavar="FILE", help="Add a Markdown summary to this file.")
+@click.option("--outputs", "outputs_file", type=Words(), default="", metavar="FILE", help="Add key=value lines to it.")
+@click.option("--namespace", type=Words(), default="", metavar="NAME", help="Where the service keeps its records.")
+@click.option("--dry-run", is_flag=True, help="Let the API server check the write, and do nothing.")
+@common
+@runs
+async def gate(
+    shared: Common,
+    *,
+    workload: WorkloadRef,
+    bake: float,
+    on_breach: str | None,
+    bad: str,
+    total: str,
+    stable: str,
+    image: str,
+    baseline: float | None,
+    early: bool,
+    allow_insufficient: bool,
+    sensitivity: str,
+    url: str,
+    reason: str,
+    summary: str,
+    outputs_file: str,
+    namespace: str,
+    dry_run: bool,
+) -> int:
+    """Pin the version that is live now and judge it until the time is over or it is proven to be bad.
+
+    Ends with 0 if that version is still live and was judged good, 1 if it is bad (undone, or no action asked for), 3 if
+    it cannot be judged, 4 if somebody replaced it or the action was refused or failed.
+    """
+    given = asked.given(bad, total)
+    if stable and (not is_name(stable) or stable == workload.name):
+        raise UsageError("--stable names another Deployment of the same namespace")
+    async with assemble(
+        shared.config, kubeconfig=shared.kubeconfig, context=shared.context, progress=print_progress
+    ) as parts:
+        match = await parts.match(workload) if shared.config.policies else None
+        signals = given or asked.of_policy(workload, match)
+        other = match.other if match and match.side is Side.CANDIDATE else None
+        beside = WorkloadRef(workload.namespace, stable) if stable else other or workload
+        action = action_of(match) if match else Action.UNDO if beside == workload else Action.SCALE_DOWN
+        action_asked: Action | None = action
+        if on_breach:
+            action_asked = None if on_breach == "none" else Action(on_breach)
+        if action_asked is Action.SCALE_DOWN and beside == workload:
+            raise UsageError(
+                "--on-breach scale-down would take every pod away: name the Deployment beside it, --stable"
+            )
+        step_s = float(parts.config.prometheus.step)
+        blocks, grace_s = _SENSITIVITY[sensitivity]
+        task = Task(
+            workload=workload,
+            stable=beside,
+            image=image,
+            signals=signals,
+            policy=match.policy if match else Policy(name="gate", namespaces=(workload.namespace,)),
+            bake_s=bake,
+            grace_s=match.policy.grace_s if match and sensitivity == "balanced" else grace_s,
+            blocks=blocks if step_s >= _FULL_STEP_S else 2 * blocks,
+            step_s=step_s,
+            action=action_asked,
+            early=early,
+            baseline=baseline,
+            dry_run=dry_run,
+            cause=Cause(by=await parts.caller(), reason=reason),
+        )
+        report = await _run(parts, task, url=url, namespace=namespace, form=shared.form)
+    code = exit_code(report, allow_insufficient=allow_insufficient)
+    _write(summary, markdown(report, action=task.action, dry_run=dry_run, undo=_undo(task)))
+    lines = "".join(f"{name}={printable(value)}\n" for name, value in outputs(report, code=code).items())
+    _write(outputs_file, lines)
+    if shared.form is Form.JSON:
+        print_json("gate", _fields(report, task, code))
+    else:
+        for sentence in report.sentences:
+            echo(sentence)
+    return code
+
+
+async def _run(parts: Parts, task: Task, *, url: str, namespace: str, form: Form) -> Report:
+    limits, settings = parts.config.limits, parts.config
+    ports = Ports(
+        cluster=parts.cluster,
+        signals=parts.signals(await parts.prometheus(url)),
+        store=parts.records(namespace),
+        actor=parts.actor,
+        request_s=parts.request_s,
+        query_s=float(settings.prometheus.timeout),
+        observed_s=float(settings.rollback.observed_within),
+        held_s=float(limits.approval + settings.rollback.timeout + limits.recovery),
+    )
+    named = len(task.signals) > 1
+    terminal = form is Form.TEXT and sys.stdout.isatty()
+    with Live(console=Console(), auto_refresh=False, transient=True) if terminal else _Quiet() as live:
+
+        def show(text: str) -> None:
+            if isinstance(live, Live):
+                live.update(Text(printable(text)), refresh=True)
+            elif form is Form.TEXT:
+                echo(text)
+
+        def tell(numbers: tuple[Numbers, ...]) -> None:
+            show(line(numbers[0], step_s=task.step_s, named=named))
+
+        return await Gate(task, ports, now=_now, tell=tell, say=_once(show)).run()
+
+
+class _Quiet:
+    """Where no terminal shows a line that changes."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        return None
+
+
+def _once(show: Callable[[str], None]) -> Callable[[str], None]:
+    """Say what is waited for when it changes, and not at every step."""
+    said: list[str] = []
+
+    def say(text: str) -> None:
+        if said[-1:] != [text]:
+            said.append(text)
+            show(text)
+
+    return say
+
+
+def exit_code(report: Report, *, allow_insufficient: bool) -> int:
+    """What a pipeline is told."""
+    if report.outcome in (Outcome.SUPERSEDED, Outcome.REFUSED, Outcome.FAILED):
+        return NOT_DONE
+    if report.verdict.word is Word.BREACH:
+        return BREACH
+    if report.verdict.word is Word.HEALTHY or (allow_insufficient and report.verdict.word is Word.INSUFFICIENT):
+        return GOOD
+    return CANNOT
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.fromtimestamp(time.time(), tz=dt.UTC)
+
+
+def _undo(task: Task) -> str:
+    if task.stable == task.workload:
+        return f"rollback-watchdog rollback {task.workload}"
+    return f"kubectl scale deployment/{task.workload.name} -n {task.workload.namespace} --replicas=0"
+
+
+def _write(file: str, text: str) -> None:
+    """Add to a file; a verdict is not lost because its summary cannot be written."""
+    if not file:
+        return
+    try:
+        with Path(file).open("a", encoding="utf-8") as target:
+            target.write(text)
+    except OSError as error:
+        print_error(f"{file} cannot be written: {error.strerror}")
+
+
+def _fields(report: Report, task: Task, code: int) -> dict[str, object]:
+    return {
+        "namespace": task.workload.namespace,
+        "deployment": task.workload.name,
+        "stable": task.stable.name,
+        "for_seconds": task.bake_s,
+        "on_breach": str(task.action) if task.action else None,
+        "dry_run": task.dry_run,
+        "exit_code": code,
+        "revision": report.rollout.revision if report.rollout else None,
+        "hash": report.rollout.hash if report.rollout else None,
+        "incident": report.rollout.incident if report.rollout else None,
+        "verdict": str(report.verdict.word),
+        "cause": report.verdict.cause or None,
+        "blind": str(report.verdict.blind.reason) if report.verdict.blind else None,
+        "why": report.verdict.detail,
+        "outcome": str(report.outcome) if report.outcome else None,
+        "detail": report.detail or None,
+        "by_service": report.service,
+        "notes": list(report.notes),
+        "signals": {
+            each.signal: {
+                "candidate": {"bad": each.candidate.bad, "total": each.candidate.total},
+                "stable": {"bad": each.stable.bad, "total": each.stable.total},
+                "control": str(each.control),
+                "log_evidence": each.log_e,
+                "log_threshold": each.bar,
+            }
+            for each in report.numbers
+        },
+    }

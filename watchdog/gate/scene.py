@@ -1,0 +1,135 @@
+"""What a gate is about: the version that is pinned, what it is compared with, and the pods of both as they are."""
+
+from collections.abc import Mapping
+
+import msgspec
+
+from watchdog.decide import marks, templates
+from watchdog.decide.history import History, live_rollout, read_history
+from watchdog.engine import facts
+from watchdog.judge.blocks import Track
+from watchdog.model import Guard, IncidentId, Refused, Rollout
+from watchdog.objects import Deployment, Pod, ReplicaSet, Snapshot, TemplateHash, WorkloadRef
+from watchdog.ports import Cluster
+
+
+class Look(msgspec.Struct, frozen=True):
+    """The workload, and the stable one beside it, as they were at one moment: with all that their selectors find."""
+
+    found: Mapping[WorkloadRef, tuple[Snapshot, tuple[Pod, ...]]]
+    ref: WorkloadRef
+
+    @property
+    def deployment(self) -> Deployment:
+        """The workload itself."""
+        return self.found[self.ref][0].deployment
+
+    @property
+    def history(self) -> History:
+        """Its revisions."""
+        return read_history(self.found[self.ref][0])
+
+    @property
+    def live(self) -> Rollout | Refused:
+        """What is live."""
+        found = live_rollout(self.deployment, self.history)
+        return found if isinstance(found, Refused) else found[0]
+
+    @property
+    def pods(self) -> tuple[Pod, ...]:
+        """Every pod that a selector found, once."""
+        return tuple({pod.metadata.uid: pod for _, pods in self.found.values() for pod in pods}.values())
+
+
+class Scene(msgspec.Struct, frozen=True):
+    """What is judged, frozen at the gate's start.
+
+    Args:
+        rollout: the version that was live then.
+        stable: the workload on the other side; the same one where there is no canary.
+        stable_hash: what is live there, or was before; empty where there was nothing.
+        images: of the version, by container.
+    """
+
+    rollout: Rollout
+    stable: WorkloadRef
+    stable_hash: TemplateHash
+    images: Mapping[str, str]
+
+    @property
+    def canary(self) -> bool:
+        """Whether the stable pods are another Deployment's, and stay."""
+        return self.stable != self.rollout.workload
+
+    def sides(self, look: Look) -> tuple[facts.Owners, facts.Named]:
+        """The ReplicaSets of both tracks, by UID and by name."""
+        found: dict[tuple[str, str], tuple[Track, TemplateHash]] = {}
+        for ref, (snapshot, _) in look.found.items():
+            for item in read_history(snapshot).all:
+                if ref == self.rollout.workload and item.hash == self.rollout.hash:
+                    track = Track.CANDIDATE
+                elif ref == self.stable and item.hash == self.stable_hash:
+                    track = Track.STABLE
+                else:
+                    continue
+                found[item.metadata.uid, item.metadata.name] = (track, item.hash)
+        return {uid: side for (uid, _), side in found.items()}, {name: side for (_, name), side in found.items()}
+
+    def pods(self, look: Look, track: Track) -> tuple[Pod, ...]:
+        """The pods of a track."""
+        owners, _ = self.sides(look)
+        return tuple(pod for pod in look.pods if owners.get(_owner(pod), (Track.OTHER, ""))[0] is track)
+
+    def replicaset(self, look: Look) -> ReplicaSet | None:
+        """The ReplicaSet of the version, where it is still kept."""
+        return next((item for item in look.history.all if item.hash == self.rollout.hash), None)
+
+    def stable_template(self, look: Look) -> msgspec.Raw | None:
+        """The pod template of the stable track."""
+        if self.stable not in look.found:
+            return None
+        sets = read_history(look.found[self.stable][0]).all
+        return next((item.spec.template for item in sets if item.hash == self.stable_hash), None)
+
+    def condemned(self, look: Look) -> IncidentId | None:
+        """The incident that condemned the version, if one has."""
+        found = self.replicaset(look)
+        return marks.condemned_by(found) if found else None
+
+
+async def look(cluster: Cluster, ref: WorkloadRef, stable: WorkloadRef, *, timeout_s: float) -> Look:
+    """Read both sides. Raises `ClusterError`."""
+    found = {}
+    for each in dict.fromkeys((ref, stable)):
+        deployment = await cluster.deployment(each, timeout_s=timeout_s)
+        sets = await cluster.replicasets(each.namespace, deployment.spec.selector, timeout_s=timeout_s)
+        pods = await cluster.pods(each.namespace, deployment.spec.selector, timeout_s=timeout_s)
+        found[each] = (Snapshot(deployment, sets), pods)
+    return Look(found, ref)
+
+
+def pin(seen: Look, stable: WorkloadRef) -> Scene | Refused:
+    """Freeze what is live, and what it is compared with: what is live beside it, or was before it."""
+    live = seen.live
+    if isinstance(live, Refused):
+        return live
+    template = seen.deployment.spec.template
+    if stable != seen.ref:
+        snapshot = seen.found[stable][0]
+        beside = live_rollout(snapshot.deployment, read_history(snapshot))
+        if isinstance(beside, Refused):
+            return Refused(Guard.NOT_OBSERVED, f"{stable}: {beside.detail}")
+        return Scene(live, stable, beside[0].hash, templates.images(template))
+    others = [item for item in seen.history.others if item.revision is not None]
+    before = max(others, key=lambda item: item.revision or 0, default=None)
+    return Scene(live, stable, before.hash if before else TemplateHash(""), templates.images(template))
+
+
+def began(scene: Scene, seen: Look, *, now: float) -> float:
+    """When the version's first pod of those that are there was created, in seconds; now where there is none."""
+    times = [pod.metadata.creation_timestamp for pod in scene.pods(seen, Track.CANDIDATE)]
+    return min((at.timestamp() for at in times if at), default=now)
+
+
+def _owner(pod: Pod) -> str:
+    return next((item.uid for item in pod.metadata.owner_references if item.controller), "")
