@@ -33,7 +33,7 @@ check: venv
 	$(call step,ruff check,$(BIN)/ruff check .)
 	$(call step,mypy,$(BIN)/mypy)
 	$(call step,import-linter,$(BIN)/lint-imports --no-logo)
-	$(call step,hadolint,$(BIN)/hadolint Dockerfile)
+	$(call step,hadolint,$(BIN)/hadolint Dockerfile examples/agent-api/Dockerfile)
 	$(call step,packaging,$(BIN)/pytest --quiet tests/unit/test_packaging.py)
 
 venv: $(LOCKED) $(INSTALLED)

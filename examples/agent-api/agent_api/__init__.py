@@ -1,0 +1,1 @@
+"""A small LLM agent as a service: what the pipeline in this repository ships."""
