@@ -15,11 +15,12 @@ define step
 @echo "== $(1)"; $(2) && echo "   $(1): $$SECONDS s"
 endef
 
-.PHONY: help demo test check venv control-plane lock
+.PHONY: help demo test check agent-test venv control-plane lock
 
 help:
 	@echo "make demo    a bad version under real HTTP traffic, undone before your eyes; Python only"
 	@echo "make test    all tests; those for the real control plane skip loudly until 'make control-plane' built it"
+	@echo "make agent-test  the tests of examples/agent-api, with real Redis and PostgreSQL"
 	@echo "make check   format, lint, types, import rules, Dockerfile, lock files"
 
 demo: venv
@@ -35,6 +36,16 @@ check: venv
 	$(call step,import-linter,$(BIN)/lint-imports --no-logo)
 	$(call step,hadolint,$(BIN)/hadolint Dockerfile examples/agent-api/Dockerfile)
 	$(call step,packaging,$(BIN)/pytest --quiet tests/unit/test_packaging.py)
+
+# The example application's own tests, in a venv of its own; Debian's redis-server and postgresql are needed.
+agent-test: examples/agent-api/.venv/installed-$(shell cksum < examples/agent-api/requirements-test.txt | tr ' ' -)
+	@cd examples/agent-api && AGENT_EVAL=1 .venv/bin/python -m pytest --quiet
+
+examples/agent-api/.venv/installed-%:
+	@$(PYTHON) -m venv --clear examples/agent-api/.venv
+	@examples/agent-api/.venv/bin/pip install --quiet --disable-pip-version-check --no-input --no-deps --require-hashes \
+	  -r examples/agent-api/requirements-test.txt
+	@touch $@
 
 venv: $(LOCKED) $(INSTALLED)
 

@@ -78,7 +78,7 @@ def test_production_stands_behind_an_environment_and_after_stagings_smoke_test()
     assert jobs["staging"]["steps"][-1]["name"] == "Smoke test"
 
 
-def test_production_is_changed_by_the_pipeline_alone() -> None:
+def test_the_pipeline_cannot_be_started_by_hand_past_its_tests() -> None:
     assert "workflow_dispatch" not in workflow("deploy-agent")["on"], "a deployment by hand skips nothing"
 
 
