@@ -14,6 +14,7 @@ POD = f"web-{NEW}-abcde"
 CREATED, READY, RESTARTED = 1772366400.0, 1772366410.0, 1772366430.0
 NOW = CREATED + 60
 BEGUN = 1000.0
+STEP_S = 150.0
 
 
 def pod(*, owner: str = "uid-new", controls: bool = True, restarts: int = 0, **changes: Json) -> Pod:
@@ -55,7 +56,7 @@ def reading(step: int, name: str, *, at: float | None, namespace: str = "shop") 
 
 
 def named(*readings: Reading, known: tuple[PodFact, ...] = ()) -> tuple[PodFact, ...]:
-    return by_name(known, readings, NAMED, namespace="shop", begun=BEGUN)
+    return by_name(known, readings, NAMED, namespace="shop", begun=BEGUN, step_s=STEP_S)
 
 
 # -- update ------------------------------------------------------------------------------------------------------------
@@ -134,6 +135,16 @@ def test_a_candidate_pod_that_went_unseen_lived_from_its_first_sample() -> None:
 def test_a_stable_pod_that_went_unseen_is_older_than_the_rollout(at: float, created: float) -> None:
     (found,) = named(reading(7, f"web-{OLD}-abcde", at=at))
     assert (found.track, found.hash, found.created, found.ready) == (Track.STABLE, OLD, created, at)
+
+
+def test_a_pod_that_shows_nothing_new_for_some_steps_was_gone_after_its_last_sample() -> None:
+    readings = [reading(7, POD, at=1040.0), *(reading(step, POD, at=1190.0) for step in range(8, 12))]
+    assert named(*readings) == (fact(created=1040.0, step=7, ready=1040.0, ready_step=7, gone=1190.0, gone_step=9),)
+    assert named(*readings[:3])[0].gone is None, "it may only not have been scraped"
+
+
+def test_a_row_that_was_old_from_the_first_reading_on_makes_no_fact() -> None:
+    assert named(*(reading(step, f"web-{OLD}-abcde", at=600.0) for step in range(7, 12))) == ()
 
 
 @pytest.mark.parametrize(

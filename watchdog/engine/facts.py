@@ -16,14 +16,23 @@ Named = Mapping[str, tuple[Track, TemplateHash]]
 """The same ReplicaSets by name."""
 
 _SUFFIX = 5
+_FRESH_STEPS = 2.5
+"""A sample that is older was not scraped in this step or the one before."""
 
 
 def by_name(
-    known: Sequence[PodFact], readings: Sequence[Reading], named: Named, *, namespace: str, begun: float
+    known: Sequence[PodFact],
+    readings: Sequence[Reading],
+    named: Named,
+    *,
+    namespace: str,
+    begun: float,
+    step_s: float,
 ) -> tuple[PodFact, ...]:
     """The facts, and those of pods that went while nobody ran, as far as their samples tell.
 
-    A pod is named after its ReplicaSet and five characters; it was live from its first sample to its last.
+    A pod is named after its ReplicaSet and five characters; it was live from its first sample to its last. A row stays
+    visible for minutes after its pod has gone: what shows nothing new from the first reading on was gone before.
 
     Args:
         known: what is known.
@@ -31,17 +40,27 @@ def by_name(
         named: whose pods count.
         namespace: where they are: the same template gives ReplicaSets the same name in every namespace.
         begun: when the rollout began: stable pods of before count from their first sample only.
+        step_s: the grid.
     """
     facts = {fact.name: fact for fact in known}
+    newest: dict[str, tuple[float, int]] = {}
     for reading in readings:
         for sample in reading.samples:
             owner, _, suffix = sample.row.pod.rpartition("-")
             if sample.row.namespace != namespace or owner not in named or len(suffix) != _SUFFIX:
                 continue
-            if sample.row.pod in facts or sample.at is None:
+            if sample.at is None or (sample.row.pod in facts and sample.row.pod not in newest):
+                continue
+            if sample.row.pod in facts:
+                at, _ = newest[sample.row.pod]
+                if sample.at > at:
+                    newest[sample.row.pod] = sample.at, reading.step
+                continue
+            if sample.at < reading.step * step_s - _FRESH_STEPS * step_s:
                 continue
             track, about = named[owner]
             created = sample.at if track is Track.CANDIDATE else min(sample.at, begun - 1)
+            newest[sample.row.pod] = sample.at, reading.step
             facts[sample.row.pod] = PodFact(
                 name=sample.row.pod,
                 track=track,
@@ -51,6 +70,9 @@ def by_name(
                 ready=sample.at,
                 ready_step=reading.step,
             )
+    for name, (at, step) in newest.items():
+        if at < readings[-1].step * step_s - _FRESH_STEPS * step_s:
+            facts[name] = msgspec.structs.replace(facts[name], gone=at, gone_step=step + 1)
     return tuple(facts.values())
 
 

@@ -225,7 +225,9 @@ class Poller:
             readings = await signals.read_past(
                 query_of(signal, self._namespaces(record), targets=targets), first=begin, last=end, timeout_s=_PAST_S
             )
-            pods = facts.by_name(record.pods, readings, named, namespace=namespace, begun=first * self.step_s)
+            pods = facts.by_name(
+                record.pods, readings, named, namespace=namespace, begun=first * self.step_s, step_s=self.step_s
+            )
             if why := failed_before(readings, policy, name, pods, namespace=namespace, step_s=self.step_s):
                 return why
         return ""
@@ -267,7 +269,9 @@ class Poller:
             if first < step and names:
                 past = [answers[asked[index, names[0]]].get(at, _missing(at)) for at in range(first, step)]
                 named, namespace = self._named[item.key], item.record.workload.namespace
-                pods = facts.by_name(pods, past, named, namespace=namespace, begun=first * self.step_s)
+                pods = facts.by_name(
+                    pods, past, named, namespace=namespace, begun=first * self.step_s, step_s=self.step_s
+                )
             for at in range(first, step + 1):
                 readings = {name: answers[asked[index, name]].get(at, _missing(at)) for name in names}
                 item.watch.feed(readings, pods, alert=self._alerted(item.record.id, at * self.step_s))

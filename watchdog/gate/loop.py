@@ -262,7 +262,7 @@ class Gate:
         if first < step:
             past = next(iter(found.values()))
             begun = first * task.step_s
-            pods = facts.by_name(pods, past, named, namespace=task.workload.namespace, begun=begun)
+            pods = facts.by_name(pods, past, named, namespace=task.workload.namespace, begun=begun, step_s=task.step_s)
             there = {pod.metadata.name for pod in seen.pods}
             gone = {pod.name for pod in pods} - {pod.name for pod in self._pods} - there
             self._pods = pods = tuple(
