@@ -18,7 +18,7 @@ from watchdog.sandbox.kubelet import ScriptedKubelet
 
 
 class SandboxPlane(ControlPlane):
-    """As far as it goes, the same thing: `api`, `watch`, `exists`, `admin`; it has no processes and no audit log."""
+    """As far as it goes, the same thing: `api`, `watch`, `exists`, `admin`; it has no audit log and one thread."""
 
     def __init__(self) -> None:
         self._folder = tempfile.TemporaryDirectory(prefix="sandbox-")
@@ -40,10 +40,23 @@ class SandboxPlane(ControlPlane):
         self._thread.join()
         self._folder.cleanup()
 
+    def restart(self, component: str) -> None:
+        """Have the API server forget what changed; the rest has nothing in memory that a restart would lose."""
+        if component != "kube-apiserver":
+            raise NotImplementedError(f"the sandbox restarts no {component}")
+        forgotten = threading.Event()
+
+        def forget() -> None:
+            self._store.forget()
+            forgotten.set()
+
+        self._loop.call_soon_threadsafe(forget)
+        assert forgotten.wait(10), "the sandbox did not forget"
+
     async def _serve(self) -> None:
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
         async with start(ScriptedKubelet()) as sandbox:
-            self.url = sandbox.url
+            self.url, self._store = sandbox.url, sandbox.store
             sandbox.write_kubeconfig(self.kubeconfig)
             self._up.set()
             await self._over.wait()

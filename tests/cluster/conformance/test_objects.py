@@ -56,7 +56,8 @@ def test_h_a_lease_is_held_to_its_version_and_its_times(cluster: Cluster) -> Non
     spec = {"holderIdentity": "a", "leaseDurationSeconds": 1, "renewTime": "2026-01-02T03:04:05.000006Z"}
     made = cluster.create("leases", {"metadata": {"name": "leader"}, "spec": spec})
     path = cluster.path("leases", "leader")
-    assert refusal(cluster, "POST", cluster.path("leases"), made).status in (400, 409)
+    twice = refusal(cluster, "POST", cluster.path("leases"), {"metadata": {"name": "leader"}, "spec": spec})
+    assert (twice.status, twice.body["reason"]) == (409, "AlreadyExists")
     renewed = {**made, "spec": {**spec, "holderIdentity": ""}}
     cluster.plane.api("PUT", path, renewed)
     assert refusal(cluster, "PUT", path, renewed).body["reason"] == "Conflict"
@@ -73,7 +74,10 @@ def test_i2_a_watch_ends_after_its_time_without_a_word(cluster: Cluster) -> None
 
 
 def test_i3_a_version_that_is_too_old_is_an_event_and_not_a_status(cluster: Cluster) -> None:
-    found = next(cluster.plane.watch(f"{cluster.path('deployments')}?resourceVersion=1"))
+    before = config(cluster, "one")["metadata"]["resourceVersion"]
+    config(cluster, "two")
+    cluster.plane.restart("kube-apiserver")
+    found = next(cluster.plane.watch(f"{cluster.path('configmaps')}?resourceVersion={before}"))
     assert (found["type"], found["object"]["code"], found["object"]["reason"]) == ("ERROR", 410, "Expired")
 
 
