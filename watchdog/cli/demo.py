@@ -1,6 +1,12 @@
-"""``demo``: a bad version under real HTTP traffic, undone before your eyes; nothing else installed."""
+"""``demo``: a bad version under real HTTP traffic, undone before your eyes; nothing else installed.
+
+What plays is loaded only here, because the production image leaves it out.
+"""
 
 import asyncio
+from collections.abc import Mapping
+from importlib import import_module
+from typing import TYPE_CHECKING
 
 import click
 from rich.console import Console
@@ -8,36 +14,61 @@ from rich.live import Live
 from rich.text import Text
 
 from watchdog.cli import logs
-from watchdog.cli.output import BREACH, GOOD
+from watchdog.cli.output import BREACH, GOOD, USAGE, print_error
 from watchdog.config import Log, LogLevel
-from watchdog.demo.play import play
-from watchdog.demo.scenarios import SCENARIOS, Scenario
-from watchdog.demo.view import View
+from watchdog.errors import UsageError
+
+if TYPE_CHECKING:
+    from watchdog.demo.scenarios import Scenario
 
 _DEFAULT = "bad-rolling"
 
 
-def _list(ctx: click.Context, _: click.Parameter, wanted: object) -> None:
-    if wanted:
-        for scenario in SCENARIOS.values():
-            click.echo(f"{scenario.name:<14} {scenario.sentence}")
-        ctx.exit()
-
-
 @click.command(short_help="Show the service at work on a cluster in this process.")
-@click.option("--scenario", type=click.Choice(list(SCENARIOS)), default=_DEFAULT, help="What is played.")
-@click.option("--list", is_flag=True, is_eager=True, expose_value=False, callback=_list, help="Say what there is.")
+@click.option("--scenario", "name", metavar="NAME", default=_DEFAULT, help="What is played; --list says what there is.")
+@click.option("--list", "lists", is_flag=True, help="Say what there is.")
 @click.option("--fast", is_flag=True, help="As short as can be.")
-def demo(scenario: str, *, fast: bool) -> int:
+def demo(name: str, *, lists: bool, fast: bool) -> int:
     """Play a rollout on a cluster in this process, with real HTTP traffic and the real service.
 
     Exits with 0 if it ended as promised, by the record and the cluster, else with 1.
     """
     logs.set_up(Log(level=LogLevel.ERROR))
-    return asyncio.run(_demo(SCENARIOS[scenario], fast=fast))
+    try:
+        scenarios = _scenarios()
+    except UsageError as error:
+        print_error(str(error))
+        return USAGE
+    if name not in scenarios:
+        print_error(f"there is no scenario {name}; there are {', '.join(scenarios)}")
+        return USAGE
+    if lists:
+        for scenario in scenarios.values():
+            click.echo(f"{scenario.name:<14} {scenario.sentence}")
+        return GOOD
+    return asyncio.run(_demo(scenarios[name], fast=fast))
 
 
-async def _demo(scenario: Scenario, *, fast: bool) -> int:
+def _scenarios() -> Mapping[str, "Scenario"]:
+    """What can be played.
+
+    Raises:
+        UsageError: this installation has no demonstration.
+    """
+    try:
+        import_module("watchdog.sandbox")
+        from watchdog.demo.scenarios import SCENARIOS
+    except ModuleNotFoundError as error:
+        if error.name not in ("watchdog.demo", "watchdog.sandbox"):
+            raise
+        raise UsageError("the demonstration is not in this image: type make demo in a clone of the project") from None
+    return SCENARIOS
+
+
+async def _demo(scenario: "Scenario", *, fast: bool) -> int:
+    from watchdog.demo.play import play
+    from watchdog.demo.view import View
+
     console = Console(highlight=False, soft_wrap=True)
     console.print(Text(f"The configuration, in short times:\n\n{scenario.config(fast=fast)}", style="dim"))
     view = View(console, scenario)

@@ -40,8 +40,7 @@ class View:
 
     def say(self, text: str) -> None:
         """Take a thing that happened."""
-        line = Text(f"{time.monotonic() - self._begun:5.1f} s  ", style="dim")
-        line.append(text, style=_tone(text))
+        line = Text.assemble((f"{time.monotonic() - self._begun:5.1f} s  ", "dim"), (text, _tone(text)))
         self._lines.append(line)
         if self._live is None:
             self._console.print(line)
@@ -52,10 +51,20 @@ class View:
             self._live.update(self.picture(stage))
 
     def picture(self, stage: Stage) -> RenderableType:
-        """The stage as one picture."""
+        """The stage as it is now, and what happened of late."""
+        return self.framed(self.scene(stage), lines=_LINES)
+
+    def framed(self, scene: RenderableType, *, lines: int) -> RenderableType:
+        """A scene in its frame, above the last lines of what happened by now."""
+        title = Text(f" rollback-watchdog demo · {self._scenario.name} ", style="bold")
+        body = Group(scene, Text(), *self._lines[-lines:])
+        return Panel(body, title=title, title_align="left", border_style="blue", padding=(1, 2))
+
+    def scene(self, stage: Stage) -> RenderableType:
+        """The pods by track, and the verdict, as they are now."""
         table = Table(box=None, padding=(0, 2, 0, 0), expand=True)
-        for column, side in (("track", "left"), ("pod", "left"), ("version", "left"), ("state", "left")):
-            table.add_column(column, justify="left" if side == "left" else "right", header_style="dim", no_wrap=True)
+        for column in ("track", "pod", "version", "state"):
+            table.add_column(column, header_style="dim", no_wrap=True)
         for column in ("req/s", "failed"):
             table.add_column(column, justify="right", header_style="dim", no_wrap=True)
         tracks: dict[str, list[Shown]] = defaultdict(list)
@@ -69,17 +78,19 @@ class View:
                     Text(pod.version.rpartition(":")[2]),
                     Text(pod.state, style=_STYLES.get(pod.state, "yellow")),
                     Text(f"{pod.rate:.0f}"),
-                    Text(f"{100 * pod.errors:.1f} %", style="bold red" if pod.errors > _BAD else "green"),
+                    _failed(pod),
                 )
-        title = Text(f" rollback-watchdog demo · {self._scenario.name} ", style="bold")
-        verdict = _verdict(stage, stage.record())
-        body = Group(table, Text(), verdict, Text(), *self._lines[-_LINES:])
-        return Panel(body, title=title, title_align="left", border_style="blue", padding=(1, 2))
+        return Group(table, Text(), _verdict(stage, stage.record()))
 
     def conclude(self, ended: Ended) -> None:
         """Say how it ended, and what to type next."""
+        self._console.print()
+        self.sum_up(ended)
+        self._console.print(Text(_NEXT))
+
+    def sum_up(self, ended: Ended) -> None:
+        """Say how it ended."""
         out = self._console.print
-        out()
         during, after = ended.during, ended.after
         numbers = f"Requests since v2 went out: {during.total} total, {during.failed} failed"
         if ended.record and ended.record.write_at:
@@ -91,12 +102,17 @@ class View:
             out(Text(f"Not as promised: {each}.", style="bold red"))
         if not ended.wrong:
             out(Text(f"As promised: {self._scenario.sentence}.", style="bold green"))
-        out(Text(_NEXT))
+
+
+def _failed(pod: Shown) -> Text:
+    if not pod.rate:
+        return Text("–", style="dim")
+    return Text(f"{100 * pod.errors:.1f} %", style="bold red" if pod.errors > _BAD else "green")
 
 
 def _verdict(stage: Stage, record: Record | None) -> Text:
     """The verdict's numbers against their limits, as they are now."""
-    line = Text("verdict  ", style="dim")
+    line = Text.assemble(("verdict  ", "dim"))
     seen = stage.watchdog.poller.last(record.id) if record else None
     if record is None or seen is None:
         return line.append("no rollout under watch", style="dim")
@@ -110,7 +126,7 @@ def _verdict(stage: Stage, record: Record | None) -> Text:
 def _tone(text: str) -> str:
     if text.startswith(("verdict breach", "breach")):
         return "bold red"
-    if text.startswith(("write accepted", "guard", "acting")):
+    if text.startswith(("write accepted", "guard", "acting", "verifying")):
         return "bold yellow"
     return "bold green" if text.startswith(("outcome", "verified")) else ""
 
