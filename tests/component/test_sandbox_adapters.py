@@ -22,7 +22,7 @@ from watchdog.kube import KubeCluster
 from watchdog.kube.reviews import Reviews, Right, User
 from watchdog.kube.transport import Transport
 from watchdog.kube.watching import WatchSettings
-from watchdog.model import Cause, Event, EventReason, Guard, Outcome
+from watchdog.model import MANAGER, Cause, Event, EventReason, Guard, Outcome
 from watchdog.objects import Deployment, WorkloadRef
 from watchdog.ports import Changed, Deleted, Listed
 from watchdog.records import RecordStore
@@ -139,6 +139,38 @@ async def test_an_undo_is_written_verified_marked_and_told(sandbox: Sandbox, tra
     assert condemned == ["v2"]
     told = {item["reason"] for item in sandbox.store.list("events", "default")}
     assert told == {EventReason.STARTED, EventReason.COMPLETED}
+
+
+def managers(item: Json) -> set[str]:
+    return {entry["manager"] for entry in item["metadata"]["managedFields"]}
+
+
+@pytest.mark.usefixtures("bad")
+async def test_an_undo_gives_up_the_fields_that_it_wrote(sandbox: Sandbox, transport: Transport) -> None:
+    cluster = Watched(transport, sandbox)
+    await Actor(cluster, patience=PATIENCE, now=now).undo(WEB, REQUEST)
+    undo, *releases = cluster.patches
+    assert [b"/metadata/managedFields/" in patch for patch in (undo, releases[-1])] == [False, True]
+    assert MANAGER not in managers(await complete(sandbox))
+    assert managers(sandbox.store.get("deployments", "default", "web"))
+
+
+async def test_the_time_of_a_hold_is_that_of_its_owners_write(
+    sandbox: Sandbox, cluster: KubeCluster, bad: Json
+) -> None:
+    hold = [{"op": "add", "path": "/metadata/annotations/rollback-watchdog.io~1hold", "value": "nobody knows"}]
+    since = now().replace(microsecond=0)
+    await cluster.patch_deployment(WEB, msgspec.json.encode(hold), dry_run=False, timeout_s=5)
+    read = await cluster.deployment(WEB, timeout_s=5)
+    owner = marks.field_owner(read.metadata, ("f:metadata", "f:annotations", f"f:{marks.HOLD}"))
+    assert owner is not None
+    assert owner.manager == MANAGER
+    assert owner.time is not None
+    assert since <= owner.time <= now()
+    result = await Actor(cluster, patience=PATIENCE, now=now).undo(WEB, REQUEST)
+    assert result.refused is not None
+    assert result.refused.guard is Guard.HOLD
+    assert image(await complete(sandbox)) == image(bad)
 
 
 @pytest.mark.usefixtures("bad")

@@ -14,7 +14,7 @@ from watchdog.sandbox.refusals import ApiError, bad_request, invalid, missing
 from watchdog.sandbox.resources import RESOURCES, Resource
 from watchdog.sandbox.reviews import Accounts
 from watchdog.sandbox.scale import read_scale, write_scale
-from watchdog.sandbox.store import Store
+from watchdog.sandbox.store import Key, Store
 
 Json = dict[str, Any]
 log = logging.getLogger(__name__)
@@ -138,11 +138,8 @@ class Api:
     def _modify(self, target: Target, change: Callable[[Json], Json], writing: dict[str, Any]) -> Json:
         if target.subresource == "scale":
             written = write_scale(change)
-            item = self._store.modify(target.kind.name, target.namespace or "", target.name, written, **writing)
-            return read_scale(item)
-        return self._store.modify(
-            target.kind.name, target.namespace or "", target.name, change, subresource=target.subresource, **writing
-        )
+            return read_scale(self._store.modify(*_key(target), written, subresource="scale", **writing))
+        return self._store.modify(*_key(target), change, subresource=target.subresource, **writing)
 
     def _delete(self, target: Target, options: Json, query: Mapping[str, str]) -> Json:
         policy = options.get("propagationPolicy") or query.get("propagationPolicy") or "Background"
@@ -184,10 +181,16 @@ def _target(path: str) -> Target:
     return Target(kind=kind, namespace=namespace if kind.namespaced else "", name=name, subresource=subresource)
 
 
+def _key(target: Target) -> Key:
+    return target.kind.name, target.namespace or "", target.name
+
+
 def _writing(request: web.Request) -> dict[str, Any]:
+    """How to write: for show or not, and as whom, which is the client's name unless the request says another."""
     if request.query.get("dryRun", "All") != "All":
         raise bad_request(f"dryRun: Unsupported value: {request.query['dryRun']!r}")
-    return {"dry_run": "dryRun" in request.query}
+    client = request.headers.get("User-Agent", "").partition("/")[0]
+    return {"dry_run": "dryRun" in request.query, "manager": request.query.get("fieldManager") or client or "unknown"}
 
 
 def _object(body: bytes, *, empty: bool = False) -> Json:
