@@ -11,6 +11,7 @@
     tables        the shapes an answer can have
     discovery     what the API says of itself
     reviews       whose a token is, and what its owner may do
+    rights        what Roles allow
     api           all of that over HTTP; `scale` is its subresource
     deployments   the Deployment controller, with the arithmetic in `rollout` and the numbering in `revisions`
     replicasets   the ReplicaSet controller

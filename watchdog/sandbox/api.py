@@ -20,6 +20,7 @@ Json = dict[str, Any]
 log = logging.getLogger(__name__)
 
 _HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
+_VERBS = {"POST": "create", "PUT": "update"}
 _SUBRESOURCES = frozenset({"status", "scale"})
 
 
@@ -77,12 +78,16 @@ class Api:
         body = await request.read()
         if "protobuf" in request.content_type:
             raise ApiError(415, "UnsupportedMediaType", "the sandbox has no protobuf; send JSON")
-        if request.method == "POST":
-            token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        account = self._accounts.whoami(token)
+        if request.method == "POST" and request.path.endswith("reviews"):
+            group, name = request.path.split("/")[-3::2]
+            self._accounts.authorize(account, _attributes("create", group, name))
             reviewed = self._accounts.review(request.path.rsplit("/", 1)[-1], _object(body, empty=True), token=token)
             if reviewed is not None:
                 return _answer(reviewed, code=201)
         target, query = _target(request.path), request.query
+        self._accounts.authorize(account, _asked(request, target))
         match request.method, bool(target.name):
             case "GET", False if query.get("watch") in ("true", "1"):
                 return await self._watch(request, target)
@@ -179,6 +184,19 @@ def _target(path: str) -> Target:
     if subresource and subresource not in kind.subresources:
         raise missing(f"subresource {kind.name}/{subresource}")
     return Target(kind=kind, namespace=namespace if kind.namespaced else "", name=name, subresource=subresource)
+
+
+def _asked(request: web.Request, target: Target) -> Json:
+    """What a request wants to do, as a SubjectAccessReview would ask for it."""
+    verb = _VERBS.get(request.method, request.method.lower())
+    if request.method == "GET" and not target.name:
+        verb = "watch" if request.query.get("watch") in ("true", "1") else "list"
+    about = {"subresource": target.subresource, "namespace": target.namespace or "", "name": target.name}
+    return {**_attributes(verb, target.kind.group, target.kind.name), **about}
+
+
+def _attributes(verb: str, group: str, resource: str) -> Json:
+    return {"verb": verb, "group": group, "resource": resource, "subresource": "", "namespace": "", "name": ""}
 
 
 def _key(target: Target) -> Key:
