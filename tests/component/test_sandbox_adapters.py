@@ -17,12 +17,12 @@ from watchdog.decide.plan import Request
 from watchdog.decide.record import State
 from watchdog.engine.act import Actor
 from watchdog.engine.verify import Patience
-from watchdog.errors import PreconditionFailed
-from watchdog.kube import KubeCluster
+from watchdog.errors import Denied, PreconditionFailed
+from watchdog.kube import KubeCluster, connect
 from watchdog.kube.reviews import Reviews, Right, User
 from watchdog.kube.transport import Transport
 from watchdog.kube.watching import WatchSettings
-from watchdog.model import Cause, Event, EventReason, Guard, Outcome
+from watchdog.model import MANAGER, Cause, Event, EventReason, Guard, Outcome
 from watchdog.objects import Deployment, WorkloadRef
 from watchdog.ports import Changed, Deleted, Listed
 from watchdog.records import RecordStore
@@ -35,10 +35,14 @@ REQUEST = Request(cause=Cause(by="rollback-watchdog", reason="8 % errors"))
 PATIENCE = Patience(request_s=5, observed_s=2, verify_s=10)
 WATCHING = WatchSettings(request_s=5, watch_s=60, inactivity_s=70)
 JANE = Account(username="jane", groups=("shop",), audience="rollback-watchdog")
-ACCOUNTS = Accounts(
-    {"janes": JANE, "another": Account(username="jane")},
-    may=lambda user, attributes: user == "jane" and attributes["verb"] == "create" and attributes["name"] == "web",
-)
+
+
+def may(user: str, attributes: Json) -> bool:
+    """Jane may ask for reviews, and create what is called web."""
+    return user == "jane" and attributes["verb"] == "create" and attributes["name"] in ("", "web")
+
+
+ACCOUNTS = Accounts({"audience": JANE, "api": Account(username="jane", groups=("shop",))}, may=may)
 
 
 def now() -> dt.datetime:
@@ -56,7 +60,7 @@ async def sandbox() -> AsyncIterator[Sandbox]:
 @pytest.fixture
 def kubeconfig(sandbox: Sandbox, tmp_path: Path) -> Path:
     """The way of the fixtures `transport` and `cluster` to the sandbox."""
-    return sandbox.write_kubeconfig(tmp_path / "kubeconfig", token="janes")
+    return sandbox.write_kubeconfig(tmp_path / "kubeconfig")
 
 
 def create(sandbox: Sandbox, name: str = "web") -> None:
@@ -139,6 +143,38 @@ async def test_an_undo_is_written_verified_marked_and_told(sandbox: Sandbox, tra
     assert condemned == ["v2"]
     told = {item["reason"] for item in sandbox.store.list("events", "default")}
     assert told == {EventReason.STARTED, EventReason.COMPLETED}
+
+
+def managers(item: Json) -> set[str]:
+    return {entry["manager"] for entry in item["metadata"]["managedFields"]}
+
+
+@pytest.mark.usefixtures("bad")
+async def test_an_undo_gives_up_the_fields_that_it_wrote(sandbox: Sandbox, transport: Transport) -> None:
+    cluster = Watched(transport, sandbox)
+    await Actor(cluster, patience=PATIENCE, now=now).undo(WEB, REQUEST)
+    undo, *releases = cluster.patches
+    assert [b"/metadata/managedFields/" in patch for patch in (undo, releases[-1])] == [False, True]
+    assert MANAGER not in managers(await complete(sandbox))
+    assert managers(sandbox.store.get("deployments", "default", "web"))
+
+
+async def test_the_time_of_a_hold_is_that_of_its_owners_write(
+    sandbox: Sandbox, cluster: KubeCluster, bad: Json
+) -> None:
+    hold = [{"op": "add", "path": "/metadata/annotations/rollback-watchdog.io~1hold", "value": "nobody knows"}]
+    since = now().replace(microsecond=0)
+    await cluster.patch_deployment(WEB, msgspec.json.encode(hold), dry_run=False, timeout_s=5)
+    read = await cluster.deployment(WEB, timeout_s=5)
+    owner = marks.field_owner(read.metadata, ("f:metadata", "f:annotations", f"f:{marks.HOLD}"))
+    assert owner is not None
+    assert owner.manager == MANAGER
+    assert owner.time is not None
+    assert since <= owner.time <= now()
+    result = await Actor(cluster, patience=PATIENCE, now=now).undo(WEB, REQUEST)
+    assert result.refused is not None
+    assert result.refused.guard is Guard.HOLD
+    assert image(await complete(sandbox)) == image(bad)
 
 
 @pytest.mark.usefixtures("bad")
@@ -262,18 +298,37 @@ async def test_an_event_is_kept_once_however_often_it_is_told(sandbox: Sandbox, 
 async def test_a_token_is_somebodys_for_its_own_audience_only(transport: Transport) -> None:
     reviews = Reviews(transport)
     audience = "rollback-watchdog"
-    jane = await reviews.whose("janes", audience=audience, timeout_s=5)
-    assert jane == User(username="jane", groups=("shop", "system:authenticated"))
-    assert await reviews.whose("another", audience=audience, timeout_s=5) is None
+    jane = User(username="jane", groups=("shop", "system:authenticated"))
+    assert await reviews.whose("audience", audience=audience, timeout_s=5) == jane
+    assert await reviews.whose("api", audience=audience, timeout_s=5) is None
     assert await reviews.whose("unheard-of", audience=audience, timeout_s=5) is None
-    assert await reviews.whoami(timeout_s=5) == jane
 
 
 async def test_a_right_is_asked_for_by_user_verb_and_name(transport: Transport) -> None:
     reviews = Reviews(transport)
     right = Right("create", "deployments", group="rollback-watchdog.io", namespace="default", name="web")
     assert await reviews.may(User("jane"), right, timeout_s=5)
-    assert await reviews.may_i(right, timeout_s=5)
     assert not await reviews.may(User("joe"), right, timeout_s=5)
     assert not await reviews.may(User("jane"), msgspec.structs.replace(right, name="cart"), timeout_s=5)
-    assert not await reviews.may_i(msgspec.structs.replace(right, verb="delete"), timeout_s=5)
+    assert not await reviews.may(User("jane"), msgspec.structs.replace(right, verb="delete"), timeout_s=5)
+
+
+async def test_whoever_has_a_token_is_told_who_they_are_and_held_to_their_rights(
+    sandbox: Sandbox, tmp_path: Path
+) -> None:
+    create(sandbox)
+    async with connect(kubeconfig=str(sandbox.write_kubeconfig(tmp_path / "janes", token="api"))) as transport:
+        reviews, cluster = Reviews(transport), KubeCluster(transport, watching=WATCHING)
+        assert (await reviews.whoami(timeout_s=5)).username == "jane"
+        assert await reviews.may_i(Right("create", "pods", namespace="default", name="web"), timeout_s=5)
+        assert not await reviews.may_i(Right("patch", "deployments", group="apps", namespace="default"), timeout_s=5)
+        with pytest.raises(Denied):
+            await cluster.deployment(WEB, timeout_s=5)
+        with pytest.raises(Denied):
+            await anext(cluster.watch("default"))
+
+
+async def test_a_token_for_the_service_is_no_token_for_the_api(sandbox: Sandbox, tmp_path: Path) -> None:
+    async with connect(kubeconfig=str(sandbox.write_kubeconfig(tmp_path / "other", token="audience"))) as transport:
+        with pytest.raises(Denied):
+            await Reviews(transport).whoami(timeout_s=5)

@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import http.client
 import json
+import secrets
 import tempfile
 import threading
 from collections.abc import Iterator
@@ -15,6 +16,8 @@ from tests.controlplane.build import find
 from tests.controlplane.plane import ApiError, ControlPlane
 from watchdog.sandbox.cluster import start
 from watchdog.sandbox.kubelet import ScriptedKubelet
+from watchdog.sandbox.reviews import API_AUDIENCE, Account, Accounts
+from watchdog.sandbox.rights import allowed
 
 
 class SandboxPlane(ControlPlane):
@@ -26,6 +29,7 @@ class SandboxPlane(ControlPlane):
         self.token = ""
         self.kubeconfig = self._dir / "admin.kubeconfig"
         self.kubectl = find()[0].get("kubectl", Path("kubectl-is-missing"))
+        self._accounts = Accounts(may=lambda user, attributes: allowed(self._store, user, attributes))
         self._up = threading.Event()
         self._thread = threading.Thread(target=lambda: asyncio.run(self._serve()), name="sandbox")
 
@@ -53,10 +57,34 @@ class SandboxPlane(ControlPlane):
         self._loop.call_soon_threadsafe(forget)
         assert forgotten.wait(10), "the sandbox did not forget"
 
+    def token_for(
+        self, namespace: str, service_account: str, *, audience: str | None = None, duration: str = "1h"
+    ) -> str:
+        """Return a token that lasts as long as the sandbox."""
+        token = secrets.token_hex(16)
+        username = f"system:serviceaccount:{namespace}:{service_account}"
+        groups = ("system:serviceaccounts", f"system:serviceaccounts:{namespace}")
+        self._accounts.add(token, Account(username=username, groups=groups, audience=audience or API_AUDIENCE))
+        return token
+
+    def kubeconfig_for(
+        self,
+        namespace: str,
+        service_account: str,
+        *,
+        audience: str | None = None,
+        duration: str = "1h",
+        server: str | None = None,
+    ) -> Path:
+        """Write a kubeconfig with a new token of a ServiceAccount; there is no other server."""
+        token = self.token_for(namespace, service_account, audience=audience)
+        return self._sandbox.write_kubeconfig(self._dir / f"{token}.kubeconfig", token=token)
+
     async def _serve(self) -> None:
         self._loop, self._over = asyncio.get_running_loop(), asyncio.Event()
-        async with start(ScriptedKubelet()) as sandbox:
+        async with start(ScriptedKubelet(), accounts=self._accounts) as sandbox:
             self.url, self._store = sandbox.url, sandbox.store
+            self._sandbox = sandbox
             sandbox.write_kubeconfig(self.kubeconfig)
             self._up.set()
             await self._over.wait()
@@ -66,6 +94,8 @@ class SandboxPlane(ControlPlane):
         self, method: str, path: str, body: Any, headers: dict[str, str], token: str, timeout_s: float
     ) -> Iterator[http.client.HTTPResponse]:
         connection = http.client.HTTPConnection("127.0.0.1", urlsplit(self.url).port, timeout=timeout_s)
+        if token:
+            headers = {**headers, "Authorization": f"Bearer {token}"}
         with contextlib.closing(connection):
             connection.request(method, path, None if body is None else json.dumps(body), headers)
             with connection.getresponse() as response:

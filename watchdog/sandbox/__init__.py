@@ -3,6 +3,7 @@
     resources     which kinds there are, and what each can do
     refusals      what the API says when it says no
     store         the objects, their versions and generations, and who is told of a change
+    ownership     who last wrote which field
     admission     defaults and validation
     patching      the three patches; `schema` says which lists are merged
     selecting     label and field selectors
@@ -10,6 +11,7 @@
     tables        the shapes an answer can have
     discovery     what the API says of itself
     reviews       whose a token is, and what its owner may do
+    rights        what Roles allow
     api           all of that over HTTP; `scale` is its subresource
     deployments   the Deployment controller, with the arithmetic in `rollout` and the numbering in `revisions`
     replicasets   the ReplicaSet controller

@@ -14,12 +14,13 @@ from watchdog.sandbox.refusals import ApiError, bad_request, invalid, missing
 from watchdog.sandbox.resources import RESOURCES, Resource
 from watchdog.sandbox.reviews import Accounts
 from watchdog.sandbox.scale import read_scale, write_scale
-from watchdog.sandbox.store import Store
+from watchdog.sandbox.store import Key, Store
 
 Json = dict[str, Any]
 log = logging.getLogger(__name__)
 
 _HEALTH = frozenset({"/healthz", "/livez", "/readyz"})
+_VERBS = {"POST": "create", "PUT": "update"}
 _SUBRESOURCES = frozenset({"status", "scale"})
 
 
@@ -77,12 +78,16 @@ class Api:
         body = await request.read()
         if "protobuf" in request.content_type:
             raise ApiError(415, "UnsupportedMediaType", "the sandbox has no protobuf; send JSON")
-        if request.method == "POST":
-            token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        token = request.headers.get("Authorization", "").removeprefix("Bearer ")
+        account = self._accounts.whoami(token)
+        if request.method == "POST" and request.path.endswith("reviews"):
+            group, name = request.path.split("/")[-3::2]
+            self._accounts.authorize(account, _attributes("create", group, name))
             reviewed = self._accounts.review(request.path.rsplit("/", 1)[-1], _object(body, empty=True), token=token)
             if reviewed is not None:
                 return _answer(reviewed, code=201)
         target, query = _target(request.path), request.query
+        self._accounts.authorize(account, _asked(request, target))
         match request.method, bool(target.name):
             case "GET", False if query.get("watch") in ("true", "1"):
                 return await self._watch(request, target)
@@ -138,11 +143,8 @@ class Api:
     def _modify(self, target: Target, change: Callable[[Json], Json], writing: dict[str, Any]) -> Json:
         if target.subresource == "scale":
             written = write_scale(change)
-            item = self._store.modify(target.kind.name, target.namespace or "", target.name, written, **writing)
-            return read_scale(item)
-        return self._store.modify(
-            target.kind.name, target.namespace or "", target.name, change, subresource=target.subresource, **writing
-        )
+            return read_scale(self._store.modify(*_key(target), written, subresource="scale", **writing))
+        return self._store.modify(*_key(target), change, subresource=target.subresource, **writing)
 
     def _delete(self, target: Target, options: Json, query: Mapping[str, str]) -> Json:
         policy = options.get("propagationPolicy") or query.get("propagationPolicy") or "Background"
@@ -184,10 +186,29 @@ def _target(path: str) -> Target:
     return Target(kind=kind, namespace=namespace if kind.namespaced else "", name=name, subresource=subresource)
 
 
+def _asked(request: web.Request, target: Target) -> Json:
+    """What a request wants to do, as a SubjectAccessReview would ask for it."""
+    verb = _VERBS.get(request.method, request.method.lower())
+    if request.method == "GET" and not target.name:
+        verb = "watch" if request.query.get("watch") in ("true", "1") else "list"
+    about = {"subresource": target.subresource, "namespace": target.namespace or "", "name": target.name}
+    return {**_attributes(verb, target.kind.group, target.kind.name), **about}
+
+
+def _attributes(verb: str, group: str, resource: str) -> Json:
+    return {"verb": verb, "group": group, "resource": resource, "subresource": "", "namespace": "", "name": ""}
+
+
+def _key(target: Target) -> Key:
+    return target.kind.name, target.namespace or "", target.name
+
+
 def _writing(request: web.Request) -> dict[str, Any]:
+    """How to write: for show or not, and as whom, which is the client's name unless the request says another."""
     if request.query.get("dryRun", "All") != "All":
         raise bad_request(f"dryRun: Unsupported value: {request.query['dryRun']!r}")
-    return {"dry_run": "dryRun" in request.query}
+    client = request.headers.get("User-Agent", "").partition("/")[0]
+    return {"dry_run": "dryRun" in request.query, "manager": request.query.get("fieldManager") or client or "unknown"}
 
 
 def _object(body: bytes, *, empty: bool = False) -> Json:

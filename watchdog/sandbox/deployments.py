@@ -352,10 +352,12 @@ class DeploymentSync:
 
     def _update(self, draft: Json) -> Json:
         name = draft["metadata"]["name"]
+        draft["metadata"].pop("managedFields", None)
         return self._store.modify("replicasets", self._namespace, name, lambda old: draft)
 
     def _write_status(self) -> None:
         written = copy.deepcopy(self._d)
+        written["metadata"].pop("managedFields", None)
         self._store.modify("deployments", self._namespace, self._name, lambda old: written, subresource="status")
 
     def _fresh_version(self) -> str:

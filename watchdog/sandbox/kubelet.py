@@ -137,7 +137,7 @@ def _change(store: Store, pod: Json, write: Callable[[Json], None], *, subresour
     metadata = pod["metadata"]
     found = store.get("pods", metadata["namespace"], metadata["name"])
     if found["metadata"]["uid"] == metadata["uid"]:
-        store.modify("pods", metadata["namespace"], metadata["name"], write, subresource=subresource)
+        store.modify("pods", metadata["namespace"], metadata["name"], write, subresource=subresource, manager="kubelet")
 
 
 def _script(pod: Json, key: str, default: str) -> str:

@@ -48,6 +48,20 @@ def already_exists(resource: str, group: str, name: str) -> ApiError:
     return ApiError(409, "AlreadyExists", f'{_qualified(resource, group)} "{name}" already exists', details=details)
 
 
+def unauthorized() -> ApiError:
+    """The token is no token for the API."""
+    return ApiError(401, "Unauthorized", "Unauthorized")
+
+
+def forbidden(user: str, verb: str, resource: str, group: str, *, namespace: str, name: str) -> ApiError:
+    """The user may not do that."""
+    where = f' in the namespace "{namespace}"' if namespace else " at the cluster scope"
+    asked = f'User "{user}" cannot {verb} resource "{resource}" in API group "{group}"{where}'
+    about = _qualified(resource, group) + (f' "{name}"' if name else "")
+    details = _about(resource.partition("/")[0], group, name)
+    return ApiError(403, "Forbidden", f"{about} is forbidden: {asked}", details=details)
+
+
 def conflict(resource: str, group: str, name: str, problem: str = "") -> ApiError:
     """The object is another one than the writer has read."""
     problem = problem or ("the object has been modified; please apply your changes to the latest version and try again")

@@ -75,5 +75,7 @@ RESOURCES: dict[str, Resource] = {
         ),
         Resource(name="leases", kind="Lease", group="coordination.k8s.io"),
         Resource(name="events", kind="Event", group="events.k8s.io", short=("ev",)),
+        Resource(name="roles", kind="Role", group="rbac.authorization.k8s.io"),
+        Resource(name="rolebindings", kind="RoleBinding", group="rbac.authorization.k8s.io"),
     )
 }

@@ -19,8 +19,24 @@ MERGE_KEYS: Mapping[str, tuple[str, ...]] = {
 SETS = frozenset({"finalizers"})
 """Lists of plain values that are merged as sets."""
 
-ATOMIC = frozenset({"nodeSelector", "resources", "selector"})
-"""Objects that are owned whole."""
+ATOMIC = frozenset(
+    {
+        "configMapKeyRef",
+        "fieldRef",
+        "labelSelector",
+        "namespaceSelector",
+        "nodeSelector",
+        "ownerReferences",
+        "regarding",
+        "resourceFieldRef",
+        "secretKeyRef",
+        "selector",
+    }
+)
+"""Objects that are owned whole, and lists whose items are."""
+
+MAPS = frozenset({"annotations", "binaryData", "data", "labels", "limits", "requests", "stringData"})
+"""Objects whose keys are the users', so that whatever stands below one is its value."""
 
 
 def merge_key(parent: str, field: str) -> tuple[str, ...]:

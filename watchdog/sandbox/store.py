@@ -14,6 +14,7 @@ from typing import Any, Self
 
 import msgspec
 
+from watchdog.sandbox.ownership import track
 from watchdog.sandbox.refusals import (
     ApiError,
     already_exists,
@@ -31,6 +32,9 @@ Key = tuple[str, str, str]
 
 Admit = Callable[[Resource, Json, Json | None], None]
 """Given a resource, an object to be stored and what it replaces: fills in defaults, or raises `ApiError`."""
+
+CONTROLLER = "kube-controller-manager"
+"""Who writes where nobody else says so."""
 
 _HISTORY = 10_000
 _FIRST = 1000
@@ -163,8 +167,17 @@ class Store:
 
     # -- writing -------------------------------------------------------------------------------------------------------
 
-    def create(self, resource: str, body: Json, *, namespace: str = "", dry_run: bool = False) -> Json:
+    def create(
+        self, resource: str, body: Json, *, namespace: str = "", dry_run: bool = False, manager: str = CONTROLLER
+    ) -> Json:
         """Store a new object, with a name made from `generateName` where it has none, and return it.
+
+        Args:
+            resource: the plural name.
+            body: the object.
+            namespace: where; empty where the kind has none.
+            dry_run: whether to keep nothing.
+            manager: who owns the fields.
 
         Raises:
             ApiError: 409 there is one of that name; 404 no such namespace; 422 it is not valid.
@@ -196,6 +209,7 @@ class Store:
         if "status" in kind.subresources:
             new.pop("status", None)
         self._admit(kind, new, None)
+        track(new, None, manager=manager, subresource="", at=self._stamp())
         return new if dry_run else self._put(kind, new, None)
 
     def modify(
@@ -207,6 +221,7 @@ class Store:
         *,
         subresource: str = "",
         dry_run: bool = False,
+        manager: str = CONTROLLER,
     ) -> Json:
         """Change an object by the API's rules and return it as it is then.
 
@@ -218,8 +233,9 @@ class Store:
             namespace: empty where the kind has none.
             name: of the object.
             change: gets a copy; changes it in place, or returns another.
-            subresource: empty or ``status``.
+            subresource: empty, ``status`` or ``scale``.
             dry_run: whether to keep nothing.
+            manager: who owns the fields that change.
 
         Raises:
             ApiError: 404; 409 where the changed copy has another uid or resourceVersion; 422 it is not valid.
@@ -247,6 +263,7 @@ class Store:
             if "status" in old:
                 new["status"] = old["status"]
         self._admit(kind, new, old)
+        track(new, old, manager=manager, subresource=subresource, at=self._stamp())
         if subresource != "status" and any(_part(new, field) != _part(old, field) for field in kind.bumps):
             metadata["generation"] = before["generation"] + 1
         if new == old:

@@ -248,7 +248,7 @@ def test_a_pod_that_does_not_start_says_why(cluster: Cluster, mode: str, waiting
         return [each["state"].get("waiting", {}).get("reason") for each in found] == [waiting]
 
     cluster.wait(reasons)
-    assert cluster.condition("web", "Available")["status"] == "False"
+    cluster.wait(lambda: cluster.condition("web", "Available").get("status") == "False")
 
 
 def test_a_pod_that_is_deleted_is_replaced(cluster: Cluster) -> None:

@@ -124,6 +124,92 @@ def test_c1_a_guarded_undo_works_once_and_a_dry_run_keeps_nothing(cluster: Clust
     assert refused(cluster, *patch).status == 422
 
 
+def owned(item: Json) -> dict[tuple[str, str, str], Json]:
+    """The fields that each manager has, by its name, what it did and through which subresource."""
+    return {
+        (entry["manager"], entry["operation"], entry.get("subresource", "")): entry["fieldsV1"]
+        for entry in item["metadata"]["managedFields"]
+    }
+
+
+def test_c3_l2_an_undo_owns_what_it_changed_and_can_give_that_up(cluster: Cluster, web: Json) -> None:
+    path = cluster.path("deployments", "web")
+    kind = "application/json-patch+json"
+    bad = op("replace", "/spec/template/spec/containers/0/image", "v2")
+    cluster.plane.api("PATCH", f"{path}?fieldManager=deployer", [bad], content_type=kind)
+    image: Json = {"f:spec": {"f:template": {"f:spec": {"f:containers": {'k:{"name":"app"}': {"f:image": {}}}}}}}
+    before = cluster.wait_complete("web")
+    assert owned(before)["deployer", "Update", ""] == image
+    undo = [op("replace", "/spec/template", web["spec"]["template"]), op("add", "/metadata/annotations/mark", "1")]
+    cluster.plane.api("PATCH", f"{path}?fieldManager=rollback-watchdog", undo, content_type=kind)
+    done = cluster.wait_complete("web")
+    ours = {**image, "f:metadata": {"f:annotations": {"f:mark": {}}}}
+    assert owned(done)["rollback-watchdog", "Update", ""] == ours
+    assert "deployer" not in {manager for manager, _, _ in owned(done)}
+    entries = done["metadata"]["managedFields"]
+    index = next(i for i, entry in enumerate(entries) if entry["manager"] == "rollback-watchdog")
+    at = f"/metadata/managedFields/{index}"
+    release = (op("test", f"{at}/manager", "rollback-watchdog"), op("test", f"{at}/operation", "Update"))
+    released = cluster.patch("deployments", "web", [*release, op("remove", at)])
+    assert "rollback-watchdog" not in {manager for manager, _, _ in owned(released)}
+    assert released["metadata"]["generation"] == done["metadata"]["generation"]
+    assert released["metadata"]["resourceVersion"] != done["metadata"]["resourceVersion"]
+
+
+def test_whoever_creates_a_deployment_owns_its_defaults_and_the_controller_its_status(cluster: Cluster) -> None:
+    cluster.create_deployment("web", replicas=1, template_annotations={"sim/ready-after": "1ms"})
+    fields = owned(cluster.wait_complete("web"))
+    ((creator, created),) = ((key, value) for key, value in fields.items() if not key[2])
+    assert creator[1] == "Update"
+    app = {"f:image", "f:imagePullPolicy", "f:name", "f:resources", "f:terminationMessagePath"}
+    template = created["f:spec"]["f:template"]
+    assert template["f:metadata"] == {
+        "f:annotations": {".": {}, "f:sim/ready-after": {}},
+        "f:labels": {".": {}, "f:app": {}},
+    }
+    assert template["f:spec"].pop("f:containers") == {
+        'k:{"name":"app"}': {key: {} for key in (".", *app, "f:terminationMessagePolicy")}
+    }
+    pod = {
+        "dnsPolicy",
+        "nodeName",
+        "restartPolicy",
+        "schedulerName",
+        "securityContext",
+        "terminationGracePeriodSeconds",
+    }
+    assert template["f:spec"] == {f"f:{field}": {} for field in pod}
+    assert created["f:metadata"] == {"f:labels": {".": {}, "f:app": {}}}
+    scalars = {"progressDeadlineSeconds", "replicas", "revisionHistoryLimit", "selector"}
+    rolling: Json = {".": {}, "f:maxSurge": {}, "f:maxUnavailable": {}}
+    assert created["f:spec"] == {
+        **{f"f:{field}": {} for field in scalars},
+        "f:strategy": {"f:rollingUpdate": rolling, "f:type": {}},
+        "f:template": template,
+    }
+    status = fields["kube-controller-manager", "Update", "status"]
+    assert status["f:metadata"] == {"f:annotations": {".": {}, "f:deployment.kubernetes.io/revision": {}}}
+    condition = {"lastTransitionTime", "lastUpdateTime", "message", "reason", "status", "type"}
+    assert status["f:status"]["f:conditions"] == {
+        ".": {},
+        **{
+            f'k:{{"type":"{kind}"}}': {".": {}, **{f"f:{field}": {} for field in condition}}
+            for kind in ("Available", "Progressing")
+        },
+    }
+
+
+def test_scaling_is_owned_through_the_subresource_and_a_reset_keeps_nothing(cluster: Cluster, web: Json) -> None:
+    assert web["metadata"]["managedFields"]
+    scale(cluster, op("replace", "/spec/replicas", 1))
+    ((_, replicas),) = ((key, value) for key, value in owned(cluster.wait_complete("web")).items() if key[2] == "scale")
+    assert replicas == {"f:spec": {"f:replicas": {}}}
+    reset: Json = {"metadata": {"managedFields": [{}]}}
+    cluster.plane.api("PATCH", cluster.path("deployments", "web"), reset, content_type="application/merge-patch+json")
+    cluster.patch("deployments", "web", {"metadata": {"labels": {"x": "1"}}})
+    assert "managedFields" not in cluster.get("deployments", "web")["metadata"]
+
+
 @pytest.mark.usefixtures("web")
 def test_c4_scaling_leaves_a_test_of_the_template_alone(cluster: Cluster) -> None:
     template = cluster.get("deployments", "web")["spec"]["template"]
