@@ -3,6 +3,7 @@
     resources     which kinds there are, and what each can do
     refusals      what the API says when it says no
     store         the objects, their versions and generations, and who is told of a change
+    fields        what is no field of a workload
     ownership     who last wrote which field
     admission     defaults and validation
     patching      the three patches; `schema` says which lists are merged

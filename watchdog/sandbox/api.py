@@ -9,6 +9,7 @@ import msgspec
 from aiohttp import web
 
 from watchdog.sandbox import discovery, reading, tables
+from watchdog.sandbox.fields import check, checked
 from watchdog.sandbox.patching import patcher
 from watchdog.sandbox.refusals import ApiError, bad_request, invalid, missing
 from watchdog.sandbox.resources import RESOURCES, Resource
@@ -100,14 +101,13 @@ class Api:
                 shown = read_scale(item) if target.subresource == "scale" else item
                 return _answer(tables.shaped(shown, target.kind, _accept(request), single=True))
             case "POST", False:
-                made = self._store.create(
-                    target.kind.name, _object(body), namespace=target.namespace or "", **_writing(request)
-                )
+                new = check(target.kind, _object(body), strict=_strict(request))
+                made = self._store.create(target.kind.name, new, namespace=target.namespace or "", **_writing(request))
                 return _answer(made, code=201)
             case "PUT", True:
-                return _answer(self._replace(target, _object(body), _writing(request)))
+                return _answer(self._replace(target, _object(body), request))
             case "PATCH", True:
-                return _answer(self._patch(target, request.content_type, body, _writing(request)))
+                return _answer(self._patch(target, body, request))
             case "DELETE", True:
                 return _answer(self._delete(target, _object(body, empty=True), query))
         raise missing(f"{request.method} {request.path}")
@@ -132,13 +132,18 @@ class Api:
             await response.write(line)
         return response
 
-    def _replace(self, target: Target, body: Json, writing: dict[str, Any]) -> Json:
+    def _replace(self, target: Target, body: Json, request: web.Request) -> Json:
         if target.kind.name == "leases" and not body.get("metadata", {}).get("resourceVersion"):
             raise _unversioned(target)
-        return self._modify(target, lambda old: body, writing)
+        if target.subresource != "scale":
+            check(target.kind, body, strict=_strict(request))
+        return self._modify(target, lambda old: body, _writing(request))
 
-    def _patch(self, target: Target, content_type: str, body: bytes, writing: dict[str, Any]) -> Json:
-        return self._modify(target, patcher(content_type, body), writing)
+    def _patch(self, target: Target, body: bytes, request: web.Request) -> Json:
+        change = patcher(request.content_type, body)
+        if target.subresource != "scale":
+            change = checked(target.kind, change, strict=_strict(request))
+        return self._modify(target, change, _writing(request))
 
     def _modify(self, target: Target, change: Callable[[Json], Json], writing: dict[str, Any]) -> Json:
         if target.subresource == "scale":
@@ -209,6 +214,10 @@ def _writing(request: web.Request) -> dict[str, Any]:
         raise bad_request(f"dryRun: Unsupported value: {request.query['dryRun']!r}")
     client = request.headers.get("User-Agent", "").partition("/")[0]
     return {"dry_run": "dryRun" in request.query, "manager": request.query.get("fieldManager") or client or "unknown"}
+
+
+def _strict(request: web.Request) -> bool:
+    return request.query.get("fieldValidation") == "Strict"
 
 
 def _object(body: bytes, *, empty: bool = False) -> Json:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import msgspec
+
 Json = dict[str, Any]
 
 
@@ -83,6 +85,13 @@ def patch_failed() -> ApiError:
     """An operation of a JSON patch failed; the API does not tell which (TESTBED a1)."""
     message = "the server rejected our request due to an error in our request"
     return ApiError(422, "Invalid", message, details={})
+
+
+def unknown_in_patch(text: str, problem: str) -> ApiError:
+    """A patched object has fields that there are not; the message has it whole, secrets and all (TESTBED a6)."""
+    message = f"Invalid value: {msgspec.json.encode(text).decode()}: {problem}"
+    details = {"causes": [{"reason": "FieldValueInvalid", "message": message, "field": "patch"}]}
+    return ApiError(422, "Invalid", f' "" is invalid: patch: {message}', details=details)
 
 
 def bad_request(message: str) -> ApiError:

@@ -69,6 +69,33 @@ def test_a5_a_test_of_null_holds_where_there_is_no_key_and_fails_where_there_is_
     assert refused(cluster, op("test", "/spec/template/spec/affinity/x", None)).status == 422
 
 
+@pytest.mark.usefixtures("web")
+def test_a6_strictly_an_unknown_field_is_a_422_that_shows_the_whole_object(cluster: Cluster) -> None:
+    unknown = (
+        op("add", "/spec/template/spec/containers/0/nonsense", 1),
+        op("add", "/metadata/other", 1),
+    )
+    error = refused(cluster, *unknown, query="?fieldValidation=Strict")
+    assert (error.status, error.body["reason"], list(error.body["details"])) == (422, "Invalid", ["causes"])
+    assert [(cause["field"], cause["reason"]) for cause in error.body["details"]["causes"]] == [
+        ("patch", "FieldValueInvalid")
+    ]
+    fields = 'unknown field "metadata.other", unknown field "spec.template.spec.containers[0].nonsense"'
+    assert error.body["message"].endswith(f": strict decoding error: {fields}")
+    assert error.body["message"].startswith(' "" is invalid: patch: Invalid value: "{')
+    assert '\\"terminationMessagePath\\"' in error.body["message"]
+
+
+def test_a6_otherwise_an_unknown_field_is_dropped(cluster: Cluster, web: Json) -> None:
+    patched = cluster.patch("deployments", "web", [op("add", "/spec/nonsense", 1)])
+    assert patched["spec"] == web["spec"]
+    assert patched["metadata"]["generation"] == web["metadata"]["generation"]
+    body = {"metadata": {"name": "x"}, "spec": {"nonsense": 1}}
+    with pytest.raises(ApiError) as caught:
+        cluster.plane.api("POST", f"{cluster.path('deployments')}?fieldValidation=Strict", body)
+    assert (caught.value.status, caught.value.body["reason"]) == (400, "BadRequest")
+
+
 def test_b1_spec_and_annotations_are_a_new_generation_and_nothing_else_is(cluster: Cluster, web: Json) -> None:
     def generation_after(body: Any, kind: str = "deployments", name: str = "web") -> int:
         before = cluster.get(kind, name)["metadata"]["generation"]
