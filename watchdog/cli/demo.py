@@ -4,8 +4,11 @@ What plays is loaded only here, because the production image leaves it out.
 """
 
 import asyncio
+import shutil
+import sys
 from collections.abc import Mapping
 from importlib import import_module
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -14,6 +17,7 @@ from rich.live import Live
 from rich.text import Text
 
 from watchdog.cli import logs
+from watchdog.cli.options import until_terminated
 from watchdog.cli.output import BREACH, GOOD, USAGE, print_error
 from watchdog.config import Log, LogLevel
 from watchdog.errors import UsageError
@@ -46,7 +50,7 @@ def demo(name: str, *, lists: bool, fast: bool) -> int:
         for scenario in scenarios.values():
             click.echo(f"{scenario.name:<14} {scenario.sentence}")
         return GOOD
-    return asyncio.run(_demo(scenarios[name], fast=fast))
+    return asyncio.run(until_terminated(_demo(scenarios[name], fast=fast)))
 
 
 def _scenarios() -> Mapping[str, "Scenario"]:
@@ -78,5 +82,13 @@ async def _demo(scenario: "Scenario", *, fast: bool) -> int:
             ended = await play(scenario, fast=fast, say=view.say, look=view.look)
     else:
         ended = await play(scenario, fast=fast, say=view.say, look=view.look)
-    view.conclude(ended)
+    view.conclude(ended, program=_program())
     return BREACH if ended.wrong else GOOD
+
+
+def _program() -> str:
+    """This program, as it can be typed here: make runs it from a directory that is on no PATH."""
+    name = "rollback-watchdog"
+    if shutil.which(name):
+        return name
+    return sys.argv[0] if Path(sys.argv[0]).name == name else f"{sys.executable} -m watchdog"

@@ -96,7 +96,7 @@ def runs(action: Callable[..., Coroutine[Any, Any, int]]) -> Command:
             loaded = configuration.load(path)
             logs.set_up(loaded.log)
             shared = Common(loaded, str(path) if path else None, form, options["kubeconfig"], options["context"])
-            return asyncio.run(_until_terminated(action(shared, **given)))
+            return asyncio.run(until_terminated(action(shared, **given)))
         except WatchdogError as error:
             print_failure(error, form, command=ctx.command.name or "")
             return exit_code(error)
@@ -106,7 +106,7 @@ def runs(action: Callable[..., Coroutine[Any, Any, int]]) -> Command:
     return callback
 
 
-async def _until_terminated(action: Coroutine[Any, Any, int]) -> int:
+async def until_terminated(action: Coroutine[Any, Any, int]) -> int:
     """Run an action; SIGTERM cancels it as SIGINT does, so that a write that is under way is brought to an end."""
     task = asyncio.current_task()
     if task and threading.current_thread() is threading.main_thread():  # only there Python takes signals

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from watchdog.decide.record import Record, State
-from watchdog.demo.scenarios import FIXED, GOOD, NEW, STABLE, Scenario
+from watchdog.demo.scenarios import CANDIDATE, FIXED, GOOD, NEW, STABLE, Scenario
 from watchdog.demo.stage import Stage, staged
 from watchdog.sandbox.traffic import Counted
 
@@ -66,7 +66,7 @@ async def play(scenario: Scenario, *, fast: bool, say: Say, look: Look) -> Ended
         during = stage.load.count(begun)
         accepted = record.write_at.timestamp() if record and record.write_at else None
         after = stage.load.count(accepted) if accepted else Counted()
-        return Ended(wrong=tuple(_wrong(stage, record)), record=record, during=during, after=after)
+        return Ended(wrong=tuple(_wrong(stage, record, begun)), record=record, during=during, after=after)
 
 
 async def _look_on(stage: Stage, look: Look, over: Callable[[], bool], *, for_s: float) -> None:
@@ -135,7 +135,7 @@ class _Teller:
             self._once("somebody ships v3, the fix")
 
 
-def _wrong(stage: Stage, live: Record | None) -> list[str]:
+def _wrong(stage: Stage, live: Record | None, begun: float) -> list[str]:
     """What is not as the scenario promises, by the record that the cluster keeps and by the cluster itself."""
     scenario = stage.scenario
     if live is None:
@@ -155,4 +155,7 @@ def _wrong(stage: Stage, live: Record | None) -> list[str]:
         wrong.append("the stable Deployment was changed")
     if scenario.canary and scenario.acts and any(each.deployment == stage.rolled for each in stage.pods()):
         wrong.append("the canary still has pods")
+    failed = {each.pod for each in stage.load.between(begun) if each.failed}
+    if scenario.outage and {each.deployment for each in stage.pods() if each.name in failed} != {STABLE, CANDIDATE}:
+        wrong.append("the outage did not strike both tracks")
     return wrong

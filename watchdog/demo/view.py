@@ -82,11 +82,11 @@ class View:
                 )
         return Group(table, Text(), _verdict(stage, stage.record()))
 
-    def conclude(self, ended: Ended) -> None:
-        """Say how it ended, and what to type next."""
+    def conclude(self, ended: Ended, *, program: str) -> None:
+        """Say how it ended, and what to type next, with the program as it can be typed here."""
         self._console.print()
         self.sum_up(ended)
-        self._console.print(Text(_NEXT))
+        self._console.print(Text(_NEXT.format(program=program)))
 
     def sum_up(self, ended: Ended) -> None:
         """Say how it ended."""
@@ -132,15 +132,15 @@ def _tone(text: str) -> str:
 
 
 _NEXT = """
-On your own cluster, with nothing changed there (the mode is observe until you write another):
-  rollback-watchdog init NAMESPACE/NAME > config.toml     # a policy, proposed from what the pods export
-  rollback-watchdog --config config.toml check --online   # rights, signals, what each policy sees
-  rollback-watchdog --config config.toml run
-The smallest configuration:
+On your own cluster, where it only observes until you write another mode:
+  {program} init NAMESPACE/NAME --prometheus URL > config.toml   # proposed from what the pods export
+  {program} --config config.toml check --online   # rights, signals, what each policy sees
+  {program} --config config.toml run
+The smallest configuration, for a cluster without Prometheus:
   source = "pods"
   [[policies]]
   name = "web"
   namespaces = ["shop"]
   [policies.signals.errors]
-  bad = 'http_requests_total{code=~"5.."}'
+  bad = 'http_requests_total{{code=~"5.."}}'
   total = "http_requests_total\""""
