@@ -179,7 +179,7 @@ def test_a_terminated_process_ends_in_time_and_the_next_one_finishes_its_inciden
     service = make(policy(cluster.namespace))
     service.start()
     cluster.set_image("web", "v2", template_annotations={**BAD, "sim/ready-after": None})
-    service.until(lambda: image(cluster) == "v1", "undone")
+    service.until(lambda: (found := record(cluster)) is not None and found.write_at is not None, "written and recorded")
     began = time.monotonic()
     assert service.stop() == 143
     assert time.monotonic() - began < 10
