@@ -31,8 +31,9 @@ _DEFAULT = "bad-rolling"
 @click.command(short_help="Show the service at work on a cluster in this process.")
 @click.option("--scenario", "name", metavar="NAME", default=_DEFAULT, help="What is played; --list says what there is.")
 @click.option("--list", "lists", is_flag=True, help="Say what there is.")
+@click.option("--prometheus", "asks", is_flag=True, help="Judge by a program prometheus that scrapes the pods.")
 @click.option("--fast", is_flag=True, help="As short as can be.")
-def demo(name: str, *, lists: bool, fast: bool) -> int:
+def demo(name: str, *, lists: bool, asks: bool, fast: bool) -> int:
     """Play a rollout on a cluster in this process, with real HTTP traffic and the real service.
 
     Exits with 0 if it ended as promised, by the record and the cluster, else with 1.
@@ -50,7 +51,11 @@ def demo(name: str, *, lists: bool, fast: bool) -> int:
         for scenario in scenarios.values():
             click.echo(f"{scenario.name:<14} {scenario.sentence}")
         return GOOD
-    return asyncio.run(until_terminated(_demo(scenarios[name], fast=fast)))
+    try:
+        return asyncio.run(until_terminated(_demo(scenarios[name], asks=asks, fast=fast)))
+    except* UsageError as group:
+        print_error(str(group.exceptions[0]))
+    return USAGE
 
 
 def _scenarios() -> Mapping[str, "Scenario"]:
@@ -69,19 +74,22 @@ def _scenarios() -> Mapping[str, "Scenario"]:
     return SCENARIOS
 
 
-async def _demo(scenario: "Scenario", *, fast: bool) -> int:
+async def _demo(scenario: "Scenario", *, asks: bool, fast: bool) -> int:
     from watchdog.demo.play import play
+    from watchdog.demo.prometheus import Prometheus
     from watchdog.demo.view import View
 
     console = Console(highlight=False, soft_wrap=True)
-    console.print(Text(f"The configuration, in short times:\n\n{scenario.config(fast=fast)}", style="dim"))
+    prometheus = Prometheus() if asks else None
+    text = scenario.config(fast=fast, prometheus=prometheus.url if prometheus else "")
+    console.print(Text(f"The configuration, in short times:\n\n{text}", style="dim"))
     view = View(console, scenario)
     if console.is_terminal:
         with Live(console=console, refresh_per_second=8, vertical_overflow="visible") as live:
             view.attach(live)
-            ended = await play(scenario, fast=fast, say=view.say, look=view.look)
+            ended = await play(scenario, fast=fast, say=view.say, look=view.look, prometheus=prometheus)
     else:
-        ended = await play(scenario, fast=fast, say=view.say, look=view.look)
+        ended = await play(scenario, fast=fast, say=view.say, look=view.look, prometheus=prometheus)
     view.conclude(ended, program=_program())
     return BREACH if ended.wrong else GOOD
 

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import msgspec
 
 from watchdog.decide.record import Record, State
+from watchdog.demo.prometheus import Prometheus
 from watchdog.demo.scenarios import CANDIDATE, FIXED, GOOD, NEW, STABLE, Scenario
 from watchdog.demo.stage import Stage, staged
 from watchdog.sandbox.traffic import Counted
@@ -35,7 +36,7 @@ class Ended(msgspec.Struct, frozen=True, kw_only=True):
     after: Counted
 
 
-async def play(scenario: Scenario, *, fast: bool, say: Say, look: Look) -> Ended:
+async def play(scenario: Scenario, *, fast: bool, say: Say, look: Look, prometheus: Prometheus | None = None) -> Ended:
     """Play a scenario.
 
     Args:
@@ -43,10 +44,14 @@ async def play(scenario: Scenario, *, fast: bool, say: Say, look: Look) -> Ended
         fast: as short as can be.
         say: told each thing that happens.
         look: shown the stage a few times per second.
+        prometheus: what judges by it, instead of by the pods themselves.
+
+    Raises:
+        UsageError: Prometheus does not start.
     """
-    async with staged(scenario, fast=fast) as stage:
+    async with staged(scenario, fast=fast, prometheus=prometheus) as stage:
         say(f"{'9 pods of v1 and a canary' if scenario.canary else '6 pods of v1'} take traffic, as they did for long")
-        await _look_on(stage, look, lambda: False, for_s=8.0 if fast else 12.0)
+        await _look_on(stage, look, lambda: False, for_s=2.0 if prometheus else 8.0 if fast else 12.0)
         begun = time.time()
         delay = {} if scenario.told.get("mode") else {"ready-after": "500ms" if fast else "1500ms"}
         stage.ship(stage.rolled, NEW, told=delay | dict(scenario.told))

@@ -14,12 +14,20 @@ RECORDS = "rollback-watchdog"
 STABLE, CANDIDATE = "web", "web-canary"
 GOOD, NEW, FIXED = "shop/web:v1", "shop/web:v2", "shop/web:v3"
 
-_CONFIG = """\
+_PODS = """\
 source = "pods"            # the watchdog scrapes the pods itself
 [scrape]
 step = "1s"                # default 5s
 timeout = "800ms"
-[server]
+"""
+_PROMETHEUS = """\
+[prometheus]               # it scrapes the pods twice a second
+url = "{url}"
+step = "2s"                # default 15s
+delay = "2s"               # default 5s
+"""
+_CONFIG = """\
+{source}[server]
 listen = "127.0.0.1:0"
 metrics_listen = "127.0.0.1:0"
 [limits]
@@ -73,11 +81,12 @@ class Scenario(msgspec.Struct, frozen=True, kw_only=True):
     sawtooth: bool = False
     deadline_s: int = 600
 
-    def config(self, *, fast: bool) -> str:
-        """The service's configuration, as it is printed."""
+    def config(self, *, fast: bool, prometheus: str = "") -> str:
+        """The service's configuration, as it is printed; with the URL of a Prometheus that judges by that."""
         return _CONFIG.format(
-            bake_s=6 if fast else 10,
-            max_watch_s=12 if self.deadline_s < 600 else 90,
+            source=_PROMETHEUS.format(url=prometheus) if prometheus else _PODS,
+            bake_s=20 if prometheus else 6 if fast else 10,
+            max_watch_s=30 if prometheus and self.deadline_s < 600 else 12 if self.deadline_s < 600 else 90,
             canary=_CANARY if self.canary else "",
         )
 

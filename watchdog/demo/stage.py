@@ -4,13 +4,14 @@ import asyncio
 import tempfile
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from pathlib import Path
 
 import msgspec
 
 from watchdog import config
 from watchdog.decide.record import Record
+from watchdog.demo.prometheus import Prometheus
 from watchdog.demo.scenarios import CANDIDATE, GOOD, NAMESPACE, NEW, RECORDS, STABLE, Scenario
 from watchdog.engine.service import Service as Watchdog
 from watchdog.records.form import read
@@ -23,6 +24,9 @@ from watchdog.sandbox.traffic import Load, Service
 
 RATE = 120.0
 _KEEPS = "record.json"
+_OLD_S = 22.0
+"""More than a bake. A Prometheus knows the past, so the service would go on with the watch of the first version; but
+of its first seconds, before its pods were found, there is nothing to judge by, and it would never pass."""
 
 
 class Shown(msgspec.Struct, frozen=True):
@@ -148,8 +152,12 @@ def _state(pod: Json) -> str:
 
 
 @asynccontextmanager
-async def staged(scenario: Scenario, *, fast: bool) -> AsyncIterator[Stage]:
-    """Set up the cluster with its first version, traffic and the service, and take all down afterwards."""
+async def staged(scenario: Scenario, *, fast: bool, prometheus: Prometheus | None) -> AsyncIterator[Stage]:
+    """Set up the cluster with its first version, traffic and the service, and take all down afterwards.
+
+    Raises:
+        UsageError: Prometheus does not start.
+    """
     upstream = Upstream()
     with tempfile.TemporaryDirectory(prefix="rollback-watchdog-") as directory:
         async with start(Kubelet(upstream), namespaces=(NAMESPACE, RECORDS)) as sandbox:
@@ -157,8 +165,9 @@ async def staged(scenario: Scenario, *, fast: bool) -> AsyncIterator[Stage]:
             service = {"metadata": {"name": "web"}, "spec": {"selector": {"app": "web"}, "ports": [{"port": 80}]}}
             sandbox.store.create("services", service, namespace=NAMESPACE)
             load = Load(Service(sandbox.store, namespace=NAMESPACE, name="web"), rate=RATE)
-            loaded = config.parse(scenario.config(fast=fast))
+            loaded = config.parse(scenario.config(fast=fast, prometheus=prometheus.url if prometheus else ""))
             async with (
+                prometheus.scraping(sandbox.store) if prometheus else nullcontext(),
                 running(loaded, kubeconfig=str(kubeconfig), context=None) as watchdog,
                 asyncio.TaskGroup() as group,
             ):
@@ -168,8 +177,11 @@ async def staged(scenario: Scenario, *, fast: bool) -> AsyncIterator[Stage]:
                     stage.deploy(CANDIDATE, GOOD, replicas=1, told={})
                 while not (stage.complete(STABLE) and stage.complete(stage.rolled)):  # noqa: ASYNC110
                     await asyncio.sleep(0.05)
-                tasks = [group.create_task(watchdog.run()), group.create_task(load.run())]
+                tasks = [group.create_task(load.run())]
                 try:
+                    if prometheus:
+                        await asyncio.sleep(_OLD_S)
+                    tasks.append(group.create_task(watchdog.run()))
                     yield stage
                 finally:
                     for task in tasks:
