@@ -12,7 +12,8 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 from msgspec.structs import replace
 
-from benchmarks import canaries, checkers
+from benchmarks import canaries, checkers, rolling
+from benchmarks.worlds import Numbers
 from watchdog.judge import sequential
 from watchdog.judge.blocks import Block, Counts
 from watchdog.judge.sequential import Controls, Settings
@@ -51,6 +52,7 @@ def main() -> None:
     runs = 1000 if asked.full else asked.runs
     print(f"{runs} runs of each cell, seed {asked.seed}, 95 % intervals by Wilson\n")
     print_canaries(runs, asked.seed)
+    print_rolling(runs, asked.seed)
 
 
 def wilson(hits: int, runs: int, z: float = 1.959964) -> tuple[float, float]:
@@ -117,6 +119,35 @@ def print_canaries(runs: int, seed: int) -> None:
     print(f"\n{canaries.LATE.name}: median {canaries.median_s(canaries.LATE, late.acted_s):.0f} s")
     _, apart = canaries.run(canaries.APART, runs=6 * runs, seed=seed)
     print(f"{canaries.APART.name}: {int((apart.acted_s > 0).sum())} of {6 * runs} rolled back")
+
+
+def print_rolling(runs: int, seed: int) -> None:
+    """Print the tables of rolling updates, watched for an hour after their beginning."""
+    print("\nHealthy rolling updates, watched for 65 min: acted upon, the worst cell, asked about\n")
+    rows = []
+    for family, worlds in rolling.HEALTHY.items():
+        results = [rolling.run(world, runs=runs, seed=seed, seconds=3900) for world in worlds]
+        acted, asked = ([int((times > 0).sum()) for times in each] for each in _columns(results))
+        whole = runs * len(worlds)
+        rows.append([family, percent(sum(acted), whole), f"{max(acted) / runs:.2%}", percent(sum(asked), whole)])
+    print_table(["family", "acted", "worst cell", "asked"], rows)
+    topologies = len(rolling.BAD) // (len(canaries.TRAFFIC) * len(canaries.SIZES))
+    few = max(runs // 5, 10)
+    print(f"\nBad ones: share acted upon within 5 min of the first Ready, {topologies} topologies, {few} runs each\n")
+    shares = {world.name: rolling.caught(world, runs=few, seed=seed) for world in rolling.BAD}
+    rows = []
+    for rps in canaries.TRAFFIC:
+        cells = [
+            [shares[world.name] for world in rolling.BAD if (world.rps, world.bad) == (rps, size)]
+            for size in canaries.SIZES
+        ]
+        rows.append([str(rps), *(f"{sum(cell) / len(cell):.2f}" for cell in cells)])
+    print_table(["requests per second", *(f"{size:.1%}" for size in canaries.SIZES)], rows)
+    print(f"\nmean of all {len(shares)} cells: {sum(shares.values()) / len(shares):.3f}")
+
+
+def _columns(results: Sequence[canaries.Found]) -> tuple[list[Numbers], list[Numbers]]:
+    return [each.acted_s for each in results], [each.asked_s for each in results]
 
 
 def best(rows: Sequence[Row], families: Iterable[str]) -> Row | None:
