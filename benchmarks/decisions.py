@@ -45,14 +45,17 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="1,000 runs of each cell: some hours of a core")
     parser.add_argument("--seed", type=int, default=1, help="[1]")
     parser.add_argument("--cost", action="store_true", help="what judging costs, and nothing else")
+    parser.add_argument("--only", choices=["canary", "rolling"], help="one part of it")
     asked = parser.parse_args()
     if asked.cost:
         print_cost()
         return
     runs = 1000 if asked.full else asked.runs
     print(f"{runs} runs of each cell, seed {asked.seed}, 95 % intervals by Wilson\n")
-    print_canaries(runs, asked.seed)
-    print_rolling(runs, asked.seed)
+    if asked.only != "rolling":
+        print_canaries(runs, asked.seed)
+    if asked.only != "canary":
+        print_rolling(runs, asked.seed)
 
 
 def wilson(hits: int, runs: int, z: float = 1.959964) -> tuple[float, float]:
@@ -125,7 +128,7 @@ def print_rolling(runs: int, seed: int) -> None:
     """Print the tables of rolling updates, watched for an hour after their beginning."""
     print("\nHealthy rolling updates, watched for 65 min: acted upon, the worst cell, asked about\n")
     rows = []
-    for family, worlds in rolling.HEALTHY.items():
+    for family, worlds in (*rolling.HEALTHY.items(), *rolling.LOST.items()):
         results = [rolling.run(world, runs=runs, seed=seed, seconds=3900) for world in worlds]
         acted, asked = ([int((times > 0).sum()) for times in each] for each in _columns(results))
         whole = runs * len(worlds)

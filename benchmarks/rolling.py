@@ -79,6 +79,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
         drift: by what the share of failures has grown after an hour.
         seen: so it did the day before.
         incident: share and seconds of failures eight hours before.
+        outage: share, beginning and seconds of failures of all pods; from the rollout's beginning.
         history_s: how much of the past there is.
     """
 
@@ -91,6 +92,7 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
     drift: float = 1.0
     seen: bool = False
     incident: tuple[float, int] = (0.0, 0)
+    outage: tuple[float, int, int] = (0.0, 0, 0)
     history_s: int = DAY_S
 
     @property
@@ -104,11 +106,11 @@ class World(msgspec.Struct, frozen=True, kw_only=True):
         return min(self.topology.times_s()[0])
 
 
-def _healthy(like: World) -> list[World]:
+def _healthy(like: World, *, large: Topology = TEN) -> list[World]:
     return [
         replace(like, name=f"{rps} rps, {topology.name}", rps=rps, topology=topology)
         for rps in TRAFFIC
-        for topology in (FOUR, TEN)
+        for topology in (FOUR, large)
     ]
 
 
@@ -133,6 +135,13 @@ HEALTHY: Mapping[str, list[World]] = {
         "10 min of history, clusters of 10": replace(_PLAIN, history_s=600, chance=Chance(cluster=10)),
     }.items()
 }
+
+LOST: Mapping[str, list[World]] = {
+    "each new pod 100 % × 45 s, half of it one by one": _healthy(replace(_PLAIN, blip=(1.0, 45)), large=TEN_SINGLE),
+    "outage 30 % × 8 min, 5 min after the beginning": _healthy(replace(_PLAIN, outage=(0.3, 300, 480))),
+    "outage 30 % × 8 min, 25 min after the beginning": _healthy(replace(_PLAIN, outage=(0.3, 1500, 480))),
+}
+"""Worlds in which the version is not to blame and nothing in the data says so; the last is asked about."""
 
 BAD = [
     World(name=f"{rps} rps, {size:.1%}, {topology.name}", rps=rps, topology=topology, bad=size)
@@ -210,8 +219,12 @@ def _played(world: World, offsets: Numbers, rng: np.random.Generator, *, ticks: 
     volume = np.where(everyone > 0, world.rps * TICK_S / np.maximum(everyone, 1), 0)
     drift = _drift(world, at_s // TICK_S)
     old = np.zeros((2, runs, ticks), np.int64)
+    out_share, begin, seconds = world.outage
+    out = (at_s >= begin) & (at_s < begin + seconds)
     for each in there:
-        old += drawn(volume * each, shares(world.chance, rng, runs=runs, ticks=ticks) * drift, world.chance, rng)
+        expected = shares(world.chance, rng, runs=runs, ticks=ticks) * drift
+        expected[out] = np.maximum(expected[out], out_share)
+        old += drawn(volume * each, expected, world.chance, rng)
     new = []
     for begins_s, each in zip(ready_s, up, strict=True):
         expected = shares(world.chance, rng, runs=runs, ticks=ticks) * drift
@@ -219,6 +232,7 @@ def _played(world: World, offsets: Numbers, rng: np.random.Generator, *, ticks: 
             expected[:] = world.bad
         share, seconds = world.blip
         expected[(at_s >= begins_s) & (at_s < begins_s + seconds)] = max(share, world.chance.share)
+        expected[out] = np.maximum(expected[out], out_share)
         total, bad = drawn(volume * each, expected, world.chance, rng)
         judged = block_s >= begins_s + GRACE_S
         new.append((scraped(total * judged, none), scraped(bad * judged, none)))
