@@ -94,7 +94,7 @@ class Service:
                 group.create_task(self._rollouts.run())
                 group.create_task(self._poll())
                 group.create_task(self.alerts.run())
-                group.create_task(self.alerts.resync())
+                group.create_task(self._resync())
                 group.create_task(self.telling.run())
                 group.create_task(self._prune())
         finally:
@@ -160,11 +160,19 @@ class Service:
             for record in limits.open_records(self.context.records.values()):
                 self._rollouts.look_at(record.workload)
 
-    async def _poll(self) -> None:
+    async def _listed(self) -> None:
+        """Wait until every workload is listed."""
         while not self.context.fleet.complete:
             self.context.metrics.beat()
             await asyncio.sleep(0.05)
+
+    async def _poll(self) -> None:
+        await self._listed()
         await self.poller.run()
+
+    async def _resync(self) -> None:
+        await self._listed()  # an alert about a workload that is not listed yet would be taken for nobody's, for good
+        await self.alerts.resync()
 
     async def _prune(self) -> None:
         context = self.context
