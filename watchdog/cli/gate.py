@@ -34,13 +34,9 @@ from watchdog.gate import Gate, Ports, Report, Task
 from watchdog.gate.report import line, markdown, outputs
 from watchdog.gate.trial import Numbers
 from watchdog.judge.blocks import Word
+from watchdog.judge.sequential import Sensitivity
 from watchdog.model import Action, Cause, Outcome
 from watchdog.objects import WorkloadRef, is_name
-
-_SENSITIVITY = {"quick": (2.0, 10.0), "balanced": (4.0, 30.0), "patient": (8.0, 60.0)}
-"""Blocks of full evidence that a breach takes, and the grace in seconds (DESIGN §4)."""
-
-_FULL_STEP_S = 15.0
 
 
 @click.command(short_help="Judge what is live until there is evidence; undo it if it is bad.")
@@ -60,7 +56,7 @@ _FULL_STEP_S = 15.0
 @click.option("--allow-insufficient", is_flag=True, help="End with 0 where there was too little traffic to judge.")
 @click.option(
     "--sensitivity",
-    type=click.Choice(list(_SENSITIVITY)),
+    type=click.Choice([each.value for each in Sensitivity]),
     default="balanced",
     show_default=True,
     help="Speed against patience with short failures.",
@@ -120,7 +116,7 @@ async def gate(
                 "--on-breach scale-down would take every pod away: name the Deployment beside it, --stable"
             )
         step_s = float(parts.config.prometheus.step)
-        blocks, grace_s = _SENSITIVITY[sensitivity]
+        preset = Sensitivity(sensitivity)
         task = Task(
             workload=workload,
             stable=beside,
@@ -128,8 +124,8 @@ async def gate(
             signals=signals,
             policy=match.policy if match else Policy(name="gate", namespaces=(workload.namespace,)),
             bake_s=bake,
-            grace_s=match.policy.grace_s if match and sensitivity == "balanced" else grace_s,
-            blocks=blocks if step_s >= _FULL_STEP_S else 2 * blocks,
+            grace_s=match.policy.grace_s if match and preset is Sensitivity.BALANCED else preset.grace_s,
+            blocks=preset.blocks(step_s),
             step_s=step_s,
             action=action_asked,
             early=early,
