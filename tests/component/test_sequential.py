@@ -1,35 +1,43 @@
 """A rollout judged by the rule `sequential`, in a world whose old pods are gone at once."""
 
 import asyncio
+import datetime as dt
 
 import pytest
 
 from tests.component.world import World
-from tests.unit.builders import hash_of
+from tests.unit.builders import NOW, hash_of
 from watchdog.decide.record import Record
 from watchdog.model import Outcome
 
-POLICY = 'mode = "enforce"\nrule = "sequential"\nsensitivity = "quick"'
+POLICY = 'mode = "enforce"\nsensitivity = "quick"'
 
 pytestmark = pytest.mark.looptime
 
 
-async def play(errors: float, *, die_after: int | None = None) -> tuple[World, Record]:
-    world = World(policy=POLICY, die_after=die_after)
-    world.errors = {"bad": errors}
+async def play(
+    errors: float, *, age: dt.timedelta = dt.timedelta(hours=1), die_after: int | None = None
+) -> tuple[World, Record]:
+    world = World(policy=POLICY, rule="sequential", age=age, die_after=die_after)
+    world.errors = {"good": 0.004, "bad": errors}
 
-    async def deploy() -> None:
-        await asyncio.sleep(2)
-        world.deploy("bad")
-
-    story = asyncio.create_task(deploy())
+    story = asyncio.create_task(deployed(world))
     await world.live(60)
     if world.dead.is_set():
         world.revive()
         await asyncio.sleep(1)
         await world.live(70)
     await story
-    return world, next(each for each in world.records.values() if each.rollout.hash == hash_of("bad"))
+    return world, newest(world)
+
+
+async def deployed(world: World) -> None:
+    await asyncio.sleep(2)
+    world.deploy("bad")
+
+
+def newest(world: World) -> Record:
+    return next(each for each in world.records.values() if each.rollout.hash == hash_of("bad"))
 
 
 def breach(record: Record) -> str:
@@ -37,15 +45,52 @@ def breach(record: Record) -> str:
 
 
 async def test_without_a_history_the_past_only_asks_and_says_what_it_cannot_know() -> None:
-    world, record = await play(0.3)
+    world, record = await play(0.3, age=dt.timedelta(minutes=3))
     assert record.outcome is Outcome.REFUSED
-    assert "no-history" in [veto.guard for veto in record.vetoes]
+    [veto] = [veto for veto in record.vetoes if veto.guard == "no-history"]
+    assert "in 0 windows of 5 min of the day before" in veto.detail
     assert record.plan
     assert record.plan.cause == "sequential"
     assert "cannot tell the version from an outage" in breach(record)
     stand = {each.control: each for each in record.evidence["errors"]}
     assert stand["historical"].log_e >= stand["historical"].bar
     assert world.writes.count("patch") == 0
+
+
+async def test_with_a_history_a_bad_version_whose_old_pods_are_gone_at_once_is_undone_by_the_time_before() -> None:
+    world, record = await play(0.3)
+    assert record.outcome is Outcome.RECOVERED, record.detail
+    settings = record.judged_by["errors"]
+    assert settings.known
+    assert settings.base == pytest.approx(0.004, abs=0.001)
+    assert "windows of 5 min of the day before" in settings.past
+    assert not record.incident_first
+    assert "cannot tell the version from an outage" in breach(record)
+    assert world.writes.count("patch") == 1
+
+
+async def test_a_version_that_comes_while_the_old_one_fails_may_be_the_fix_and_is_asked_about() -> None:
+    world = World(policy=POLICY, rule="sequential", age=dt.timedelta(hours=8))
+    world.errors = {"good": 0.004, "bad": 0.9}
+    world.failing = {"good": (0.2, NOW.timestamp() - 60)}
+    story = asyncio.create_task(deployed(world))
+    await world.live(60)
+    await story
+    record = newest(world)
+    assert record.outcome is Outcome.REFUSED
+    assert "failed in the 10 min before the rollout" in record.incident_first
+    assert world.writes.count("patch") == 0
+
+
+async def test_nothing_is_called_healthy_by_a_past_that_failed_too_often_to_judge_by() -> None:
+    world = World(policy=POLICY, rule="sequential")
+    world.errors = {"good": 0.2, "bad": 0.2}
+    story = asyncio.create_task(deployed(world))
+    await world.live(60)
+    await story
+    record = newest(world)
+    assert record.outcome is Outcome.UNJUDGED
+    assert "no-reference: 20.0 % failed in the worst 5 min of the day before" in record.detail
 
 
 async def test_a_healthy_rollout_passes() -> None:

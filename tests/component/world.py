@@ -41,6 +41,7 @@ approval = "20s"
 [[policies]]
 name = "web"
 namespaces = ["shop"]
+rule = "{rule}"
 grace = "0s"
 bake = "10s"
 {policy}
@@ -59,20 +60,29 @@ class World(MemoryCluster):
         records: what the store holds.
         said: what Slack shows, one text per message.
         errors: share of failed requests by version.
+        failing: a further share, and since when, in seconds, by version.
         writes: what was written, in order.
     """
 
-    def __init__(self, *, policy: str = 'mode = "enforce"', die_after: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        policy: str = 'mode = "enforce"',
+        rule: str = "threshold",
+        age: dt.timedelta = dt.timedelta(hours=1),
+        die_after: int | None = None,
+    ) -> None:
         super().__init__(history("good", replicas=3))
         complete(self.scene, revision=1)
-        self.config: Config = parse(SETTINGS.format(policy=policy))
+        self.config: Config = parse(SETTINGS.format(policy=policy, rule=rule))
         self.records: dict[IncidentId, Record] = {}
         self.said: list[tuple[IncidentId, list[str]]] = []
         self.errors: dict[str, float] = {}
+        self.failing: dict[str, tuple[float, float]] = {}
         self.writes: list[str] = []
         self.die_after = die_after
         self.dead = asyncio.Event()
-        self._born: dict[str, dt.datetime] = {f"web-{hash_of('good')}": NOW - dt.timedelta(hours=1)}
+        self._born: dict[str, dt.datetime] = {f"web-{hash_of('good')}": NOW - age}
         self._gone: dict[str, float] = {}
         self._epoch = asyncio.get_running_loop().time()
 
@@ -218,7 +228,11 @@ class World(MemoryCluster):
             for index in range(3):
                 total = RPS * (at - born)
                 row = Row("shop", f"{item.metadata.name}-{index:05}", "web", f"10.0.0.{index}", "pods")
-                samples.append(Sample(row, total, total * self.errors.get(version, 0.0), at))
+                bad = total * self.errors.get(version, 0.0)
+                if version in self.failing:
+                    share, since = self.failing[version]
+                    bad += share * RPS * max(0.0, at - since)
+                samples.append(Sample(row, total, bad, at))
         return Reading(step, tuple(samples))
 
     async def read_past(
