@@ -82,6 +82,22 @@ async def test_a_version_that_comes_while_the_old_one_fails_may_be_the_fix_and_i
     assert world.writes.count("patch") == 0
 
 
+@pytest.mark.parametrize(("failing", "outcome"), [(2, Outcome.REFUSED), (1, Outcome.RECOVERED)])
+async def test_an_outage_that_other_workloads_show_too_is_asked_about(failing: int, outcome: Outcome) -> None:
+    world = World(policy=POLICY, rule="sequential")
+    world.errors = {"good": 0.004, "bad": 0.3}
+    out, well = (0.2, NOW.timestamp() + 5), (0.0, 0.0)
+    world.neighbours = {f"o{index}": out if index < failing else well for index in range(4)}
+    story = asyncio.create_task(deployed(world))
+    await world.live(60)
+    await story
+    record = newest(world)
+    assert [each.name for each in record.judged_by["errors"].bystanders] == [f"shop/o{index}" for index in range(4)]
+    assert record.outcome is outcome
+    vetoes = [veto.detail for veto in record.vetoes if veto.guard == "bystanders"]
+    assert vetoes == (["2 of 4 other workloads fail too: shop/o0, shop/o1"] if failing == 2 else [])
+
+
 async def test_nothing_is_called_healthy_by_a_past_that_failed_too_often_to_judge_by() -> None:
     world = World(policy=POLICY, rule="sequential")
     world.errors = {"good": 0.2, "bad": 0.2}

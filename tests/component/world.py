@@ -19,6 +19,7 @@ from watchdog.engine.act import Actor
 from watchdog.engine.context import Context, Ports
 from watchdog.engine.service import Service
 from watchdog.engine.verify import Patience
+from watchdog.errors import Unanswered
 from watchdog.judge.blocks import Reading, Row, Sample
 from watchdog.metrics import Metrics
 from watchdog.model import Event, IncidentId
@@ -61,6 +62,7 @@ class World(MemoryCluster):
         said: what Slack shows, one text per message.
         errors: share of failed requests by version.
         failing: a further share, and since when, in seconds, by version.
+        neighbours: other Deployments, with the share of their requests that fail, and since when.
         writes: what was written, in order.
     """
 
@@ -79,6 +81,7 @@ class World(MemoryCluster):
         self.said: list[tuple[IncidentId, list[str]]] = []
         self.errors: dict[str, float] = {}
         self.failing: dict[str, tuple[float, float]] = {}
+        self.neighbours: dict[str, tuple[float, float]] = {}
         self.writes: list[str] = []
         self.die_after = die_after
         self.dead = asyncio.Event()
@@ -168,6 +171,8 @@ class World(MemoryCluster):
 
     async def deployment(self, ref: WorkloadRef, *, timeout_s: float) -> Deployment:
         await self._alive()
+        if ref.name in self.neighbours:
+            raise Unanswered("deployment", "nobody is to look at the neighbours")
         return await super().deployment(ref, timeout_s=timeout_s)
 
     async def pods(self, namespace: str, selector: LabelSelector, *, timeout_s: float) -> tuple[Pod, ...]:
@@ -211,7 +216,7 @@ class World(MemoryCluster):
             document = msgspec.json.decode(msgspec.json.encode(self.scene.deployment))
             if document != last:
                 item = decoded(document, Deployment)
-                yield Changed(item) if last else Listed((item,))
+                yield Changed(item) if last else Listed((item, *map(_neighbour, self.neighbours)))
                 last = document
             await asyncio.sleep(0.25)
 
@@ -233,6 +238,10 @@ class World(MemoryCluster):
                     share, since = self.failing[version]
                     bad += share * RPS * max(0.0, at - since)
                 samples.append(Sample(row, total, bad, at))
+        for name, (share, since) in self.neighbours.items():
+            if name in query.workloads or not query.pods:
+                row, total = Row("shop", f"{name}-aaa-00000", "web", "10.0.0.9", "pods"), RPS * (at - NOW.timestamp())
+                samples.append(Sample(row, total + 1e7, share * RPS * max(0.0, at - since), at))
         return Reading(step, tuple(samples))
 
     async def read_past(
@@ -279,6 +288,12 @@ class World(MemoryCluster):
             found.append(text)
             await self._wrote(f"slack {record.state}")
         return Told("C1", str(len(self.said)), text)
+
+
+def _neighbour(name: str) -> Deployment:
+    document = history("good").deployment
+    document["metadata"] |= {"name": name, "uid": name}
+    return decoded(document, Deployment)
 
 
 def _pod(owner: str, uid: str, index: int, born: dt.datetime) -> Json:
