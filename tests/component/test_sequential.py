@@ -7,6 +7,7 @@ import pytest
 
 from tests.component.world import World
 from tests.unit.builders import NOW, hash_of
+from watchdog.decide.marks import CONDEMNED
 from watchdog.decide.record import Record
 from watchdog.model import Outcome
 
@@ -96,6 +97,47 @@ async def test_an_outage_that_other_workloads_show_too_is_asked_about(failing: i
     assert record.outcome is outcome
     vetoes = [veto.detail for veto in record.vetoes if veto.guard == "bystanders"]
     assert vetoes == (["2 of 4 other workloads fail too: shop/o0, shop/o1"] if failing == 2 else [])
+
+
+async def test_one_pod_with_nearly_all_failures_is_asked_about_with_its_node() -> None:
+    world = World(policy=POLICY, rule="sequential")
+    world.errors = {"good": 0.004, "bad": 0.004, "bad-1": 0.5}
+    story = asyncio.create_task(deployed(world))
+    await world.live(60)
+    await story
+    record = newest(world)
+    assert record.outcome is Outcome.REFUSED
+    [detail] = [veto.detail for veto in record.vetoes if veto.guard == "one-pod"]
+    assert detail.endswith(f"are of pod web-{hash_of('bad')}-00001 on node node-1")
+
+
+async def test_a_version_that_only_the_past_spoke_against_is_absolved_if_its_undo_does_not_help() -> None:
+    world = World(policy=POLICY, rule="sequential")
+    world.errors = {"good": 0.004, "bad": 0.004}
+    world.failing = dict.fromkeys(("good", "bad"), (0.3, NOW.timestamp() + 6))
+    story = asyncio.create_task(deployed(world))
+    await world.live(60)
+    await story
+    record = newest(world)
+    assert record.outcome is Outcome.INEFFECTIVE
+    assert "requests failed, limit 1.3%" in record.detail
+    assert [(each.control, each.reached is not None) for each in record.evidence["errors"]] == [
+        ("concurrent", False),
+        ("historical", True),
+    ]
+    [bad] = [each for each in world.scene.snapshot.replicasets if each.hash == hash_of("bad")]
+    assert world.writes.count("mark") >= 2, "condemned, and absolved"
+    assert CONDEMNED not in bad.metadata.annotations
+
+
+async def test_what_is_recovered_is_measured_by_the_limit_of_the_past_and_not_by_a_fixed_one() -> None:
+    world = World(policy=POLICY, rule="sequential")
+    world.errors = {"good": 0.004, "bad": 0.3}
+    world.failing = {"good": (0.04, NOW.timestamp() + 5)}  # of rules that allow 5 %
+    story = asyncio.create_task(deployed(world))
+    await world.live(60)
+    await story
+    assert newest(world).outcome is Outcome.INEFFECTIVE
 
 
 async def test_nothing_is_called_healthy_by_a_past_that_failed_too_often_to_judge_by() -> None:

@@ -60,7 +60,7 @@ class World(MemoryCluster):
     Attributes:
         records: what the store holds.
         said: what Slack shows, one text per message.
-        errors: share of failed requests by version.
+        errors: share of failed requests by version, or by version and pod, as in `bad-0`.
         failing: a further share, and since when, in seconds, by version.
         neighbours: other Deployments, with the share of their requests that fail, and since when.
         writes: what was written, in order.
@@ -233,7 +233,7 @@ class World(MemoryCluster):
             for index in range(3):
                 total = RPS * (at - born)
                 row = Row("shop", f"{item.metadata.name}-{index:05}", "web", f"10.0.0.{index}", "pods")
-                bad = total * self.errors.get(version, 0.0)
+                bad = total * self.errors.get(f"{version}-{index}", self.errors.get(version, 0.0))
                 if version in self.failing:
                     share, since = self.failing[version]
                     bad += share * RPS * max(0.0, at - since)
@@ -306,6 +306,7 @@ def _pod(owner: str, uid: str, index: int, born: dt.datetime) -> Json:
             "creationTimestamp": at,
             "ownerReferences": [{"uid": uid, "controller": True, "kind": "ReplicaSet", "name": owner}],
         },
+        "spec": {"nodeName": f"node-{index}"},
         "status": {
             "phase": "Running",
             "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": at}],

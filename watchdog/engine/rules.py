@@ -86,6 +86,7 @@ class BySequence:
                 log_e=state.evidence(control).log_e,
                 bar=settings.bar,
                 onset_step=state.evidence(control).onset,
+                reached=next((each.bar for each in state.spoken if each.control is control), None),
             )
             for control in settings.controls.each
         )
