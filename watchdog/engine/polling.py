@@ -142,7 +142,9 @@ class Poller:
         now = context.now().timestamp()
         watching = about == record.rollout.hash
         known = record.pods if watching else self._pods.get(key, ())
-        updated = facts.update(known, pods, owners, step=step, now=now)
+        watch = self._watches.get(key)
+        since = watch.next_step if watch else self._first(record, about, step)
+        updated = facts.update(known, pods, owners, since=since, step=step, step_s=self.step_s, now=now)
         if updated != known:
             if watching:
                 latest = context.records[record.id]
@@ -151,7 +153,6 @@ class Poller:
             else:
                 self._pods[key] = updated
         sides = {track: tuple(pod for pod in pods if _track(pod, owners) is track) for track in Track}
-        watch = self._watches.get(key)
         if watch is None:
             policy = self._policy(record)
             if policy is None:
@@ -171,12 +172,16 @@ class Poller:
             step,
         )
 
+    def _first(self, record: Record, about: TemplateHash, step: int) -> int:
+        """The first step of a comparison."""
+        began = record.started if about == record.rollout.hash else record.write_at or record.started
+        return min(step, math.ceil(began.timestamp() / self.step_s))
+
     async def _begin(
         self, record: Record, about: TemplateHash, policy: Policy, step: int, pods: tuple[Pod, ...]
     ) -> tuple[Record, Watch]:
         """Make a watch, with what has to be known before its first step; the first process writes that down."""
-        began = record.started if about == record.rollout.hash else record.write_at or record.started
-        first = min(step, math.ceil(began.timestamp() / self.step_s))
+        first = self._first(record, about, step)
         bad_known, sawtooth = dict(record.bad_known), {}
         watching = about == record.rollout.hash
         judged_by = dict(record.judged_by)
@@ -192,8 +197,8 @@ class Poller:
                 if name not in bad_known:
                     bad_known[name] = await signals.bad_seen(query, step=first, timeout_s=timeout_s)
                 resets = await signals.resets(query, step=first, window_s=_RESETS_S, timeout_s=timeout_s)
-                ago = first * self.step_s - _RESETS_S
-                restarts = {pod.name: facts.restarts_since(pod, ago) for pod in record.pods}
+                until = first * self.step_s
+                restarts = {pod.name: facts.restarts_between(pod, until - _RESETS_S, until) for pod in record.pods}
                 if blind := counters.not_monotonic(resets, restarts):
                     sawtooth[name] = blind
             if about == record.rollout.hash and name_first(record, bad_known):
@@ -256,7 +261,7 @@ class Poller:
             key: msgspec.structs.replace(
                 key[0],
                 namespaces=tuple(sorted(names)),
-                pods=() if key[0].join else few,
+                pods=() if key[0].join or key[1] < step else few,  # of the past not every pod is known yet
                 targets=tuple(targets[key].values()),
             )
             for key, names in slices.items()
@@ -272,6 +277,7 @@ class Poller:
                 pods = facts.by_name(
                     pods, past, named, namespace=namespace, begun=first * self.step_s, step_s=self.step_s
                 )
+                self._keep(item, pods)
             for at in range(first, step + 1):
                 readings = {name: answers[asked[index, name]].get(at, _missing(at)) for name in names}
                 item.watch.feed(readings, pods, alert=self._alerted(item.record.id, at * self.step_s))
@@ -284,6 +290,14 @@ class Poller:
     def _known_pods(self, item: Seen) -> tuple[PodFact, ...]:
         record = self._context.records[item.record.id]
         return record.pods if item.key[1] == record.rollout.hash else self._pods.get(item.key, ())
+
+    def _keep(self, item: Seen, pods: tuple[PodFact, ...]) -> None:
+        """Keep what the past has told of pods."""
+        record = self._context.records[item.record.id]
+        if item.key[1] != record.rollout.hash:
+            self._pods[item.key] = pods
+        elif pods != record.pods:
+            self._context.keep(msgspec.structs.replace(record, pods=pods))
 
     async def _ask(self, query: SignalQuery, first: int, last: int) -> Mapping[int, Reading]:
         signals, timeout_s = self._context.ports.signals, self._context.config.read_s
