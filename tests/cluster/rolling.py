@@ -110,7 +110,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     share: Share
     completed: float
     until: float = 900.0
-    since: float = -3600.0
+    since: float = -5400.0
     policy: str = ""
 
     def samples(self) -> Iterator[Sample]:
@@ -182,8 +182,8 @@ def update(
             Life(
                 version="good",
                 suffix=suffix(),
-                created=-3600.0,
-                ready=-3590.0,
+                created=-5500.0,
+                ready=-5490.0,
                 deleted=deleted,
                 ended=deleted + chance.uniform(5, 30),
                 restarts=(BEGINS_S + chance.uniform(2, 19),) if last else (),
