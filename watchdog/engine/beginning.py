@@ -73,8 +73,7 @@ class Start(msgspec.Struct, frozen=True):
 
     def first(self, step_s: float) -> int:
         """The first step that is fed."""
-        began = self.record.started if self.watching else self.record.write_at or self.record.started
-        return min(self.step, math.ceil(began.timestamp() / step_s))
+        return first_step(self.record, self.key[1], step=self.step, step_s=step_s)
 
 
 class Beginnings:
@@ -268,8 +267,8 @@ class Beginnings:
     ) -> dict[str, Blind]:
         """Why a signal's counters cannot be believed."""
         first = start.first(self._step_s)
-        ago = first * self._step_s - _RESETS_S
-        restarts = {pod.name: facts.restarts_since(pod, ago) for pod in start.record.pods}
+        end = first * self._step_s
+        restarts = {pod.name: facts.restarts_between(pod, end - _RESETS_S, end) for pod in start.record.pods}
         found: dict[str, Blind] = {}
         for name, signal in start.policy.signals.items():
             rows = resets.get((query_of(signal, ("",)), first), {})
@@ -277,6 +276,12 @@ class Beginnings:
             if blind := counters.not_monotonic(mine, restarts):
                 found[name] = blind
         return found
+
+
+def first_step(record: Record, about: TemplateHash, *, step: int, step_s: float) -> int:
+    """The first step that is fed of a comparison with a hash on the candidate's side; `step` is the one of now."""
+    began = record.started if about == record.rollout.hash else record.write_at or record.started
+    return min(step, math.ceil(began.timestamp() / step_s))
 
 
 def namespaces(record: Record) -> set[str]:

@@ -157,13 +157,13 @@ class Gate:
         first = min(max(math.ceil(begun / task.step_s), earliest), step)
         begun = max(begun, first * task.step_s - task.step_s)
         owners, _ = scene.sides(seen)
-        self._pods = facts.update((), seen.pods, owners, step=first, now=now)
+        self._pods = facts.update((), seen.pods, owners, since=first, step=step, step_s=task.step_s, now=now)
         settings = {}
         for name, signal in task.signals.items():
             query = query_of(signal, {task.workload.namespace})
             bad_known = await signals.bad_seen(query, step=step, timeout_s=self._ports.query_s)
             resets = await signals.resets(query, step=step, window_s=_RESETS_S, timeout_s=self._ports.query_s)
-            restarts = {pod.name: facts.restarts_since(pod, now - _RESETS_S) for pod in self._pods}
+            restarts = {pod.name: facts.restarts_between(pod, now - _RESETS_S, now) for pod in self._pods}
             settings[name] = counters.Settings(
                 namespace=task.workload.namespace,
                 step_s=task.step_s,
@@ -248,7 +248,8 @@ class Gate:
         if step < first:
             return
         owners, named = scene.sides(seen)
-        self._pods = facts.update(self._pods, seen.pods, owners, step=step, now=self._now().timestamp())
+        now = self._now().timestamp()
+        self._pods = facts.update(self._pods, seen.pods, owners, since=first, step=step, step_s=task.step_s, now=now)
         names = sorted({pod.name for pod in self._pods})
         few = names if first == step and len(names) < _FEW_PODS else ()
         found: dict[str, Sequence[Reading]] = {}
@@ -266,7 +267,7 @@ class Gate:
             there = {pod.metadata.name for pod in seen.pods}
             gone = {pod.name for pod in pods} - {pod.name for pod in self._pods} - there
             self._pods = pods = tuple(
-                replace(pod, gone=self._now().timestamp(), gone_step=step) if pod.name in gone else pod for pod in pods
+                replace(pod, gone=now, gone_step=step) if pod.name in gone else pod for pod in pods
             )
         for index in range(step - first + 1):
             trial.feed({name: readings[index] for name, readings in found.items()}, pods)
