@@ -8,7 +8,7 @@ import pytest
 
 from tests.component.world import WEB, World
 from tests.unit.builders import template
-from watchdog.config import Signal
+from watchdog.config import Seconds
 from watchdog.engine.act import Actor
 from watchdog.engine.verify import Patience
 from watchdog.errors import UsageError
@@ -21,20 +21,13 @@ pytestmark = pytest.mark.looptime
 
 
 def gate(world: World, **changes: object) -> Gate:
-    """A gate of ten seconds on the world's workload."""
+    """A gate of thirty seconds on the world's workload."""
     task = Task(
         workload=WEB,
         stable=WEB,
-        image="",
-        signals={"errors": Signal(bad="errors_total", total="requests_total")},
-        policy=world.config.policies[0],
-        bake_s=30,
-        grace_s=0,
-        blocks=8,
+        policy=msgspec.structs.replace(world.config.policies[0], bake=Seconds(30)),
         step_s=1,
         action=Action.UNDO,
-        early=False,
-        dry_run=False,
         cause=Cause("ci", ""),
     )
     patience = Patience(request_s=2, observed_s=2, verify_s=10)
@@ -44,7 +37,7 @@ def gate(world: World, **changes: object) -> Gate:
         store=world,
         actor=Actor(world, patience=patience, now=world.now),
         request_s=2,
-        query_s=2,
+        read_s=2,
         observed_s=2,
         held_s=60,
     )

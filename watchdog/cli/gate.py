@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import click
+from msgspec.structs import replace
 from rich.console import Console
 from rich.live import Live
 from rich.text import Text
@@ -26,7 +27,7 @@ from watchdog.cli.output import (
     print_progress,
     printable,
 )
-from watchdog.config import Policy
+from watchdog.config import Policy, Seconds, Sensitivity, Source
 from watchdog.engine.fleet import Side
 from watchdog.engine.rollouts import action_of
 from watchdog.errors import UsageError
@@ -34,9 +35,9 @@ from watchdog.gate import Gate, Ports, Report, Task
 from watchdog.gate.report import line, markdown, outputs
 from watchdog.gate.trial import Numbers
 from watchdog.judge.blocks import Word
-from watchdog.judge.sequential import Sensitivity
 from watchdog.model import Action, Cause, Outcome
 from watchdog.objects import WorkloadRef, is_name
+from watchdog.ports import Signals
 
 
 @click.command(short_help="Judge what is live until there is evidence; undo it if it is bad.")
@@ -57,9 +58,7 @@ from watchdog.objects import WorkloadRef, is_name
 @click.option(
     "--sensitivity",
     type=click.Choice([each.value for each in Sensitivity]),
-    default="balanced",
-    show_default=True,
-    help="Speed against patience with short failures.",
+    help="Speed against patience with short failures [default: the policy's, else balanced].",
 )
 @click.option(
     "--prometheus", "url", type=Words(), default="", metavar="URL", help="Prometheus, or service://NS/NAME:PORT."
@@ -84,7 +83,7 @@ async def gate(
     baseline: float | None,
     early: bool,
     allow_insufficient: bool,
-    sensitivity: str,
+    sensitivity: str | None,
     url: str,
     reason: str,
     summary: str,
@@ -115,18 +114,17 @@ async def gate(
             raise UsageError(
                 "--on-breach scale-down would take every pod away: name the Deployment beside it, --stable"
             )
-        step_s = float(parts.config.prometheus.step)
-        preset = Sensitivity(sensitivity)
+        policy = match.policy if match else Policy(name="gate", namespaces=(workload.namespace,))
+        if sensitivity:
+            rule = replace(policy.sequential, blocks=None)
+            policy = replace(policy, sensitivity=Sensitivity(sensitivity), sequential=rule)
+        by_pods = parts.config.source is Source.PODS and not url
         task = Task(
             workload=workload,
             stable=beside,
             image=image,
-            signals=signals,
-            policy=match.policy if match else Policy(name="gate", namespaces=(workload.namespace,)),
-            bake_s=bake,
-            grace_s=match.policy.grace_s if match and preset is Sensitivity.BALANCED else preset.grace_s,
-            blocks=preset.blocks(step_s),
-            step_s=step_s,
+            policy=replace(policy, signals=dict(signals), bake=Seconds(bake)),
+            step_s=float(parts.config.scrape.step if by_pods else parts.config.prometheus.step),
             action=action_asked,
             early=early,
             baseline=baseline,
@@ -148,17 +146,23 @@ async def gate(
 
 async def _run(parts: Parts, task: Task, *, url: str, namespace: str, form: Form) -> Report:
     limits, settings = parts.config.limits, parts.config
+    by_pods = settings.source is Source.PODS and not url
+    signals: Signals
+    if by_pods:
+        signals = await parts.pods(signals=task.policy.signals.values())
+    else:
+        signals = parts.signals(await parts.prometheus(url))
     ports = Ports(
         cluster=parts.cluster,
-        signals=parts.signals(await parts.prometheus(url)),
+        signals=signals,
         store=parts.records(namespace),
         actor=parts.actor,
         request_s=parts.request_s,
-        query_s=float(settings.prometheus.timeout),
+        read_s=task.step_s if by_pods else float(settings.prometheus.timeout),
         observed_s=float(settings.rollback.observed_within),
         held_s=float(limits.approval + settings.rollback.timeout + limits.recovery),
     )
-    named = len(task.signals) > 1
+    named = len(task.policy.signals) > 1
     terminal = form is Form.TEXT and sys.stdout.isatty()
     with Live(console=Console(), auto_refresh=False, transient=True) if terminal else _Quiet() as live:
 
@@ -233,7 +237,7 @@ def _fields(report: Report, task: Task, code: int) -> dict[str, object]:
         "namespace": task.workload.namespace,
         "deployment": task.workload.name,
         "stable": task.stable.name,
-        "for_seconds": task.bake_s,
+        "for_seconds": float(task.policy.bake),
         "on_breach": str(task.action) if task.action else None,
         "dry_run": task.dry_run,
         "exit_code": code,
