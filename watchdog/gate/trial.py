@@ -40,7 +40,7 @@ class Numbers(msgspec.Struct, frozen=True, kw_only=True):
         candidate: judged requests of the candidate so far.
         stable: requests of the stable pods in the same blocks.
         grace: requests of candidate pods in their grace, which are not judged.
-        control: the one whose evidence is nearest to its bar.
+        control: the one that decides, or is nearest to it.
         log_e: its evidence against the candidate; natural logarithm.
         bar: what it has to reach.
         blind: why the newest block says nothing.
@@ -99,7 +99,6 @@ class Trial:
         """Take a block further; one that is blind counts nothing, and what it missed comes with the next that sees."""
         first = block.step if case.first is None and block.candidate.total > 0 else case.first
         state = sequential.step(case.rule, block, rule)
-        control = max(rule.controls.each, key=lambda each: state.evidence(each).log_e)
         mirrored = case.mirrored
         if self.settings.early and Control.CONCURRENT in rule.controls.each:
             mirrored = _mirrored(mirrored, block, rule, started=first is not None)
@@ -117,8 +116,6 @@ class Trial:
                 candidate=case.numbers.candidate + block.candidate,
                 stable=case.numbers.stable + (block.stable if first is not None else Counts()),
                 grace=case.numbers.grace + block.grace,
-                control=control,
-                log_e=state.evidence(control).log_e,
                 blind=block.blind,
             ),
         )
@@ -135,8 +132,18 @@ class Trial:
 
     def numbers(self) -> tuple[Numbers, ...]:
         """Where each signal stands, the nearest to its bar first; what is blind before what is not."""
-        found = (case.numbers for case in self._cases.values())
+        found = (self._shown(case) for case in self._cases.values())
         return tuple(sorted(found, key=lambda each: (each.log_e < each.bar, each.blind is None, -each.log_e)))
+
+    def _shown(self, case: _Case) -> Numbers:
+        """The sums, and the evidence of the control that decides; before that of the nearest one that still may."""
+        rule, speaker = self.settings.rules[case.numbers.signal], self._speaker(case, over=self.over)
+        if speaker:
+            control = speaker.control
+        else:
+            silent = [each for each in rule.controls.each if all(one.control is not each for one in case.rule.spoken)]
+            control = max(silent, key=lambda each: case.rule.evidence(each).log_e)
+        return replace(case.numbers, control=control, log_e=case.rule.evidence(control).log_e)
 
     def verdict(self, *, over: bool = False) -> Verdict:
         """What is to be thought now.
@@ -149,7 +156,7 @@ class Trial:
         return min(verdicts, key=lambda each: order.index(each.word))
 
     def _verdict(self, case: _Case, *, over: bool) -> Verdict:
-        numbers = case.numbers
+        numbers = self._shown(case)
         found = Verdict(
             Word.INSUFFICIENT,
             describe(numbers),
