@@ -2,6 +2,7 @@
 
 import asyncio
 import datetime as dt
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -9,7 +10,7 @@ import msgspec
 import pytest
 
 from tests.component.world import RPS, WEB, World
-from tests.unit.builders import Json, decoded, hash_of, history, status, template
+from tests.unit.builders import NOW, Json, decoded, hash_of, history, status, template
 from watchdog.cli.gate import exit_code
 from watchdog.config import Policy, Seconds
 from watchdog.decide.history import live_rollout, read_history
@@ -31,10 +32,10 @@ CI = Cause("ci", "")
 
 
 class Beside(World):
-    """The same world with old pods that stay: those of a stable Deployment, of which a share of requests fails.
+    """The same world with old pods that stay: those of a stable Deployment, whose requests may begin to fail.
 
     Attributes:
-        stable_errors: that share.
+        stable_errors: which share of them does.
         rps: requests per second of each pod.
         blind: why no counter can be read, while that is so.
         pulling: names of pods that cannot pull their image.
@@ -83,12 +84,25 @@ class Beside(World):
         name = self.stable.replicasets[0]["metadata"]["name"]
         for index in range(3):
             total = self.rps * (step - 1_000_000_000)
+            bad = self.rps * max(0.0, step - NOW.timestamp()) * self.stable_errors
             row = Row("shop", f"{name}-{index:05}", "web", f"10.0.1.{index}", "pods")
-            samples.append(Sample(row, total, total * self.stable_errors, float(step)))
+            samples.append(Sample(row, total, bad, float(step)))
         return Reading(step, tuple(samples))
 
 
-class Slow(World):
+class Forgetful(World):
+    """A Prometheus that keeps no day."""
+
+    async def read_past(
+        self, query: SignalQuery, *, first: int, last: int, every: int = 1, timeout_s: float
+    ) -> tuple[Reading, ...]:
+        if every == 1:
+            return await super().read_past(query, first=first, last=last, timeout_s=timeout_s)
+        blind = Blind(BlindReason.UNREACHABLE, "the day before is not kept")
+        return tuple(Reading(step, blind=blind) for step in range(first, last + 1, every))
+
+
+class Slow(Forgetful):
     """A rolling update whose old pods stay and take requests for a while, of which a fifth fails."""
 
     def __init__(self, *, overlap_s: float) -> None:
@@ -213,12 +227,13 @@ async def test_a_version_that_turns_bad_after_its_first_minutes_is_not_passed_by
 
 
 async def test_without_stable_pods_and_without_a_past_a_bad_version_is_left_to_a_person() -> None:
-    world = World()
+    world = Forgetful()
     world.errors["bad"] = 0.3
     world.deploy("bad")
     report = await ran(world)
     assert ended(report) == (Word.BREACH, None, 1)
     assert "no-history" in report.detail
+    assert "the day before is not kept" in report.detail
     assert "--baseline" in report.detail
     assert world.writes == []
 
@@ -234,6 +249,24 @@ async def test_as_long_as_old_pods_are_beside_their_word_is_waited_for(
     assert ended(report) == (Word.BREACH, outcome, 1)
     assert ("no-history" in report.detail) == (outcome is None)
     assert [note for note in report.notes if note.startswith("shared: ")]
+
+
+async def test_the_day_before_says_what_is_usual_and_the_gate_says_what_it_was() -> None:
+    world = World()
+    world.errors |= {"good": 0.01, "bad": 0.3}
+    world.deploy("bad")
+    report = await ran(world)
+    assert ended(report) == (Word.BREACH, Outcome.ROLLED_BACK, 1)
+    assert re.match(r"usual share of failures 1\.\d\d%, by 5\d+ requests in 1\d windows of 5 min", report.notes[0])
+
+
+async def test_what_a_person_says_is_usual_comes_before_what_was_counted() -> None:
+    world = World()
+    world.errors["bad"] = 0.1
+    world.deploy("bad")
+    report = await ran(world, baseline=0.1)
+    assert ended(report) == (Word.HEALTHY, Outcome.PASSED, 0)
+    assert report.notes[0].startswith("usual share of failures 10.00%, as --baseline says")
 
 
 async def test_without_an_action_a_bad_version_is_only_said_to_be_bad() -> None:

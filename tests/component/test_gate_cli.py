@@ -128,7 +128,8 @@ async def test_counters_are_read_from_the_pods_where_the_configuration_says_so(
     api.answer("GET", PODS, page(there))
     api.answer("GET", "/metrics", metrics)
     configure(
-        'source = "pods"\nscrape.step = "1s"\nscrape.timeout = "500ms"\n[[policies]]\nname = "web"\nnamespaces = ["shop"]\ngrace = "0s"\n'
+        'source = "pods"\nscrape.step = "1s"\nscrape.timeout = "500ms"\n'
+        '[[policies]]\nname = "web"\nnamespaces = ["shop"]\ngrace = "0s"\n'
         'sensitivity = "quick"\n[policies.signals.errors]\nbad = "bad_total"\ntotal = "all_total"\n'
     )
     ran = await gate("--for", "20s", "--baseline", "0.004", "--on-breach", "undo")

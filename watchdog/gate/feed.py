@@ -9,16 +9,14 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from watchdog.config import Signal
-from watchdog.engine import facts, rules
+from watchdog.engine import facts
 from watchdog.engine.watch import query_of
+from watchdog.gate import rules
 from watchdog.gate.scene import Look, Scene, began
 from watchdog.gate.task import Ports, Task
 from watchdog.gate.trial import Settings, Trial
 from watchdog.judge import counters
 from watchdog.judge.blocks import PodFact, Reading, Track, Word
-from watchdog.judge.sequential import Controls
-from watchdog.judge.sequential import Settings as Rule
-from watchdog.model import Topology
 from watchdog.objects import Pod
 from watchdog.ports import SignalQuery
 
@@ -43,7 +41,7 @@ class Feed:
         self._pods: tuple[PodFact, ...] = ()
 
     async def begin(self, seen: Look, *, now: float) -> Trial:
-        """Make the trial, with what has to be known before its first step: that of the version's first pod."""
+        """Make the trial, with what has to be known before its first step, which is that of the version's first pod."""
         task, signals, policy = self._task, self._ports.signals, self._task.policy
         step = math.floor(now / task.step_s)
         begun = began(self._scene, seen, now=now)
@@ -68,22 +66,12 @@ class Feed:
                 base_blind=counters.not_monotonic(resets, restarts),
             )
         settings = Settings(
-            rules=self._rules(seen),
+            rules=await rules.frozen(task, self._ports, self._scene, seen, self._pods, first=first),
             bake=max(1, math.ceil(round(float(policy.bake) / task.step_s, 9))),
             min_requests=policy.threshold.min_requests,
             early=task.early,
         )
         return Trial(settings, read, first=first)
-
-    def _rules(self, seen: Look) -> dict[str, Rule]:
-        """What the rule is held to: as in the service, with the usual share of failures where it was told."""
-        task, scene = self._task, self._scene
-        found = rules.frozen(task.policy, Topology.CANARY if scene.canary else Topology.ROLLING, task.step_s)
-        if not scene.canary and (not scene.stable_hash or seen.deployment.spec.strategy.type == "Recreate"):
-            found = {name: replace(rule, controls=Controls.HISTORICAL) for name, rule in found.items()}
-        if task.baseline is not None:
-            found = {name: replace(rule, base=task.baseline, known=True) for name, rule in found.items()}
-        return found
 
     async def feed(self, trial: Trial, seen: Look, step: int, *, now: float) -> bool:
         """Feed every step that the trial has not had, in order, until it is a breach; whether there was any."""

@@ -12,7 +12,7 @@ from collections.abc import Callable
 
 from watchdog.decide.status import Progress, rollout_status
 from watchdog.errors import ClusterError, Denied, NotFound, UsageError
-from watchdog.gate import acting, others
+from watchdog.gate import acting, others, rules
 from watchdog.gate.feed import Feed
 from watchdog.gate.report import Report
 from watchdog.gate.scene import Look, Scene, began, look, pin
@@ -70,7 +70,7 @@ class Gate:
             raise UsageError(f"revision {scene.rollout.revision} of {task.workload} runs {runs}, not {task.image}")
         feed = Feed(task, self._ports, scene)
         trial = await feed.begin(seen, now=self._now().timestamp())
-        self._notes.append("no history was read: the evidence grows slowly, as if failures came in clusters of 3")
+        self._notes += rules.notes(trial.settings.rules, told=task.baseline is not None)
         end = await self._judge(scene, feed, trial)
         return self._report(end, scene, trial)
 
