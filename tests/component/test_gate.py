@@ -257,7 +257,7 @@ async def test_the_day_before_says_what_is_usual_and_the_gate_says_what_it_was()
     world.deploy("bad")
     report = await ran(world)
     assert ended(report) == (Word.BREACH, Outcome.ROLLED_BACK, 1)
-    assert re.match(r"usual share of failures 1\.\d\d%, by 5\d+ requests in 1\d windows of 5 min", report.notes[0])
+    assert re.match(r"usual share of failures 1\.\d\d%, by 5\d+ requests in 1\d windows of 5 min", report.past[0])
 
 
 async def test_what_a_person_says_is_usual_comes_before_what_was_counted() -> None:
@@ -266,7 +266,7 @@ async def test_what_a_person_says_is_usual_comes_before_what_was_counted() -> No
     world.deploy("bad")
     report = await ran(world, baseline=0.1)
     assert ended(report) == (Word.HEALTHY, Outcome.PASSED, 0)
-    assert report.notes[0].startswith("usual share of failures 10.00%, as --baseline says")
+    assert report.past[0].startswith("usual share of failures 10.00%, as --baseline says")
 
 
 async def test_without_an_action_a_bad_version_is_only_said_to_be_bad() -> None:
@@ -456,7 +456,7 @@ async def test_an_open_incident_of_the_service_is_waited_for_and_nothing_is_writ
     assert ended(report) == (Word.BREACH, Outcome.RECOVERED, 1)
     assert report.service
     assert world.now() - began >= dt.timedelta(seconds=40)
-    assert said[0] == f"the service holds incident {rollout(world).incident} (asking): waiting for its end"
+    assert said[2] == f"the service holds incident {rollout(world).incident} (asking): waiting for its end"
     assert world.count("patch") == 0
 
 

@@ -3,8 +3,8 @@
 import datetime as dt
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 import click
 from msgspec.structs import replace
@@ -162,42 +162,69 @@ async def _run(parts: Parts, task: Task, *, url: str, namespace: str, form: Form
         observed_s=float(settings.rollback.observed_within),
         held_s=float(limits.approval + settings.rollback.timeout + limits.recovery),
     )
-    named = len(task.policy.signals) > 1
-    terminal = form is Form.TEXT and sys.stdout.isatty()
-    with Live(console=Console(), auto_refresh=False, transient=True) if terminal else _Quiet() as live:
-
-        def show(text: str) -> None:
-            if isinstance(live, Live):
-                live.update(Text(printable(text)), refresh=True)
-            elif form is Form.TEXT:
-                echo(text)
-
-        def tell(numbers: tuple[Numbers, ...]) -> None:
-            show(line(numbers[0], step_s=task.step_s, named=named))
-
-        return await Gate(task, ports, now=_now, tell=tell, say=_once(show)).run()
+    show = _Live if form is Form.TEXT and sys.stdout.isatty() else _Log
+    with show(task, quiet=form is Form.JSON) as shown:
+        return await Gate(task, ports, now=_now, tell=shown.tell, say=shown.say).run()
 
 
-class _Quiet:
-    """Where no terminal shows a line that changes."""
+class _Log:
+    """A line for each block, and one for everything else that changes, on standard output; or nothing.
 
-    def __enter__(self) -> None:
-        return None
+    Args:
+        task: of the gate.
+        quiet: nothing is shown.
+    """
+
+    def __init__(self, task: Task, *, quiet: bool) -> None:
+        self._task = task
+        self._quiet = quiet
+        self._said = ""
+
+    def __enter__(self) -> Self:
+        return self
 
     def __exit__(self, *_: object) -> None:
         return None
 
+    def say(self, text: str) -> None:
+        """Say what is waited for, when it changes."""
+        if text != self._said:
+            self._said = text
+            self._print(text)
 
-def _once(show: Callable[[str], None]) -> Callable[[str], None]:
-    """Say what is waited for when it changes, and not at every step."""
-    said: list[str] = []
+    def tell(self, numbers: tuple[Numbers, ...]) -> None:
+        """Show a block by the signal that is nearest to a breach."""
+        policy = self._task.policy
+        named = len(policy.signals) > 1
+        self._block(line(numbers[0], step_s=self._task.step_s, bake_s=float(policy.bake), named=named))
 
-    def say(text: str) -> None:
-        if said[-1:] != [text]:
-            said.append(text)
-            show(text)
+    def _print(self, text: str) -> None:
+        if not self._quiet:
+            echo(text)
 
-    return say
+    def _block(self, text: str) -> None:
+        self._print(text)
+
+
+class _Live(_Log):
+    """The same on a terminal, where the newest block stands in one line that changes."""
+
+    def __init__(self, task: Task, *, quiet: bool) -> None:
+        super().__init__(task, quiet=quiet)
+        self._live = Live(console=Console(highlight=False), auto_refresh=False, transient=True)
+
+    def __enter__(self) -> Self:
+        self._live.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._live.stop()
+
+    def _print(self, text: str) -> None:
+        self._live.console.print(Text(printable(text)))
+
+    def _block(self, text: str) -> None:
+        self._live.update(Text(printable(text)), refresh=True)
 
 
 def exit_code(report: Report, *, allow_insufficient: bool) -> int:
@@ -251,6 +278,7 @@ def _fields(report: Report, task: Task, code: int) -> dict[str, object]:
         "outcome": str(report.outcome) if report.outcome else None,
         "detail": report.detail or None,
         "by_service": report.service,
+        "past": list(report.past),
         "notes": list(report.notes),
         "signals": {
             each.signal: {

@@ -35,7 +35,7 @@ class Gate:
         ports: the outside.
         now: the wall clock, with a time zone.
         tell: is given the numbers after each block that was waited for, and once those of the past.
-        say: is told what is waited for.
+        say: is told what is judged by what, and what is waited for.
     """
 
     def __init__(
@@ -52,6 +52,7 @@ class Gate:
         self._now = now
         self._tell = tell
         self._say = say
+        self._past: list[str] = []
         self._notes: list[str] = []
 
     async def run(self) -> Report:
@@ -70,7 +71,12 @@ class Gate:
             raise UsageError(f"revision {scene.rollout.revision} of {task.workload} runs {runs}, not {task.image}")
         feed = Feed(task, self._ports, scene)
         trial = await feed.begin(seen, now=self._now().timestamp())
-        self._notes += rules.notes(trial.settings.rules, told=task.baseline is not None)
+        beside = f" beside {task.stable}" if scene.canary else ""
+        images = ", ".join(scene.images.values())
+        self._say(f"{task.workload} revision {scene.rollout.revision} ({scene.rollout.hash}){beside}: {images}")
+        self._past = rules.past(trial.settings.rules, told=task.baseline is not None)
+        for text in self._past:
+            self._say(text)
         end = await self._judge(scene, feed, trial)
         return self._report(end, scene, trial)
 
@@ -199,6 +205,7 @@ class Gate:
             result=end.result,
             numbers=trial.numbers() if trial else (),
             images=scene.images if scene else {},
+            past=tuple(self._past),
             notes=tuple(self._notes),
             began=dt.datetime.fromtimestamp(first * self._task.step_s, tz=dt.UTC) if first else None,
             ended=self._now(),

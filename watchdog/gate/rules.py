@@ -49,7 +49,7 @@ async def frozen(
     return found
 
 
-def notes(found: Mapping[str, Settings], *, told: bool) -> list[str]:
+def past(found: Mapping[str, Settings], *, told: bool) -> list[str]:
     """Say what the version is compared with, one line for each signal.
 
     Args:

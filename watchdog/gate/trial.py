@@ -40,6 +40,7 @@ class Numbers(msgspec.Struct, frozen=True, kw_only=True):
         candidate: judged requests of the candidate so far.
         stable: requests of the stable pods in the same blocks.
         grace: requests of candidate pods in their grace, which are not judged.
+        judged: blocks since the first judged one, and with it.
         control: the one that decides, or is nearest to it.
         log_e: its evidence against the candidate; natural logarithm.
         bar: what it has to reach.
@@ -51,6 +52,7 @@ class Numbers(msgspec.Struct, frozen=True, kw_only=True):
     candidate: Counts = Counts()
     stable: Counts = Counts()
     grace: Counts = Counts()
+    judged: int = 0
     control: Control = Control.CONCURRENT
     log_e: float = 0.0
     bar: float = 0.0
@@ -116,6 +118,7 @@ class Trial:
                 candidate=case.numbers.candidate + block.candidate,
                 stable=case.numbers.stable + (block.stable if first is not None else Counts()),
                 grace=case.numbers.grace + block.grace,
+                judged=0 if first is None else block.step - first + 1,
                 blind=block.blind,
             ),
         )
@@ -174,8 +177,7 @@ class Trial:
             return replace(found, word=Word.HEALTHY, detail=f"{found.detail}; proven not to be worse")
         if not over:
             return found
-        blocks = 0 if case.first is None else numbers.step - case.first + 1
-        missed = blocks - case.seen
+        blocks, missed = numbers.judged, numbers.judged - case.seen
         if numbers.blind and missed >= _MOST_BLIND * blocks:
             return replace(found, word=Word.BLIND, detail=numbers.blind.detail, blind=numbers.blind)
         if blocks and missed >= _MOST_BLIND * blocks:
