@@ -4,16 +4,13 @@ import datetime as dt
 import sys
 import time
 from pathlib import Path
-from typing import Self
 
 import click
 from msgspec.structs import replace
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
 
 from watchdog.app import Parts, assemble
 from watchdog.cli import asked
+from watchdog.cli.lines import Lines, LiveLine
 from watchdog.cli.options import Common, Duration, Words, Workload, common, runs
 from watchdog.cli.output import (
     BREACH,
@@ -28,12 +25,10 @@ from watchdog.cli.output import (
     printable,
 )
 from watchdog.config import Policy, Seconds, Sensitivity, Source
-from watchdog.engine.fleet import Side
-from watchdog.engine.rollouts import action_of
+from watchdog.engine.fleet import Match, Side
 from watchdog.errors import UsageError
 from watchdog.gate import Gate, Ports, Report, Task
-from watchdog.gate.report import line, markdown, outputs
-from watchdog.gate.trial import Numbers
+from watchdog.gate.report import markdown, outputs
 from watchdog.judge.blocks import Word
 from watchdog.model import Action, Cause, Outcome
 from watchdog.objects import WorkloadRef, is_name
@@ -106,14 +101,7 @@ async def gate(
         signals = given or asked.of_policy(workload, match)
         other = match.other if match and match.side is Side.CANDIDATE else None
         beside = WorkloadRef(workload.namespace, stable) if stable else other or workload
-        action = action_of(match) if match else Action.UNDO if beside == workload else Action.SCALE_DOWN
-        action_asked: Action | None = action
-        if on_breach:
-            action_asked = None if on_breach == "none" else Action(on_breach)
-        if action_asked is Action.SCALE_DOWN and beside == workload:
-            raise UsageError(
-                "--on-breach scale-down would take every pod away: name the Deployment beside it, --stable"
-            )
+        action = _action(on_breach, match, workload, beside)
         policy = match.policy if match else Policy(name="gate", namespaces=(workload.namespace,))
         if sensitivity:
             rule = replace(policy.sequential, blocks=None)
@@ -125,7 +113,7 @@ async def gate(
             image=image,
             policy=replace(policy, signals=dict(signals), bake=Seconds(bake)),
             step_s=float(parts.config.scrape.step if by_pods else parts.config.prometheus.step),
-            action=action_asked,
+            action=action,
             early=early,
             baseline=baseline,
             dry_run=dry_run,
@@ -142,6 +130,27 @@ async def gate(
         for sentence in report.sentences:
             echo(sentence)
     return code
+
+
+def _action(on_breach: str | None, match: Match | None, workload: WorkloadRef, beside: WorkloadRef) -> Action | None:
+    """What a breach leads to: what is asked for, else the policy's own word, else what undoes this kind of rollout.
+
+    Raises:
+        UsageError: that would do harm, or is not a gate's to do.
+    """
+    if on_breach == "none":
+        return None
+    alone = beside == workload
+    action = Action.UNDO if alone else Action.SCALE_DOWN
+    if on_breach:
+        action = Action(on_breach)
+    elif match and match.policy.action and not (alone and match.policy.action is Action.SCALE_DOWN):
+        action = match.policy.action
+    if match and match.side is Side.COLOUR and not on_breach:
+        raise UsageError(f"{workload} is a colour of {match.policy.name}: its service switches back; --on-breach none")
+    if action is Action.SCALE_DOWN and alone:
+        raise UsageError("--on-breach scale-down would take every pod away: name the Deployment beside it, --stable")
+    return action
 
 
 async def _run(parts: Parts, task: Task, *, url: str, namespace: str, form: Form) -> Report:
@@ -162,69 +171,9 @@ async def _run(parts: Parts, task: Task, *, url: str, namespace: str, form: Form
         observed_s=float(settings.rollback.observed_within),
         held_s=float(limits.approval + settings.rollback.timeout + limits.recovery),
     )
-    show = _Live if form is Form.TEXT and sys.stdout.isatty() else _Log
+    show = LiveLine if form is Form.TEXT and sys.stdout.isatty() else Lines
     with show(task, quiet=form is Form.JSON) as shown:
         return await Gate(task, ports, now=_now, tell=shown.tell, say=shown.say).run()
-
-
-class _Log:
-    """A line for each block, and one for everything else that changes, on standard output; or nothing.
-
-    Args:
-        task: of the gate.
-        quiet: nothing is shown.
-    """
-
-    def __init__(self, task: Task, *, quiet: bool) -> None:
-        self._task = task
-        self._quiet = quiet
-        self._said = ""
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-    def say(self, text: str) -> None:
-        """Say what is waited for, when it changes."""
-        if text != self._said:
-            self._said = text
-            self._print(text)
-
-    def tell(self, numbers: tuple[Numbers, ...]) -> None:
-        """Show a block by the signal that is nearest to a breach."""
-        policy = self._task.policy
-        named = len(policy.signals) > 1
-        self._block(line(numbers[0], step_s=self._task.step_s, bake_s=float(policy.bake), named=named))
-
-    def _print(self, text: str) -> None:
-        if not self._quiet:
-            echo(text)
-
-    def _block(self, text: str) -> None:
-        self._print(text)
-
-
-class _Live(_Log):
-    """The same on a terminal, where the newest block stands in one line that changes."""
-
-    def __init__(self, task: Task, *, quiet: bool) -> None:
-        super().__init__(task, quiet=quiet)
-        self._live = Live(console=Console(highlight=False), auto_refresh=False, transient=True)
-
-    def __enter__(self) -> Self:
-        self._live.start()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._live.stop()
-
-    def _print(self, text: str) -> None:
-        self._live.console.print(Text(printable(text)))
-
-    def _block(self, text: str) -> None:
-        self._live.update(Text(printable(text)), refresh=True)
 
 
 def exit_code(report: Report, *, allow_insufficient: bool) -> int:
