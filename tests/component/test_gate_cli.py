@@ -51,7 +51,7 @@ async def test_a_good_version_that_has_been_live_for_long_passes_at_once_by_its_
     assert (ran.code, ran.err) == (0, "")
     pinned, past, block, verdict, *rest = ran.out.splitlines()
     assert pinned == f"{VERSION}: registry.example/web:v3"
-    assert past.startswith("the usual share of failures is not known (")
+    assert past.startswith("the usual share of failures is not known, ")
     shown = r"\d\d:\d\d:\d\d  7\d+ of 300 s  candidate 1\d+/1\d+ bad 1\.0 %  no stable requests  evidence .+"
     assert re.fullmatch(shown, block), block
     assert verdict.startswith(f"{VERSION} is healthy: candidate ")

@@ -18,7 +18,7 @@ async def act(scene: Scene, verdict: Verdict, task: Task, ports: Ports) -> End:
     if task.action is None:
         return End(verdict=verdict, detail="no action was asked for")
     if unknown := next((each for each in verdict.doubts if each.guard == Guard.NO_HISTORY), None):
-        cure = "the usual share of failures is not known; look at it yourself, or tell it: --baseline"
+        cure = "look at it yourself, or say what is usual with --baseline"
         return End(verdict=verdict, detail=f"nothing was changed, {unknown.guard}: {unknown.detail}; {cure}")
     why = f"gate: {verdict.detail}"
     request = Request(

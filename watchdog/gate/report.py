@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import msgspec
 
 from watchdog.gate.trial import Numbers, describe, odds
-from watchdog.judge.blocks import Verdict, Word
+from watchdog.judge.blocks import Counts, Verdict, Word
 from watchdog.model import Action, Outcome, Result, Rollout, Undo
 from watchdog.objects import WorkloadRef
 
@@ -104,8 +104,8 @@ def markdown(report: Report, *, action: Action | None, dry_run: bool, undo: str)
         name = f" of {_cell(each.signal)}" if len(report.numbers) > 1 else ""
         candidate, stable = each.candidate, each.stable
         rows += [
-            (f"candidate{name}", f"{candidate.bad:.0f} of {candidate.total:.0f} bad, {100 * candidate.ratio:.1f} %"),
-            (f"stable{name}", f"{stable.bad:.0f} of {stable.total:.0f} bad, {100 * stable.ratio:.1f} %"),
+            (f"candidate{name}", _counted(candidate)),
+            (f"stable{name}", _counted(stable)),
             (f"evidence{name}", f"{odds(each.log_e)} of {odds(each.bar)} ({each.control})"),
         ]
     if action and report.verdict.word is Word.BREACH and not report.service:
@@ -139,6 +139,11 @@ def outputs(report: Report, *, code: int) -> dict[str, str]:
         "back-to-revision": str(plan.target.number) if isinstance(plan, Undo) else "",
         "reason": " ".join("; ".join(report.sentences).split()),
     }
+
+
+def _counted(counts: Counts) -> str:
+    share = f"{counts.bad:.0f} of {counts.total:.0f} bad, {100 * counts.ratio:.1f} %"
+    return share if counts.total else "no requests"
 
 
 def _code(text: str) -> str:

@@ -59,10 +59,12 @@ def past(found: Mapping[str, Settings], *, told: bool) -> list[str]:
     lines = []
     for name, rule in found.items():
         text = f"usual share of failures {rule.base:.2%}, by {rule.past}"
-        if told:
+        if rule.controls is Controls.CONCURRENT:
+            text = f"calibrated by {rule.past}" if rule.m_cap is None else f"not calibrated, {rule.past}"
+        elif told:
             text = f"usual share of failures {rule.base:.2%}, as --baseline says"
         elif not rule.known:
-            text = f"the usual share of failures is not known ({rule.past})"
+            text = f"the usual share of failures is not known, {rule.past}"
         if rule.m_cap is not None:
             text += "; the evidence grows slowly, as if failures came in clusters of 3"
         lines.append(f"{name}: {text}" if len(found) > 1 else text)

@@ -219,10 +219,13 @@ def _healthy_bar(rule: sequential.Settings) -> float:
 def describe(numbers: Numbers) -> str:
     """The numbers in one line: ``candidate 8/92 bad 8.7 %  stable 3/810 0.4 %  evidence 41:1 of 100:1``."""
     candidate, stable = numbers.candidate, numbers.stable
+    if not candidate.total:
+        return (
+            f"{numbers.grace.total:.0f} requests in grace, none is judged yet" if numbers.grace.total else "no requests"
+        )
     beside = f"stable {_counts(stable)} {_percent(stable)}" if stable.total else "no stable requests"
     said = f"evidence {odds(numbers.log_e)} of {odds(numbers.bar)} ({numbers.control})"
-    waits = f"  ({numbers.grace.total:.0f} more in grace)" if numbers.grace.total and not candidate.total else ""
-    return f"candidate {_counts(candidate)} bad {_percent(candidate)}  {beside}  {said}{waits}"
+    return f"candidate {_counts(candidate)} bad {_percent(candidate)}  {beside}  {said}"
 
 
 def odds(log_e: float) -> str:
