@@ -14,6 +14,7 @@ from tests.unit.builders import NOW, Json, decoded, hash_of, history, status, te
 from watchdog.cli.gate import exit_code
 from watchdog.config import Policy, Seconds
 from watchdog.decide.history import live_rollout, read_history
+from watchdog.decide.plan import Request
 from watchdog.decide.record import Answer, Record, State
 from watchdog.engine.act import Actor
 from watchdog.engine.verify import Patience
@@ -21,7 +22,7 @@ from watchdog.errors import Denied, NotFound, Unanswered, UsageError
 from watchdog.gate import Gate, Ports, Report, Task
 from watchdog.gate.trial import Numbers
 from watchdog.judge.blocks import Blind, BlindReason, Reading, Row, Sample, Word
-from watchdog.model import Action, Cause, IncidentId, Mode, Outcome, Refused, Rollout, Topology
+from watchdog.model import MANAGER, Action, Cause, IncidentId, Mode, Outcome, Refused, Rollout, Topology
 from watchdog.objects import Deployment, LabelSelector, Pod, PodStatus, ReplicaSet, WorkloadRef
 from watchdog.ports import SignalQuery
 
@@ -163,12 +164,11 @@ def gate(
     changes.setdefault("policy", world.config.policies[0])
     changes["policy"] = msgspec.structs.replace(changes["policy"], bake=Seconds(bake_s))  # type: ignore[type-var]
     task = Task(workload=WEB, stable=WEB, policy=world.config.policies[0], step_s=1, action=Action.UNDO, cause=CI)
-    patience = Patience(request_s=2, observed_s=2, verify_s=10)
     ports = Ports(
         cluster=world,
         signals=world,
         store=world,
-        actor=Actor(world, patience=patience, now=world.now),
+        actor=actor(world),
         request_s=2,
         read_s=2,
         observed_s=2,
@@ -177,6 +177,10 @@ def gate(
     told: list[tuple[Numbers, ...]] = []
     heard = [] if said is None else said
     return Gate(msgspec.structs.replace(task, **changes), ports, now=world.now, tell=told.append, say=heard.append)
+
+
+def actor(world: World) -> Actor:
+    return Actor(world, patience=Patience(request_s=2, observed_s=2, verify_s=10), now=world.now)
 
 
 async def ran(world: World, **changes: Any) -> Report:
@@ -495,6 +499,36 @@ async def test_records_that_may_not_be_read_are_noted_and_the_gate_goes_on() -> 
     report = await ran(world)
     assert ended(report) == (Word.HEALTHY, Outcome.PASSED, 0)
     assert [note for note in report.notes if "records may not be read" in note]
+
+
+@pytest.mark.parametrize(
+    ("by", "ending"),
+    [
+        (MANAGER, (Word.BREACH, Outcome.ROLLED_BACK, 1)),
+        ("jane@example.com", (Word.BREACH, None, 1)),
+    ],
+)
+async def test_without_the_records_the_marks_tell_who_found_it_bad(by: str, ending: object) -> None:
+    world = Secretive()
+    world.deploy("fix")
+    running = asyncio.create_task(ran(world))
+    await asyncio.sleep(5)
+    request = Request(cause=Cause(by, "checkout fails"), rollout=rollout(world))
+    await actor(world).undo(WEB, request, condemned=True)
+    report = await running
+    assert ended(report) == ending
+    assert report.service == (by == MANAGER)
+    assert "checkout fails" in report.detail
+
+
+async def test_without_the_records_a_canary_that_the_service_scaled_down_is_bad() -> None:
+    world = Beside()
+    world.deploy("fix")
+    running = asyncio.create_task(ran(world, stable=STABLE, action=Action.SCALE_DOWN))
+    await asyncio.sleep(5)
+    request = Request(cause=Cause(MANAGER, "checkout fails"), rollout=rollout(world))
+    await actor(world).scale_down(WEB, request)
+    assert ended(await running) == (Word.BREACH, Outcome.SCALED_DOWN, 1)
 
 
 async def test_an_api_server_that_is_away_for_a_while_only_delays() -> None:

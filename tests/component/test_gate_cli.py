@@ -1,5 +1,7 @@
 """`gate`, as whoever calls it sees it: its lines, the files it writes, the exit codes, and what was asked of whom."""
 
+import copy
+import math
 import re
 import time
 from collections.abc import Awaitable, Callable
@@ -9,11 +11,11 @@ import pytest
 from aiohttp import web
 
 from tests.component import test_cli
-from tests.component.fake_api import FakeApi, page
+from tests.component.fake_api import FakeApi, good, page
 from tests.component.fake_prometheus import QUERY_RANGE
-from tests.component.test_cli import PODS, Ran, Run, configure, runner
+from tests.component.test_cli import PODS, SETS, SHOP, Ran, Run, configure, runner
 from tests.component.test_once import POD, PROXY, SELECTORS, patches, pod, traffic
-from tests.unit.builders import Scene, hash_of, template
+from tests.unit.builders import Scene, hash_of, history, template
 from watchdog.decide import marks
 
 scene, elsewhere = test_cli.scene, test_cli.elsewhere
@@ -193,6 +195,66 @@ async def test_a_summary_that_cannot_be_written_changes_no_verdict(gate: Gate) -
     ran = await gate(*SELECTORS, "--summary", "no/such/place")
     assert ran.code == 0
     assert ran.err == "Error: no/such/place cannot be written: No such file or directory\n"
+
+
+def policy(api: FakeApi, text: str) -> None:
+    """Configure a policy for the namespace, with these lines of its own."""
+    configure(f'prometheus.url = "{api.url}"\n[[policies]]\nname = "p"\nnamespaces = ["shop"]\n{text}\n')
+
+
+@pytest.mark.parametrize(
+    ("text", "options", "action"),
+    [
+        ("", (), "undo"),
+        ("", ("--stable", "old"), "scale-down"),
+        ('action = "pause"', ("--stable", "old"), "pause"),
+        ('action = "pause"', ("--on-breach", "undo"), "undo"),
+        ('action = "scale-down"\nstable = "web"\ncandidate = "web-canary"', (), "undo"),
+        ("", ("--on-breach", "none"), None),
+    ],
+)
+async def test_a_breach_leads_to_what_is_asked_for_else_the_policys_word_else_what_undoes_such_a_rollout(
+    gate: Gate, api: FakeApi, scene: Scene, text: str, options: tuple[str, ...], action: str | None
+) -> None:
+    policy(api, text)
+    beside(api, scene)
+    ran = await gate(*SELECTORS, *options, "--output", "json")
+    assert ran.code in (0, 3), ran
+    assert ran.json["on_breach"] == action
+
+
+def beside(api: FakeApi, scene: Scene) -> None:
+    """Let there be a Deployment `old`, complete and without traffic."""
+    old = history("v0")
+    for document in (old.deployment, *old.replicasets):
+        document["metadata"]["name"] = document["metadata"]["name"].replace("web", "old")
+    old.deployment["metadata"]["uid"] = "uid-of-old"
+    old.replicasets[0]["metadata"]["ownerReferences"][0]["uid"] = "uid-of-old"
+    api.answer("GET", f"{SHOP}/old", good(old.deployment))
+    api.answer("GET", SETS, page(*scene.replicasets, *old.replicasets))
+
+
+async def test_a_colour_is_switched_back_by_the_service_and_not_by_a_gate(
+    gate: Gate, api: FakeApi, scene: Scene
+) -> None:
+    policy(api, 'service = "web"\nworkloads = ["web", "web-green"]')
+    green = copy.deepcopy(scene.deployment)
+    green["metadata"]["name"] = "web-green"
+    api.answer("GET", SHOP, page(scene.deployment, green))
+    ran = await gate(*SELECTORS)
+    assert ran.code == 2, ran
+    assert "its service switches back; --on-breach none" in ran.err
+
+
+async def test_selectors_of_the_policy_are_judged_one_by_one(gate: Gate, api: FakeApi) -> None:
+    signals = "".join(
+        f'[policies.signals.{name}]\nbad = "{bad}"\ntotal = "all_total"\n'
+        for name, bad in (("errors", "bad_total"), ("slow", "slow_total"))
+    )
+    policy(api, signals)
+    ran = await gate("--output", "json")
+    assert sorted(ran.json["signals"]) == ["errors", "slow"]
+    assert ran.json["signals"]["errors"]["log_threshold"] == pytest.approx(math.log(400))
 
 
 async def test_scaling_down_without_a_stable_deployment_is_a_mistake(gate: Gate) -> None:

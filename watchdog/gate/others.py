@@ -49,12 +49,14 @@ def ended(scene: Scene, seen: Look, record: Record | None) -> End | None:
     if record and record.state is State.ENDED and (end := _told(scene, record)):
         return end
     rollout, live = scene.rollout, seen.live
-    if scene.condemned(seen) == rollout.incident:
-        return _by_service(scene, None, f"incident {rollout.incident} has condemned it")
     mark = marks.read_last_rollback(seen.deployment.metadata.annotations)
     mine = mark is not None and mark.incident == rollout.incident
     if mark and mine and mark.by == MANAGER:
-        return _by_service(scene, Outcome.ROLLED_BACK, f"the service acted: {mark.cause}")
+        outcome = Outcome.SCALED_DOWN if mark.to_hash == mark.from_hash else Outcome.ROLLED_BACK
+        return _by_service(scene, outcome, f"the service acted: {mark.cause}")
+    if scene.condemned(seen) == rollout.incident:
+        verdict = Verdict(Word.BREACH, f"condemned in incident {rollout.incident}", cause="condemned-image")
+        return End(verdict=verdict, detail=f"{mark.by} acted: {mark.cause}" if mark and mine else "")
     replaced = seen.deployment.metadata.uid != rollout.uid or (not isinstance(live, Refused) and live != rollout)
     waiting = isinstance(live, Refused) and scene.replicaset(seen) is not seen.history.live
     if not replaced and not waiting:
@@ -80,6 +82,6 @@ def _told(scene: Scene, record: Record) -> End | None:
     return End(verdict=verdict, outcome=record.outcome, detail=record.detail, service=True)
 
 
-def _by_service(scene: Scene, outcome: Outcome | None, detail: str) -> End:
+def _by_service(scene: Scene, outcome: Outcome, detail: str) -> End:
     verdict = Verdict(Word.BREACH, f"condemned in incident {scene.rollout.incident}", cause="service")
     return End(verdict=verdict, outcome=outcome, detail=detail, service=True)
