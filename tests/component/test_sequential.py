@@ -5,8 +5,9 @@ import datetime as dt
 
 import pytest
 
-from tests.component.world import World
+from tests.component.world import SETTINGS, World
 from tests.unit.builders import NOW, hash_of
+from watchdog.config import parse
 from watchdog.decide.marks import CONDEMNED
 from watchdog.decide.record import Record
 from watchdog.model import Outcome
@@ -155,6 +156,23 @@ async def test_a_healthy_rollout_passes() -> None:
     world, record = await play(0.002)
     assert record.outcome is Outcome.PASSED, record.detail
     assert world.writes.count("patch") == 0
+
+
+async def test_another_policy_judges_the_rollout_anew_and_says_so() -> None:
+    world = World(policy=POLICY, rule="sequential")
+    world.errors = {"good": 0.004, "bad": 0.004}
+    story = asyncio.create_task(deployed(world))
+    await world.live(6)
+    before = newest(world)
+    world.config = parse(SETTINGS.format(policy=POLICY, rule="sequential").replace('grace = "0s"', 'grace = "1s"'))
+    await world.live(60)
+    await story
+    after = newest(world)
+    assert after.policy_digest != before.policy_digest
+    assert [each.detail for each in after.verdicts].count(
+        "the policy was changed during the watch: the rollout is judged anew"
+    ) == 1
+    assert after.outcome is Outcome.PASSED
 
 
 async def test_whoever_replays_the_past_after_a_death_comes_to_the_same_counts_and_evidence() -> None:
