@@ -262,6 +262,7 @@ async def test_the_day_before_says_what_is_usual_and_the_gate_says_what_it_was()
     report = await ran(world)
     assert ended(report) == (Word.BREACH, Outcome.ROLLED_BACK, 1)
     assert re.match(r"usual share of failures 1\.\d\d%, by 5\d+ requests in 1\d windows of 5 min", report.past[0])
+    assert re.search(r"; failures come in clusters of \d", report.past[0])
 
 
 async def test_what_a_person_says_is_usual_comes_before_what_was_counted() -> None:

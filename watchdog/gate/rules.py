@@ -58,15 +58,18 @@ def past(found: Mapping[str, Settings], *, told: bool) -> list[str]:
     """
     lines = []
     for name, rule in found.items():
-        text = f"usual share of failures {rule.base:.2%}, by {rule.past}"
-        if rule.controls is Controls.CONCURRENT:
+        alone = rule.controls is Controls.CONCURRENT
+        if alone:
             text = f"calibrated by {rule.past}" if rule.m_cap is None else f"not calibrated, {rule.past}"
         elif told:
             text = f"usual share of failures {rule.base:.2%}, as --baseline says"
-        elif not rule.known:
+        elif rule.known:
+            text = f"usual share of failures {rule.base:.2%}, by {rule.past}"
+        else:
             text = f"the usual share of failures is not known, {rule.past}"
-        if rule.m_cap is not None:
-            text += "; the evidence grows slowly, as if failures came in clusters of 3"
+        size = f"clusters of {rule.phi_concurrent if alone else rule.phi_historical:.1f}"
+        slow = f"the evidence grows slowly, as if failures came in {size}"
+        text += f"; failures come in {size}" if rule.m_cap is None else f"; {slow}"
         lines.append(f"{name}: {text}" if len(found) > 1 else text)
     return lines
 
