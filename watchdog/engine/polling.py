@@ -88,6 +88,11 @@ class Poller:
         """What the last step showed of a rollout."""
         return self._last.get(incident)
 
+    def next_step(self, incident: IncidentId) -> int:
+        """The first step of a rollout that has not been judged; 0 where nobody has looked at it yet."""
+        seen = self._last.get(incident)
+        return seen.watch.next_step if seen else 0
+
     async def tick(self, step: int) -> None:
         """One step: look at pods, read counters, feed, and have it judged."""
         context = self._context
@@ -213,6 +218,7 @@ class Poller:
             sawtooth=sawtooth,
             beside=record.topology.side_by_side,
             judged_by=judged_by if watching else {},
+            evaluated_by=record.evaluated_by if watching else None,
         )
 
     async def _before(self, record: Record, policy: Policy, first: int, targets: tuple[Pod, ...]) -> str:
@@ -274,7 +280,9 @@ class Poller:
                 )
             for at in range(first, step + 1):
                 readings = {name: answers[asked[index, name]].get(at, _missing(at)) for name in names}
-                item.watch.feed(readings, pods, alert=self._alerted(item.record.id, at * self.step_s))
+                posted = self._context.records[item.record.id].evaluations
+                alert = self._alerted(item.record.id, at * self.step_s)
+                item.watch.feed(readings, pods, posted=posted, alert=alert)
 
     def _alerted(self, incident: IncidentId, time: float) -> bool:
         """Whether an attributable alert that is known by now was firing at a time."""

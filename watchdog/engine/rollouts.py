@@ -19,6 +19,7 @@ from watchdog.decide.plan import Request
 from watchdog.decide.record import Answer, Planned, Record, SignalUsed, State
 from watchdog.decide.status import Progress, progressed_at, rollout_status
 from watchdog.engine.context import Context
+from watchdog.engine.evaluations import settings_of
 from watchdog.engine.fleet import Match, Side
 from watchdog.errors import ClusterError
 from watchdog.model import MANAGER, Action, Cause, Mode, Outcome, Refused, Rollout, Topology
@@ -197,6 +198,7 @@ class Rollouts:
                 SignalUsed(name, signal.bad or f"{signal.total} - {signal.good}", signal.total)
                 for name, signal in policy.signals.items()
             ),
+            evaluated_by=settings_of(policy, context.config.step_s),
         )
         fields = {"event": "rollout-begins", "incident": record.id, "workload": str(record.workload)}
         _log.info("revision %d is under watch, beside %s", rollout.revision, stable_hash or "nothing", extra=fields)

@@ -70,16 +70,7 @@ class BySequence:
 
     def evidence(self, signal: str) -> tuple[Stand, ...]:
         """Give the controls of the signal."""
-        settings, state = self._settings[signal], self._states[signal]
-        return tuple(
-            Stand(
-                control=control,
-                log_e=state.evidence(control).log_e,
-                bar=settings.bar,
-                onset_step=state.evidence(control).onset,
-            )
-            for control in settings.controls.each
-        )
+        return stands_of(self._states[signal], self._settings[signal])
 
     def verdict(self, signal: str, blocks: Sequence[Block], *, urgent: bool, baked_s: float | None) -> Verdict:
         """Judge by the control that decided; an alert has lowered its bar when the block was taken."""
@@ -117,6 +108,19 @@ class BySequence:
         return "" if requests >= self._least else f"{requests:.0f} requests in the bake, {self._least} are needed"
 
 
+def stands_of(state: sequential.State, settings: sequential.Settings) -> tuple[Stand, ...]:
+    """Say where each control of a signal stands."""
+    return tuple(
+        Stand(
+            control=control,
+            log_e=state.evidence(control).log_e,
+            bar=settings.bar,
+            onset_step=state.evidence(control).onset,
+        )
+        for control in settings.controls.each
+    )
+
+
 def frozen(policy: Policy, topology: Topology, step_s: float) -> dict[str, sequential.Settings]:
     """Give what the rule `sequential` is held to in a rollout, by signal, with the default for an unknown past."""
     past = calibration.unknown()
@@ -135,7 +139,7 @@ def frozen(policy: Policy, topology: Topology, step_s: float) -> dict[str, seque
             known=past.known,
             alpha=policy.sequential.alpha,
             alpha_alert=policy.alerts.alpha_alert,
-            signals=len(policy.signals),
+            signals=policy.judged,
             bake_s=float(policy.bake),
         )
         for name in policy.signals

@@ -7,9 +7,10 @@ import msgspec
 
 from watchdog.config import Policy, Signal
 from watchdog.decide.record import Record, Stand
-from watchdog.engine.rules import BySequence, ByThreshold, Rule
-from watchdog.judge import counters, sequential, threshold
+from watchdog.engine.rules import BySequence, ByThreshold, Rule, stands_of
+from watchdog.judge import counters, evaluations, sequential, threshold
 from watchdog.judge.blocks import Blind, Block, Counts, PodFact, Reading, Track, Verdict
+from watchdog.judge.evaluations import Evaluation
 from watchdog.objects import Pod, WorkloadRef
 from watchdog.ports import SignalQuery
 
@@ -32,6 +33,7 @@ class Watch:
         sawtooth: by signal: why its counters cannot be believed from the start.
         beside: the stable side takes traffic at the same time, and so is a control.
         judged_by: by signal: what the rule `sequential` is held to; empty for the rule `threshold`.
+        evaluated_by: what posted evaluations are held to; None where none are taken.
     """
 
     def __init__(
@@ -45,6 +47,7 @@ class Watch:
         bad_known: Mapping[str, bool],
         sawtooth: Mapping[str, Blind],
         judged_by: Mapping[str, sequential.Settings],
+        evaluated_by: sequential.Settings | None = None,
         beside: bool = True,
     ) -> None:
         self.ref = ref
@@ -69,14 +72,35 @@ class Watch:
         self._window = limits.steps(limits.window_s)
         self._rule: Rule = BySequence(judged_by, min_requests=limits.min_requests) if judged_by else ByThreshold(limits)
         self._beside = beside
+        self._least = limits.min_requests
+        self._evaluated_by = evaluated_by
+        self._evaluated = evaluations.State()
 
-    def feed(self, readings: Mapping[str, Reading], pods: Sequence[PodFact], *, alert: bool = False) -> None:
-        """Take in the next step, one reading per signal; `alert` says that an attributable alert was firing."""
+    def feed(
+        self,
+        readings: Mapping[str, Reading],
+        pods: Sequence[PodFact],
+        *,
+        posted: Sequence[Evaluation] = (),
+        alert: bool = False,
+    ) -> None:
+        """Take in the next step.
+
+        Args:
+            readings: one per signal.
+            pods: what the API server showed of them.
+            posted: all evaluations of this rollout.
+            alert: an attributable alert was firing.
+        """
         for name, state in self._states.items():
             self._states[name], block = counters.step(state, readings[name], pods)
             block = block if self._beside else msgspec.structs.replace(block, stable=Counts())
             self.blocks[name].append(block)
             self._rule.take(name, block, alert=alert)
+        if self._evaluated_by:
+            self._evaluated = evaluations.step(
+                self._evaluated, posted, self._evaluated_by, at=self.next_step, alert=alert
+            )
         self.next_step += 1
 
     @property
@@ -92,13 +116,20 @@ class Watch:
             baked: the bake is over.
         """
         baked_s = float(self.policy.bake) if baked else None
-        return tuple(
+        found = tuple(
             self._rule.verdict(name, blocks, urgent=urgent, baked_s=baked_s) for name, blocks in self.blocks.items()
         )
+        evaluated = self._evaluated_by and evaluations.verdict(
+            self._evaluated, self._evaluated_by, alone=not found, baked=baked, least=self._least
+        )
+        return (*found, evaluated) if evaluated else found
 
     def evidence(self) -> dict[str, tuple[Stand, ...]]:
         """Where each signal's controls stand; empty under the rule `threshold`."""
-        return {name: found for name in self.blocks if (found := self._rule.evidence(name))}
+        found = {name: stands for name in self.blocks if (stands := self._rule.evidence(name))}
+        if self._evaluated_by:
+            found[evaluations.SIGNAL] = stands_of(self._evaluated.judged, self._evaluated_by)
+        return found
 
 
 def rule_of(policy: Policy, step_s: float) -> threshold.Settings:
