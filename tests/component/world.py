@@ -64,7 +64,10 @@ class World(MemoryCluster):
         failing: a further share, and since when, in seconds, by version.
         neighbours: other Deployments, with the share of their requests that fail, and since when.
         writes: what was written, in order.
+        service: the process that lives now.
     """
+
+    service: Service | None = None
 
     def __init__(
         self,
@@ -133,13 +136,15 @@ class World(MemoryCluster):
 
     async def live(self, seconds: float) -> None:
         """Let a process run for some time, or until it dies."""
-        task = asyncio.create_task(self.start().run())
+        self.service = self.start()
+        task = asyncio.create_task(self.service.run())
         end = asyncio.create_task(self._end())
         await asyncio.wait({task, end}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         end.cancel()
         while not task.done():  # the dead never answer, and whoever waits for them is cut off again
             task.cancel()
             await asyncio.wait({task}, timeout=5)
+        self.service = None
         results = await asyncio.gather(task, end, return_exceptions=True)
         assert isinstance(results[0], asyncio.CancelledError), results[0]
 

@@ -17,6 +17,7 @@ from watchdog.decide.marks import condemned_by
 from watchdog.decide.record import Record, VerdictSeen
 from watchdog.engine import facts, history
 from watchdog.engine.context import Context
+from watchdog.engine.evaluations import settings_of
 from watchdog.engine.history import Asked, Past
 from watchdog.engine.rules import controls_of, frozen
 from watchdog.engine.watch import Watch, digest, failed_before, past_steps, query_of, signals_used
@@ -131,6 +132,7 @@ class Beginnings:
             signals=signals_used(policy),
             bad_known={},
             judged_by={},
+            evaluated_by=settings_of(policy, self._step_s),
             verdicts=(*record.verdicts, verdict),
         )
         _log.warning("%s", why, extra={"event": "judged-anew", "incident": record.id, "workload": str(record.workload)})
@@ -260,6 +262,7 @@ class Beginnings:
             sawtooth=self._sawtooth(start, resets),
             beside=record.topology.side_by_side,
             judged_by=judged_by if watching else {},
+            evaluated_by=record.evaluated_by if watching else None,
         )
 
     def _sawtooth(
