@@ -1,12 +1,14 @@
 """One rollout under watch: what is asked for it, and the fold from readings to a verdict."""
 
+import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
 from watchdog.config import Policy, Signal
-from watchdog.decide.record import Record, Stand
+from watchdog.decide.record import Record, SignalUsed, Stand
+from watchdog.engine.bystanders import Bystanders
 from watchdog.engine.rules import BySequence, ByThreshold, Rule, stands_of
 from watchdog.judge import counters, evaluations, sequential, threshold
 from watchdog.judge.blocks import Blind, Block, Counts, PodFact, Reading, Track, Verdict
@@ -75,6 +77,11 @@ class Watch:
         self._least = limits.min_requests
         self._evaluated_by = evaluated_by
         self._evaluated = evaluations.State()
+        self._bystanders = {
+            name: Bystanders(settings.bystanders, step_s=step_s) for name, settings in judged_by.items()
+        }
+        self.bystanders = frozenset(ref for each in self._bystanders.values() for ref in each.refs)
+        """Other workloads whose counters are read, too."""
 
     def feed(
         self,
@@ -83,20 +90,23 @@ class Watch:
         *,
         posted: Sequence[Evaluation] = (),
         alert: bool = False,
+        gone: Collection[WorkloadRef] = (),
     ) -> None:
         """Take in the next step.
 
         Args:
             readings: one per signal.
-            pods: what the API server showed of them.
+            pods: what is known of the pods.
             posted: all evaluations of this rollout.
-            alert: an attributable alert was firing.
+            alert: an attributable alert was firing then.
+            gone: bystanders that are rolling out themselves, or have.
         """
         for name, state in self._states.items():
             self._states[name], block = counters.step(state, readings[name], pods)
             block = block if self._beside else msgspec.structs.replace(block, stable=Counts())
             self.blocks[name].append(block)
-            self._rule.take(name, block, alert=alert)
+            others = self._bystanders[name].take(readings[name], gone=gone) if name in self._bystanders else {}
+            self._rule.take(name, block, alert=alert, bystanders=others)
         if self._evaluated_by:
             self._evaluated = evaluations.step(
                 self._evaluated, posted, self._evaluated_by, at=self.next_step, alert=alert
@@ -143,6 +153,19 @@ def rule_of(policy: Policy, step_s: float) -> threshold.Settings:
         consecutive=rule.consecutive,
         min_requests=rule.min_requests,
         min_bad=rule.min_bad,
+    )
+
+
+def digest(policy: Policy) -> str:
+    """A short name for a policy's settings, which changes with them."""
+    return hashlib.sha256(msgspec.json.encode(policy, enc_hook=float)).hexdigest()[:12]
+
+
+def signals_used(policy: Policy) -> tuple[SignalUsed, ...]:
+    """What is asked of Prometheus, for the record."""
+    return tuple(
+        SignalUsed(name, signal.bad or f"{signal.total} - {signal.good}", signal.total)
+        for name, signal in policy.signals.items()
     )
 
 
