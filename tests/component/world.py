@@ -61,6 +61,7 @@ class World(MemoryCluster):
         records: what the store holds.
         said: what Slack shows, one text per message.
         errors: share of failed requests by version, or by version and pod, as in `bad-0`.
+        traffic: requests per second and pod, by version, where it is not `RPS`.
         failing: a further share, and since when, in seconds, by version.
         neighbours: other Deployments, with the share of their requests that fail, and since when.
         writes: what was written, in order.
@@ -83,6 +84,7 @@ class World(MemoryCluster):
         self.records: dict[IncidentId, Record] = {}
         self.said: list[tuple[IncidentId, list[str]]] = []
         self.errors: dict[str, float] = {}
+        self.traffic: dict[str, float] = {}
         self.failing: dict[str, tuple[float, float]] = {}
         self.neighbours: dict[str, tuple[float, float]] = {}
         self.writes: list[str] = []
@@ -236,7 +238,7 @@ class World(MemoryCluster):
             if at < born or at > self._gone.get(item.metadata.name, at):
                 continue  # not yet there, or no longer scraped
             for index in range(3):
-                total = RPS * (at - born)
+                total = self.traffic.get(version, RPS) * (at - born)
                 row = Row("shop", f"{item.metadata.name}-{index:05}", "web", f"10.0.0.{index}", "pods")
                 bad = total * self.errors.get(f"{version}-{index}", self.errors.get(version, 0.0))
                 if version in self.failing:

@@ -10,7 +10,7 @@ from watchdog.config import Policy, Signal
 from watchdog.decide.record import Record, SignalUsed, Stand
 from watchdog.engine.bystanders import Bystanders
 from watchdog.engine.rules import BySequence, ByThreshold, Rule, stands_of
-from watchdog.judge import counters, evaluations, sequential, threshold
+from watchdog.judge import counters, evaluations, sequential, starved, threshold
 from watchdog.judge.blocks import Blind, Block, Counts, PodFact, Reading, Track, Verdict
 from watchdog.judge.evaluations import Evaluation
 from watchdog.objects import Pod, WorkloadRef
@@ -35,6 +35,7 @@ class Watch:
         sawtooth: by signal: why its counters cannot be believed from the start.
         beside: the stable side takes traffic at the same time, and so is a control.
         judged_by: by signal: what the rule `sequential` is held to; empty for the rule `threshold`.
+        lowest: by signal: requests of the quietest two minutes of the day before, where that is known.
         evaluated_by: what posted evaluations are held to; None where none are taken.
     """
 
@@ -49,6 +50,7 @@ class Watch:
         bad_known: Mapping[str, bool],
         sawtooth: Mapping[str, Blind],
         judged_by: Mapping[str, sequential.Settings],
+        lowest: Mapping[str, float],
         evaluated_by: sequential.Settings | None = None,
         beside: bool = True,
     ) -> None:
@@ -74,14 +76,15 @@ class Watch:
         self._window = limits.steps(limits.window_s)
         self._rule: Rule = BySequence(judged_by, min_requests=limits.min_requests) if judged_by else ByThreshold(limits)
         self._beside = beside
+        self._lowest = lowest
+        self._least = limits.min_requests
+        self._evaluated_by = evaluated_by
+        self._evaluated = evaluations.State()
         self._bystanders = {
             name: Bystanders(settings.bystanders, step_s=step_s) for name, settings in judged_by.items()
         }
         self.bystanders = frozenset(ref for each in self._bystanders.values() for ref in each.refs)
         """Other workloads whose counters are read, too."""
-        self._least = limits.min_requests
-        self._evaluated_by = evaluated_by
-        self._evaluated = evaluations.State()
 
     def feed(
         self,
@@ -132,7 +135,11 @@ class Watch:
         evaluated = self._evaluated_by and evaluations.verdict(
             self._evaluated, self._evaluated_by, alone=not found, baked=baked, least=self._least
         )
-        return (*found, evaluated) if evaluated else found
+        quiet = (
+            starved.judge(self.blocks[name], usual, step_s=self.step_s, alone=not self._beside, signal=name)
+            for name, usual in self._lowest.items()
+        )
+        return (*found, *(each for each in (evaluated, *quiet) if each))
 
     def evidence(self) -> dict[str, tuple[Stand, ...]]:
         """Where each signal's controls stand; empty under the rule `threshold`."""
