@@ -221,8 +221,10 @@ class World(MemoryCluster):
                 samples.append(Sample(row, total, total * self.errors.get(version, 0.0), at))
         return Reading(step, tuple(samples))
 
-    async def read_past(self, query: SignalQuery, *, first: int, last: int, timeout_s: float) -> tuple[Reading, ...]:
-        return tuple([await self.read(query, step=step, timeout_s=timeout_s) for step in range(first, last + 1)])
+    async def read_past(
+        self, query: SignalQuery, *, first: int, last: int, every: int = 1, timeout_s: float
+    ) -> tuple[Reading, ...]:
+        return tuple([await self.read(query, step=step, timeout_s=timeout_s) for step in range(first, last + 1, every)])
 
     async def resets(self, query: SignalQuery, *, step: int, window_s: float, timeout_s: float) -> Mapping[Row, float]:
         return {}
