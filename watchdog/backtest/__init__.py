@@ -3,7 +3,6 @@
 rollouts  which there were, from ReplicaSets and kube-state-metrics
 reading   what is asked of Prometheus
 scene     who was there: pods by their names, and the undo
-past      the time before: the reference share and cluster sizes
 replay    the service's own watch, and the checkers of others (`peers`)
 labels    what a rollout was, with hindsight
 summary   caught, missed, false, saved

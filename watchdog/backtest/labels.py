@@ -4,9 +4,8 @@ from enum import StrEnum
 
 import msgspec
 
-from watchdog.backtest.past import Past
 from watchdog.judge.blocks import Counts
-from watchdog.judge.calibration import wilson_lower
+from watchdog.judge.calibration import Reference, wilson_lower
 
 LEAST_REQUESTS = 20
 LEAST_BAD = 5
@@ -30,17 +29,17 @@ class Labelled(msgspec.Struct, frozen=True):
     why: str
 
 
-def labelled(*, undone_after_s: float | None, lived: Counts, beside: Counts, past: Past) -> Labelled:
+def labelled(*, undone_after_s: float | None, lived: Counts, beside: Counts, past: Reference) -> Labelled:
     """Say what a rollout was.
 
     Bad is what was undone during its watch; and what failed clearly more, over all of its watched life, than the
-    version before did in the day before and the stable pods in the same minutes.
+    version before did in the worst five minutes of the day before and the stable pods in the same minutes.
 
     Args:
         undone_after_s: after how many seconds it was.
         lived: all requests of the candidate.
         beside: those of the stable pods in blocks in which both had requests.
-        past: the time before.
+        past: the reference of the time before.
     """
     of = f"{_percent(lived.ratio)} of {lived.total:.0f} failed"
     if lived.total < LEAST_REQUESTS:
@@ -48,11 +47,11 @@ def labelled(*, undone_after_s: float | None, lived: Counts, beside: Counts, pas
         return Labelled(Label.UNKNOWN, few if undone_after_s is None else f"undone, {few}")
     if undone_after_s is not None:
         return Labelled(Label.BAD, f"undone after {undone_after_s / 60:.0f} min, {of}")
-    usual = max(past.usual, beside.ratio if beside.total >= LEAST_REQUESTS else 0.0)
-    phi = past.reference.phi_historical
+    usual = max(past.base, beside.ratio if beside.total >= LEAST_REQUESTS else 0.0)
+    phi = past.phi_historical
     lowest = wilson_lower(lived.total / phi, lived.bad / phi, z=_SURE)
     if lived.bad >= LEAST_BAD and lowest > max(FLOOR, TIMES * usual):
-        return Labelled(Label.BAD, f"{of}, {_percent(usual)} is usual")
+        return Labelled(Label.BAD, f"{of}, at most {_percent(usual)} is usual")
     return Labelled(Label.GOOD, of)
 
 

@@ -2,18 +2,20 @@
 
 import asyncio
 import math
-import re
 from collections.abc import Callable, Mapping, Sequence
 
 import msgspec
 from msgspec.structs import replace
 
-from watchdog.backtest.past import BLOCKS_S, DAY_S, WINDOW_S, Past, Target, past, targets
-from watchdog.backtest.replay import Replayed, replay, steps_of
+from watchdog.backtest.replay import Known, Replayed, replay, steps_of
 from watchdog.backtest.rollouts import Rollout, gone, replicaset_of
+from watchdog.backtest.scene import Scene, scene
 from watchdog.config import Prometheus, Signal
+from watchdog.engine import history
+from watchdog.engine.history import DAY_S, Asked
 from watchdog.engine.watch import query_of
-from watchdog.judge.blocks import Blind, Reading, Row
+from watchdog.judge import counters
+from watchdog.judge.blocks import Blind, Reading
 from watchdog.objects import WorkloadRef
 from watchdog.ports import SignalQuery
 from watchdog.prometheus import PrometheusClient, PrometheusSignals, Series
@@ -25,7 +27,7 @@ QUERY_S = 30.0
 _AT_ONCE = 4
 _SLICE_S = 3600.0
 _MOST_TOGETHER = 20
-_FINE_S = 15.0
+_RESETS_S = 3600.0
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -100,91 +102,70 @@ async def replay_all(
             group.create_task(one(batch))
 
 
-class _Points(msgspec.Struct, frozen=True):
-    """The past of a signal, of every pod of a batch: points every five minutes, and every `fine_s`."""
-
-    coarse: Mapping[Row, Target]
-    fine: Mapping[Row, Target]
-    fine_s: float
-
-    def of(self, rollout: Rollout) -> Past:
-        """Give what the past of one rollout says: of its workload's earlier versions that were not undone."""
-        subject = rollout.subject
-
-        def mine(row: Row) -> bool:
-            owner = replicaset_of(row.pod, subject.workload) or replicaset_of(row.pod, subject.stable)
-            usual = owner and owner != rollout.version.name and owner not in rollout.condemned
-            return bool(usual) and row.namespace == subject.workload.namespace
-
-        coarse, fine = ({row: each for row, each in all_.items() if mine(row)} for all_ in (self.coarse, self.fine))
-        return past(coarse, fine, began=rollout.started, fine_s=self.fine_s)
-
-
 async def _batch(client: PrometheusClient, settings: Prometheus, batch: Batch) -> list[Replayed]:
     """Read what a batch needs, and replay its rollouts."""
     step_s = float(settings.step)
     signals = PrometheusSignals(client, step_s=step_s, delay_s=settings.delay)
     spans = [steps_of(each, step_s=step_s) for each in batch.rollouts]
     first, last = min(each[0] for each in spans), max(each[1] for each in spans)
-    readings: dict[str, list[Reading]] = {}
-    history: dict[str, _Points | None] = {}
-    bad_known: dict[str, bool] = {}
-    for name, signal in batch.signals.items():
-        query = _narrowed(signal, batch)
-        whole = query_of(signal, query.namespaces)
-        bad_known[name] = await signals.bad_seen(whole, step=first, timeout_s=QUERY_S)
-        readings[name] = list(await signals.read_past(query, first=first, last=last, timeout_s=QUERY_S))
-        history[name] = await _history(client, query, batch, fine_s=max(step_s, _FINE_S))
+    refs = {ref for each in batch.rollouts for ref in each.subject.refs}
+    names = tuple(sorted({ref.name for ref in refs}))
+    queries = {name: query_of(each, {ref.namespace for ref in refs}) for name, each in batch.signals.items()}
+    every = {
+        name: await signals.read_past(replace(query, workloads=names), first=first, last=last, timeout_s=QUERY_S)
+        for name, query in queries.items()
+    }
+    mine = [
+        {name: [_of(each, rollout) for each in found[begin - first : end - first + 1]] for name, found in every.items()}
+        for rollout, (begin, end) in zip(batch.rollouts, spans, strict=True)
+    ]
+    scenes = [
+        scene(rollout, next(iter(readings.values())), step_s=step_s)
+        for rollout, readings in zip(batch.rollouts, mine, strict=True)
+    ]
+    known = await _known(signals, batch, scenes, queries, step_s=step_s)
     found = []
-    for rollout, (begin, end) in zip(batch.rollouts, spans, strict=True):
-        mine = {
-            name: [_of(each, rollout) for each in every[begin - first : end - first + 1]]
-            for name, every in readings.items()
-        }
-        pasts = {name: points.of(rollout) for name, points in history.items() if points}
-        found.append(replay(rollout, mine, pasts, bad_known, step_s=step_s))
-        await asyncio.sleep(0)  # the other batches' answers wait for their turn
+    for rollout, there, readings, its in zip(batch.rollouts, scenes, mine, known, strict=True):
+        found.append(replay(rollout, there, readings, its, step_s=step_s))
+        await asyncio.sleep(0)  # the answers to other batches wait for their turn
     return found
-
-
-def _narrowed(signal: Signal, batch: Batch) -> SignalQuery:
-    """Give the question for a signal, narrowed to the pods of these workloads by their names."""
-    refs = {ref for each in batch.rollouts for ref in (each.subject.workload, each.subject.stable)}
-    names = "|".join(sorted({re.escape(ref.name) for ref in refs}))
-    pods = ("pod", "=~", f"(?:{names})-[0-9a-z]+-[0-9a-z]{{5}}")
-    query = query_of(signal, {ref.namespace for ref in refs})
-    return replace(query, bad=parse(query.bad).text(pods), total=parse(query.total).text(pods))
 
 
 def _of(reading: Reading, rollout: Rollout) -> Reading:
     """Keep the rows of one rollout's workload."""
-    subject = rollout.subject
-    samples = tuple(
-        each
-        for each in reading.samples
-        if each.row.namespace == subject.workload.namespace
-        and (replicaset_of(each.row.pod, subject.workload) or replicaset_of(each.row.pod, subject.stable))
-    )
-    return replace(reading, samples=samples)
+    refs = rollout.subject.refs
+    keep = (each for each in reading.samples if each.row.namespace == refs[0].namespace)
+    return replace(reading, samples=tuple(each for each in keep if replicaset_of(each.row.pod, *refs)))
 
 
-async def _history(client: PrometheusClient, query: SignalQuery, batch: Batch, *, fine_s: float) -> _Points | None:
-    """Read the day before, with two grids; None where an answer cannot be used."""
-    starts = [each.started for each in batch.rollouts]
-    scope = in_list("namespace", query.namespaces)
-    texts = [f"sum by (namespace,pod) ({parse(text).text(scope)})" for text in (query.total, query.bad)]
-    found: list[Mapping[Row, Target]] = []
-    for grid_s, length_s in ((WINDOW_S, DAY_S), (fine_s, BLOCKS_S)):
-        start, end = (at // grid_s * grid_s for at in (min(starts), max(starts)))
-        rows = []
-        for text in texts:
-            answer = await client.query_range(text, start=start - length_s, end=end, step_s=grid_s, timeout_s=QUERY_S)
-            if isinstance(answer, Blind):
-                return None
-            rows.append([(_row(each), each.points) for each in answer])
-        found.append(targets(*rows, good=query.good))
-    return _Points(found[0], found[1], fine_s)
-
-
-def _row(series: Series) -> Row:
-    return Row(namespace=series.labels.get("namespace", ""), pod=series.labels.get("pod", ""))
+async def _known(
+    signals: PrometheusSignals,
+    batch: Batch,
+    scenes: Sequence[Scene],
+    queries: Mapping[str, SignalQuery],
+    *,
+    step_s: float,
+) -> list[dict[str, Known]]:
+    """Ask what the service would have asked when each rollout began."""
+    known: list[dict[str, Known]] = [{} for _ in batch.rollouts]
+    for name, query in queries.items():
+        asked = [
+            Asked(
+                query=query_of(batch.signals[name], ("",)),
+                first=steps_of(rollout, step_s=step_s)[0],
+                workloads=rollout.subject.refs,
+                old=frozenset({there.stable}),
+                condemned=rollout.condemned - {there.stable},
+            )
+            for rollout, there in zip(batch.rollouts, scenes, strict=True)
+        ]
+        pasts = await history.read(signals, asked, step_s=step_s)
+        for its, each, there, past in zip(known, asked, scenes, pasts, strict=True):
+            here = replace(query, workloads=tuple(ref.name for ref in each.workloads))
+            resets = await signals.resets(here, step=each.first, window_s=_RESETS_S, timeout_s=QUERY_S)
+            its[name] = Known(
+                past=past,
+                bad_known=await signals.bad_seen(query, step=each.first, timeout_s=QUERY_S),
+                sawtooth=counters.not_monotonic(resets, {pod.name: 0 for pod in there.pods}),
+            )
+    return known

@@ -10,15 +10,15 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from watchdog.backtest.labels import Label, Labelled, labelled
-from watchdog.backtest.past import NOTHING, Past
 from watchdog.backtest.peers import PEERS, Checker, rollback_s
 from watchdog.backtest.rollouts import Rollout
-from watchdog.backtest.scene import Scene, scene
+from watchdog.backtest.scene import Scene
 from watchdog.config import Rule
-from watchdog.engine.rules import frozen
+from watchdog.engine.history import Past
+from watchdog.engine.rules import controls_of, frozen
 from watchdog.engine.watch import Watch, rule_of
 from watchdog.judge import threshold
-from watchdog.judge.blocks import Block, Counts, Reading, Verdict, Word
+from watchdog.judge.blocks import Blind, Block, Counts, Reading, Verdict, Word
 
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,7 +58,7 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
         rule: the one that its policy has.
         was: what it was.
         undone: when it was undone.
-        over: the end of what was replayed.
+        over: the end of what was counted.
         lived: requests of the candidate.
         signal: the one that is shown.
         controls: names of the controls, as in `Point.evidence`.
@@ -86,11 +86,25 @@ def steps_of(rollout: Rollout, *, step_s: float) -> tuple[int, int]:
     return first, max(first, math.floor(rollout.until / step_s))
 
 
+class Known(msgspec.Struct, frozen=True, kw_only=True):
+    """What the service would have frozen of one signal when the rollout began.
+
+    Args:
+        past: of the time before.
+        bad_known: an absent `bad` is 0.
+        sawtooth: why the counters cannot be believed.
+    """
+
+    past: Past
+    bad_known: bool
+    sawtooth: Blind | None = None
+
+
 def replay(
     rollout: Rollout,
+    there: Scene,
     readings: Mapping[str, Sequence[Reading]],
-    pasts: Mapping[str, Past],
-    bad_known: Mapping[str, bool],
+    known: Mapping[str, Known],
     *,
     step_s: float,
 ) -> Replayed:
@@ -98,28 +112,25 @@ def replay(
 
     Args:
         rollout: the rollout.
+        there: its pods and times.
         readings: by signal, of every step from the rollout's first to its last.
-        pasts: by signal, of the time before.
-        bad_known: by signal, whether an absent `bad` is 0.
+        known: by signal, what was known at the start.
         step_s: the grid.
     """
     rule = rollout.subject.policy.rule
-    first_signal = next(iter(readings.values()))
-    there = scene(rollout, first_signal, step_s=step_s)
     if there.ready is None:
-        blind = next((each.blind for each in first_signal if each.blind), None)
+        blind = next((each.blind for every in readings.values() for each in every if each.blind), None)
         why = f"{blind.reason}: {blind.detail}" if blind else "no pod of it has a series"
-        return Replayed(
-            rollout=rollout, rule=rule, was=Labelled(Label.UNKNOWN, why), undone=rollout.undone, over=there.over
-        )
-    watch, sequential, evidence = _watched(rollout, readings, pasts, bad_known, there, step_s=step_s)
-    by_threshold = _by_threshold(watch, pasts, there, step_s=step_s)
+        was = Labelled(Label.UNKNOWN, why)
+        return Replayed(rollout=rollout, rule=rule, was=was, undone=rollout.undone, over=there.over)
+    watch, sequential, evidence = _watched(rollout, there, readings, known, step_s=step_s)
+    by_threshold = _by_threshold(watch, known, there, step_s=step_s)
     signal = max(readings, key=lambda name: max((max(each, default=0.0) for each in evidence[name]), default=0.0))
     blocks = watch.blocks[signal]
     lived = sum((each.candidate + each.grace for each in blocks), Counts())
     beside = sum((each.stable for each in blocks if (each.candidate + each.grace).total > 0), Counts())
     after = None if there.undone is None else there.undone - rollout.started
-    was = labelled(undone_after_s=after, lived=lived, beside=beside, past=pasts.get(signal, NOTHING))
+    was = labelled(undone_after_s=after, lived=lived, beside=beside, past=known[signal].past.reference)
     if was.label is Label.UNKNOWN and (blind := next((each.blind for each in blocks if each.blind), None)):
         was = Labelled(Label.UNKNOWN, f"{was.why}; {blind.reason}: {blind.detail}")
     ours = [_saved(each, blocks, there, step_s=step_s) for each in (sequential, by_threshold)]
@@ -135,6 +146,7 @@ def replay(
         points=tuple(
             Point(block.step * step_s, block.candidate + block.grace, block.stable, stands)
             for block, stands in zip(blocks, evidence[signal], strict=True)
+            if block.step * step_s <= there.watched + step_s
         ),
         ours=tuple(ours),
         peers=tuple(
@@ -145,26 +157,26 @@ def replay(
 
 def _watched(
     rollout: Rollout,
-    readings: Mapping[str, Sequence[Reading]],
-    pasts: Mapping[str, Past],
-    bad_known: Mapping[str, bool],
     there: Scene,
+    readings: Mapping[str, Sequence[Reading]],
+    known: Mapping[str, Known],
     *,
     step_s: float,
 ) -> tuple[Watch, Finding, dict[str, list[tuple[float, ...]]]]:
     """Feed a watch up to the undo, and say what the rule `sequential` did and where it stood after each block."""
     subject, first = rollout.subject, steps_of(rollout, step_s=step_s)[0]
-    held = frozen(subject.policy, subject.topology, step_s)
+    controls = controls_of(subject.topology, subject.strategy)
     watch = Watch(
         subject.workload,
         subject.policy,
         step_s=step_s,
         first=first,
         begun=rollout.started,
-        bad_known=bad_known,
-        sawtooth={name: each.sawtooth for name, each in pasts.items() if each.sawtooth},
-        beside=subject.topology.side_by_side,
-        judged_by={name: pasts.get(name, NOTHING).holds(settings) for name, settings in held.items()},
+        bad_known={name: each.bad_known for name, each in known.items()},
+        sawtooth={name: each.sawtooth for name, each in known.items() if each.sawtooth},
+        judged_by={
+            name: frozen(subject.policy, each.past, controls=controls, step_s=step_s) for name, each in known.items()
+        },
     )
     finding = Finding(rule=Rule.SEQUENTIAL)
     evidence: dict[str, list[tuple[float, ...]]] = {name: [] for name in readings}
@@ -181,7 +193,7 @@ def _watched(
     return watch, finding, evidence
 
 
-def _by_threshold(watch: Watch, pasts: Mapping[str, Past], there: Scene, *, step_s: float) -> Finding:
+def _by_threshold(watch: Watch, known: Mapping[str, Known], there: Scene, *, step_s: float) -> Finding:
     """Say what the rule `threshold` did."""
     limits = rule_of(watch.policy, step_s)
     finding = Finding(rule=Rule.THRESHOLD)
@@ -189,7 +201,7 @@ def _by_threshold(watch: Watch, pasts: Mapping[str, Past], there: Scene, *, step
         for name, blocks in watch.blocks.items():
             time = blocks[index].step * step_s
             if finding.acted is None and time <= there.watched:
-                first = pasts.get(name, NOTHING).incident_first
+                first = known[name].past.incident_first
                 verdict = threshold.judge(blocks[: index + 1], limits, signal=name)
                 finding = _said(finding, (verdict,), time, ask=str(first.reason) if first else "")
     return finding

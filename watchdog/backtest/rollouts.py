@@ -51,12 +51,19 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
         policy: the one policy that matches it.
         topology: what they are compared with.
         stable: the Deployment whose pods are the stable track; of a rolling update the workload itself.
+        strategy: the Deployment's, as it is today.
     """
 
     workload: WorkloadRef
     policy: Policy
     topology: Topology
     stable: WorkloadRef
+    strategy: str = "RollingUpdate"
+
+    @property
+    def refs(self) -> tuple[WorkloadRef, ...]:
+        """Whose pods count."""
+        return tuple(dict.fromkeys((self.workload, self.stable)))
 
 
 class Rollout(msgspec.Struct, frozen=True, kw_only=True):
@@ -90,11 +97,11 @@ class Rollout(msgspec.Struct, frozen=True, kw_only=True):
         return f"{self.subject.workload}{number} ({self.version.hash})"
 
 
-def replicaset_of(pod: str, workload: WorkloadRef) -> str:
-    """Give the ReplicaSet that a pod's name tells, if it is of this Deployment; else nothing."""
+def replicaset_of(pod: str, *refs: WorkloadRef) -> str:
+    """Give the ReplicaSet that a pod's name tells, if it is of one of these Deployments; else nothing."""
     owner, _, suffix = pod.rpartition("-")
     deployment, _, about = owner.rpartition("-")
-    mine = deployment == workload.name and len(suffix) == 5 and _HASH.fullmatch(about)
+    mine = any(deployment == ref.name for ref in refs) and len(suffix) == 5 and _HASH.fullmatch(about)
     return owner if mine else ""
 
 

@@ -56,7 +56,7 @@ def scene(rollout: Rollout, readings: Sequence[Reading], *, step_s: float) -> Sc
     stable = _live(rollout, readings, step_s=step_s)
     named: dict[str, tuple[Track, TemplateHash]] = {}
     for pod in {sample.row.pod for reading in readings for sample in reading.samples}:
-        if owner := replicaset_of(pod, subject.workload) or replicaset_of(pod, subject.stable):
+        if owner := replicaset_of(pod, *subject.refs):
             track = {mine: Track.CANDIDATE, stable: Track.STABLE}.get(owner, Track.OTHER)
             named[owner] = (track, TemplateHash(owner.rpartition("-")[2]))
     namespace = subject.workload.namespace

@@ -101,7 +101,13 @@ async def _find(parts: Parts, client: PrometheusClient, *, since: float, now: fl
             problems.append(f"{deployment.ref}: {why}")
             continue
         stable = match.other if match.side is Side.CANDIDATE and match.other else deployment.ref
-        subject = Subject(workload=deployment.ref, policy=match.policy, topology=match.topology, stable=stable)
+        subject = Subject(
+            workload=deployment.ref,
+            policy=match.policy,
+            topology=match.topology,
+            stable=stable,
+            strategy=deployment.spec.strategy.type,
+        )
         snapshot = Snapshot(deployment, sets[deployment.ref.namespace])
         known = versions(snapshot, gone.get(deployment.ref, {}))
         found += rollouts(subject, snapshot, known, since=since, now=now)
