@@ -1,8 +1,6 @@
 """`backtest` against a real Prometheus with days of written-back history, and the API server's ReplicaSets."""
 
-import asyncio
 import datetime as dt
-import json
 import os
 import re
 import shutil
@@ -18,7 +16,7 @@ import pytest
 from tests.cluster.test_real_prometheus import wait_until_ready
 from tests.component import test_cli
 from tests.component.fake_api import FakeApi, page, running, write_kubeconfig
-from tests.component.test_cli import SETS, SHOP, Ran, runner
+from tests.component.test_cli import SETS, SHOP, Ran, configure, runner
 from tests.unit.builders import Json
 
 MISSING = [name for name in ("prometheus", "promtool") if shutil.which(name) is None]
@@ -74,9 +72,14 @@ def counted(pod: Pod, at: float) -> tuple[int, int]:
     return total, int(total * pod.share)
 
 
+def new(deployment: str) -> list[Pod]:
+    """The pods of v2."""
+    return [pod for pod in PODS[deployment] if "-2b2b2-" in pod.name]
+
+
 def failed(pods: list[Pod], at: float) -> int:
-    """What the new version's pods had counted at the scrape of the grid's step that ends at `at`."""
-    return sum(counted(pod, at - LAG_S)[1] for pod in pods if "-2b2b2-" in pod.name)
+    """What pods had counted at the scrape of the block that ends at `at`."""
+    return sum(counted(pod, at - LAG_S)[1] for pod in pods)
 
 
 def openmetrics() -> Iterator[str]:
@@ -140,7 +143,7 @@ def replicaset(name: str, about: str, created: int, revision: str, before: str =
         annotations["deployment.kubernetes.io/revision-history"] = before
     owner = {"uid": name, "kind": "Deployment", "name": name, "controller": True}
     labels = {"app": name, "pod-template-hash": about}
-    metadata = {"name": f"{name}-{about}", "namespace": "shop", "uid": f"{name}-{about}", "labels": labels}
+    metadata: Json = {"name": f"{name}-{about}", "namespace": "shop", "uid": f"{name}-{about}", "labels": labels}
     metadata |= {"creationTimestamp": stamp(created), "annotations": annotations, "ownerReferences": [owner]}
     image = {"1a1a1": "a:1", "2b2b2": "a:2"}[about]
     template = {"metadata": {"labels": {"app": name}}, "spec": {"containers": [{"name": "app", "image": image}]}}
@@ -173,7 +176,7 @@ async def api(tmp_path: Path, prometheus: str) -> AsyncIterator[FakeApi]:
         ]
         api.answer("GET", SETS, page(*sets))
         write_kubeconfig(tmp_path, api.url)
-        Path("config.toml").write_text(CONFIG.format(url=prometheus))
+        configure(CONFIG.format(url=prometheus))
         yield api
 
 
@@ -189,7 +192,106 @@ async def found(api: FakeApi, tmp_path: Path) -> Json:
     return ran.json
 
 
-async def test_debug(api: FakeApi, tmp_path: Path) -> None:
-    ran = await run(tmp_path, "--html", "/tmp/backtest.html")
-    print(ran.out, ran.err, ran.code)
-    print(json.dumps((await run(tmp_path, "--json")).json["rollouts"], indent=1)[:6000])
+def of(found: Json, deployment: str) -> Json:
+    """The rollout of revision 2 of a Deployment."""
+    (mine,) = (each for each in found["rollouts"] if (each["deployment"], each["revision"]) == (deployment, 2))
+    return dict(mine)
+
+
+def did(rollout: Json, rule: str = "sequential") -> Json:
+    (finding,) = (each for each in rollout["findings"] if each["rule"] == rule)
+    return dict(finding)
+
+
+def first_scrape(ready: float) -> float:
+    """When a pod that is Ready at a time was scraped first."""
+    return -((-ready - LAG_S) // STEP_S) * STEP_S - LAG_S
+
+
+async def test_a_healthy_rollout_passes_under_every_rule(found: Json) -> None:
+    web = of(found, "web")
+    assert (web["was"], web["outcome"], web["undone"]) == ("good", "passed", None)
+    assert [each["rule"] for each in web["findings"] if each["acted"] or each["asked"]] == []
+    assert (web["began"], web["requests"]) == (
+        HEALTHY,
+        sum(counted(pod, web["replayed_until"] - LAG_S)[0] for pod in new("web")),
+    )
+
+
+async def test_what_a_person_undid_after_12_minutes_is_caught_with_what_that_saves(found: Json) -> None:
+    shop, mine = of(found, "api"), did(of(found, "api"))
+    back = first_scrape(UNDONE_AT + 10)
+    assert (shop["was"], shop["outcome"], shop["undone"]) == ("bad", "caught", back)
+    assert shop["why"].startswith("undone after 12 min, 30 % of ")
+    assert UNDONE + 60 <= mine["acted"] <= UNDONE + 180
+    assert mine["saved_s"] == back - mine["acted"]
+    last_block = back // STEP_S * STEP_S
+    assert mine["saved_errors"] == failed(new("api"), last_block) - failed(new("api"), mine["acted"])
+    assert mine["saved_errors"] > 3000
+
+
+async def test_the_usual_pipeline_step_looks_once_after_five_minutes(found: Json) -> None:
+    finding = did(of(found, "api"), "sleep 300, one look, over 5 %")
+    begin = first_scrape(UNDONE + 20) // STEP_S * STEP_S  # of the block in which the first pod was Ready
+    assert finding["acted"] == begin + 300
+
+
+async def test_what_nobody_undid_is_bad_by_its_errors_and_saves_at_least_the_rest(found: Json) -> None:
+    pay, mine = of(found, "pay"), did(of(found, "pay"))
+    assert (pay["was"], pay["outcome"], pay["undone"]) == ("bad", "caught", None)
+    assert pay["why"] == f"20 % of {pay['requests']:.0f} failed, at most 0.4 % is usual"
+    assert mine["saved_s"] == pay["replayed_until"] - mine["acted"]
+    assert mine["saved_errors"] == failed(new("pay"), pay["replayed_until"]) - failed(new("pay"), mine["acted"])
+
+
+async def test_a_rollout_without_data_is_counted_by_no_rule(found: Json) -> None:
+    idle = of(found, "idle")
+    assert (idle["was"], idle["outcome"], idle["findings"]) == ("unknown", "unknown", [])
+    ours = found["rules"][0]
+    assert ours["rule"] == "configured policies"
+    assert [ours[key] for key in ("caught", "asked", "missed", "false", "false_asked", "open")] == [2, 0, 0, 0, 0, 1]
+    assert ours["saved_s"] == did(of(found, "api"))["saved_s"] + did(of(found, "pay"))["saved_s"]
+
+
+async def test_replicasets_that_are_gone_are_found_where_kube_state_metrics_is_scraped(found: Json) -> None:
+    lost = {each["replicaset"]: each["began"] for each in found["rollouts"] if each["revision"] is None}
+    assert lost == {"pay-0c0c0": LEFT - 2 * 86400, "pay-1a1a1": LEFT - 30 * 3600}
+
+
+async def test_the_table_says_it_in_words(api: FakeApi, tmp_path: Path) -> None:
+    ran = await run(tmp_path)
+    assert ran.out.startswith("6 rollouts (2 bad, 1 good, 3 unknown) since ")
+    rows = [re.split(r"  +", line.strip()) for line in ran.out.splitlines()]
+    (ours,) = (row for row in rows if row[0] == "configured policies")
+    assert ours[1:6] == ["2", "0", "0", "0", "0"]
+    (shop,) = (row for row in rows if row[0] == "shop/api revision 2 (2b2b2)")
+    assert shop[2].startswith("bad: undone after 12 min")
+    assert re.fullmatch(r"rolls back after \d\.\d min, saves \d+\.\d min and [\d,]+ errors", shop[4])
+    (pay,) = (row for row in rows if row[0] == "shop/pay revision 2 (2b2b2)")
+    assert "saves ≥ " in pay[4]
+
+
+async def test_the_page_needs_nothing_else_and_has_plots_for_each_rollout_that_has_data(
+    api: FakeApi, tmp_path: Path
+) -> None:
+    target = tmp_path / "report.html"
+    target.write_text("old")
+    ran = await run(tmp_path, "--html", str(target))
+    assert ran.code == 0
+    text = target.read_text()
+    assert not re.search(r"https?:|src=|href=|@import|url\(", text)
+    sections = text.split("<h2>")[1:]
+    assert [section.count("<svg") for section in sections] == [0, 0, 2, 2, 2, 0, 0]
+    assert 'class="act"' in sections[3]
+    assert 'class="undo"' in sections[3]
+    assert [name for name in os.listdir(tmp_path) if "report" in name] == ["report.html"]
+
+
+async def test_a_rule_that_asks_for_more_than_there_is_misses_what_was_bad(
+    api: FakeApi, prometheus: str, tmp_path: Path
+) -> None:
+    text = CONFIG.format(url=prometheus).replace('"sequential"', '"threshold"')
+    configure(f"{text}\n[policies.threshold]\nmax_ratio = 0.25\n")
+    found = (await run(tmp_path, "--json")).json
+    assert (of(found, "api")["outcome"], of(found, "pay")["outcome"]) == ("caught", "missed")
+    assert did(of(found, "pay"))["acted"]  # the other rule, which is shown beside it, would have caught it

@@ -9,7 +9,7 @@ from watchdog.backtest.replay import Point, Replayed
 from watchdog.backtest.summary import CONFIGURED, NOTES, Tally, finding_of, outcome
 from watchdog.judge.blocks import Counts
 
-_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 720.0, 130.0, 46.0, 18.0, 10.0
+_WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 720.0, 136.0, 46.0, 18.0, 16.0
 _HIGHEST = 1.3
 """Evidence is drawn up to a little above its bar: what it says beyond is not needed."""
 
@@ -128,7 +128,7 @@ def _rates(replayed: Replayed, acted: float | None) -> str:
     top = max((each.ratio for _, counts in tracks for each in counts), default=0.0)
     top = min(1.0, max(0.01, 1.15 * top))
     lines = [_path(points, [_share(each, top) for each in counts], kind) for kind, counts in tracks]
-    scale = f'<text x="{_LEFT - 6}" y="{_TOP + 8}" {_END}>{top:.0%}</text>'
+    scale = f'<text x="{_LEFT - 6}" y="{_TOP + 8}" {_END}>{100 * top:.2g} %</text>'
     legend = [("new", f"new version, {replayed.signal}"), ("old", "stable pods")]
     return _plot(points, replayed, [scale, *lines], legend, acted)
 

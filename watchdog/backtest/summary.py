@@ -6,7 +6,7 @@ from enum import StrEnum
 
 import msgspec
 
-from watchdog.backtest.labels import FLOOR, LEAST_BAD, TIMES, Label
+from watchdog.backtest.labels import FLOOR, LEAST_BAD, LEAST_REQUESTS, TIMES, Label
 from watchdog.backtest.peers import PEERS
 from watchdog.backtest.replay import Finding, Replayed
 from watchdog.config import Rule
@@ -15,15 +15,16 @@ CONFIGURED = "configured policies"
 
 NOTES = (
     "Bad: undone during its watch (last-rollback mark, revision numbers, or pods of an older version that came back); "
-    f"or at least {LEAST_BAD} failures, and a share beyond doubt (Wilson, z = 3) above {FLOOR:.0%} and above {TIMES:g} "
-    "times that of the day before and of the stable pods in the same minutes. Fewer than 20 requests: unknown.",
+    f"or at least {LEAST_BAD} failures, and a share beyond doubt (Wilson, z = 3) above {100 * FLOOR:g} % and above "
+    f"{TIMES:g} times that of the worst 5 min of the day before and of the stable pods in the same minutes. Fewer than "
+    f"{LEAST_REQUESTS} requests: unknown.",
     "Saved: from the rollback to the undo, and the failed requests of the new version in that time; where nobody undid "
     "it, to the end of the replay, so at least so much. How long an undo takes is left out on both sides.",
     "Approximate: a pod is Ready at its first sample and gone after its last; an undo is seen when its first pod is; a "
     "counter that falls in fewer than one step of ten has restarted. Alerts, conditions (crash loops, image pulls), "
     "holds, modes, budgets and bystanders are not replayed.",
-    "Others: their rules on the same counts, from the first Ready pod on. rate() would miss the first sample of each "
-    "new series; and Flagger and Argo shift traffic in steps, which plain Deployments do not.",
+    "Others: their rules on the same counts, from the first Ready pod to the end of our watch, a bake after completion. "
+    "rate() would miss the first sample of each new series; and Flagger and Argo shift traffic, Deployments do not.",
 )
 """What is to be known about the numbers."""
 
