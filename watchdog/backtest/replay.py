@@ -20,6 +20,9 @@ from watchdog.engine.watch import Watch, rule_of
 from watchdog.judge import threshold
 from watchdog.judge.blocks import Blind, Block, Counts, Reading, Verdict, Word
 
+_MOST_BLIND = 0.2
+"""A rollout that was blind for longer is not called good, as it would not have passed."""
+
 
 class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """What a rule did in one rollout.
@@ -128,11 +131,7 @@ def replay(
     signal = max(readings, key=lambda name: max((max(each, default=0.0) for each in evidence[name]), default=0.0))
     blocks = watch.blocks[signal]
     lived = sum((each.candidate + each.grace for each in blocks), Counts())
-    beside = sum((each.stable for each in blocks if (each.candidate + each.grace).total > 0), Counts())
-    after = None if there.undone is None else there.undone - rollout.started
-    was = labelled(undone_after_s=after, lived=lived, beside=beside, past=known[signal].past.reference)
-    if was.label is Label.UNKNOWN and (blind := next((each.blind for each in blocks if each.blind), None)):
-        was = Labelled(Label.UNKNOWN, f"{was.why}; {blind.reason}: {blind.detail}")
+    was = _was(rollout, there, blocks, lived, known[signal])
     ours = [_saved(each, blocks, there, step_s=step_s) for each in (sequential, by_threshold)]
     return Replayed(
         rollout=rollout,
@@ -153,6 +152,19 @@ def replay(
             _saved(_checked(each, watch, there, step_s=step_s), blocks, there, step_s=step_s) for each in PEERS
         ),
     )
+
+
+def _was(rollout: Rollout, there: Scene, blocks: Sequence[Block], lived: Counts, known: Known) -> Labelled:
+    """Say what it was; a good one that could not be seen for long is unknown."""
+    beside = sum((each.stable for each in blocks if (each.candidate + each.grace).total > 0), Counts())
+    after_s = None if there.undone is None else there.undone - rollout.started
+    was = labelled(undone_after_s=after_s, lived=lived, beside=beside, past=known.past.reference)
+    dark = [each.blind for each in blocks if each.blind]
+    long = len(dark) > _MOST_BLIND * len(blocks)
+    if not dark or was.label is Label.BAD or (was.label is Label.GOOD and not long):
+        return was
+    of = f"blind in {len(dark)} of {len(blocks)} steps"
+    return Labelled(Label.UNKNOWN, f"{was.why}; {of}: {dark[0].reason}: {dark[0].detail}")
 
 
 def _watched(
