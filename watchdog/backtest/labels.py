@@ -56,4 +56,4 @@ def labelled(*, undone_after_s: float | None, lived: Counts, beside: Counts, pas
 
 
 def _percent(ratio: float) -> str:
-    return f"{100 * ratio:.2g} %"
+    return f"{100 * ratio:{'.0f' if ratio >= 0.1 else '.2g'}} %"
