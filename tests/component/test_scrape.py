@@ -415,7 +415,7 @@ class ScrapedWorld(World):
     def __init__(self, *, policy: str = 'mode = "enforce"') -> None:
         super().__init__(policy=policy)
         source = 'source = "pods"\n[scrape]\nstep = "1s"\ntimeout = "500ms"\n'
-        self.config = parse(source + SETTINGS.format(policy=policy))
+        self.config = parse(source + SETTINGS.format(policy=policy, rule="threshold"))
         self.asked: set[str] = set()
 
     def start(self) -> Service:

@@ -14,14 +14,14 @@ import msgspec
 
 from watchdog.config import Policy, Rule, Signal
 from watchdog.decide.marks import condemned_by
-from watchdog.decide.record import Record
+from watchdog.decide.record import Record, VerdictSeen
 from watchdog.engine import facts, history
 from watchdog.engine.context import Context
 from watchdog.engine.history import Asked, Past
 from watchdog.engine.rules import controls_of, frozen
-from watchdog.engine.watch import Watch, failed_before, past_steps, query_of
+from watchdog.engine.watch import Watch, digest, failed_before, past_steps, query_of, signals_used
 from watchdog.judge import counters
-from watchdog.judge.blocks import Blind, Row, Track
+from watchdog.judge.blocks import Blind, Row, Track, Word
 from watchdog.model import IncidentId
 from watchdog.objects import Pod, ReplicaSet, TemplateHash, WorkloadRef
 from watchdog.ports import SignalQuery, Signals
@@ -112,10 +112,30 @@ class Beginnings:
         await asyncio.gather(*tasks, return_exceptions=True)
 
     async def _begin(self, starts: Sequence[Start]) -> dict[Key, Watch]:
+        starts = [await self._by_this_policy(start) for start in starts]
         signals = self._context.ports.signals
         resets = await self._resets(signals, starts) if signals else {}
         pasts = await self._pasts(signals, starts)
         return {start.key: await self._one(start, resets, pasts) for start in starts}
+
+    async def _by_this_policy(self, start: Start) -> Start:
+        """Forget what was frozen under another policy: the rollout is judged anew, and its record says so."""
+        policy, record = start.policy, self._context.records[start.record.id]
+        if not start.watching or record.policy_digest == digest(policy):
+            return start
+        why = "the policy was changed during the watch: the rollout is judged anew"
+        verdict = VerdictSeen(self._context.now(), str(Word.INSUFFICIENT), why)
+        changed = msgspec.structs.replace(
+            record,
+            policy=policy.name,
+            policy_digest=digest(policy),
+            signals=signals_used(policy),
+            bad_known={},
+            judged_by={},
+            verdicts=(*record.verdicts, verdict),
+        )
+        _log.warning("%s", why, extra={"event": "judged-anew", "incident": record.id, "workload": str(record.workload)})
+        return msgspec.structs.replace(start, record=await self._context.put(changed))
 
     async def _resets(
         self, signals: Signals, starts: Sequence[Start]

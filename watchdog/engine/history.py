@@ -29,7 +29,7 @@ MOST_BYSTANDERS = 20
 MOST_OTHERS = 60
 """Among so many other workloads the bystanders are looked for."""
 
-MOST_SAMPLES = 400_000
+MOST_SAMPLES = 200_000
 """So many samples are read at most in fine steps; with more rows fewer hours are."""
 
 _MOST_NAMED = 100
@@ -208,14 +208,16 @@ def place_of(row: Row, *, joined: bool) -> Place:
 def _by_place(readings: Iterable[Reading], *, joined: bool) -> dict[Place, list[Reading]]:
     """Give each workload its own part of every reading."""
     readings = list(readings)
+    nothing = [Reading(each.step) for each in readings]
     found: dict[Place, list[Reading]] = {}
     for index, reading in enumerate(readings):
         mine = defaultdict(list)
         for sample in reading.samples:
             mine[place_of(sample.row, joined=joined)].append(sample)
         for place, samples in mine.items():
-            row = found.setdefault(place, [Reading(each.step) for each in readings])
-            row[index] = Reading(reading.step, tuple(samples))
+            if place not in found:
+                found[place] = list(nothing)
+            found[place][index] = Reading(reading.step, tuple(samples))
     return found
 
 

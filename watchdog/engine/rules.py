@@ -86,6 +86,7 @@ class BySequence:
                 log_e=state.evidence(control).log_e,
                 bar=settings.bar,
                 onset_step=state.evidence(control).onset,
+                reached=next((each.bar for each in state.spoken if each.control is control), None),
             )
             for control in settings.controls.each
         )
@@ -110,15 +111,19 @@ class BySequence:
         most = max(state.evidence(control).log_e for control in settings.controls.each)
         detail = f"{_against(candidate, stable)}; evidence {_odds(most)}, needed {_odds(settings.bar)}"
         found = Verdict(Word.INSUFFICIENT, detail, candidate=candidate, stable=stable, signal=signal)
-        doubt = "" if baked_s is None else self._doubt(blocks, settings.steps(baked_s))
+        doubt = "" if baked_s is None else self._doubt(blocks, settings, baked_s)
         if baked_s is not None and not doubt:
             return replace(found, word=Word.HEALTHY)
         if blocks and (blind := blocks[-1].blind):
             return replace(found, word=Word.BLIND, detail=blind.detail, blind=blind)
         return replace(found, detail=f"{detail}; {doubt}") if doubt else found
 
-    def _doubt(self, blocks: Sequence[Block], bake: int) -> str:
+    def _doubt(self, blocks: Sequence[Block], settings: sequential.Settings, baked_s: float) -> str:
         """Say why a rollout whose bake is over is not healthy; empty where it is."""
+        if Control.HISTORICAL in settings.controls.each and settings.historical.off:
+            usual = f"{100 * settings.base:.1f} % failed in the worst 5 min of the day before"
+            return f"no-reference: {usual}, too many to judge by"
+        bake = settings.steps(baked_s)
         seen = [block for block in blocks[-bake:] if not block.blind]
         requests = sum(block.candidate.total for block in seen)
         if bake - len(seen) >= _MOST_BLIND * bake:

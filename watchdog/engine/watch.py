@@ -1,12 +1,13 @@
 """One rollout under watch: what is asked for it, and the fold from readings to a verdict."""
 
+import hashlib
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
 from watchdog.config import Policy, Signal
-from watchdog.decide.record import Record, Stand
+from watchdog.decide.record import Record, SignalUsed, Stand
 from watchdog.engine.bystanders import Bystanders
 from watchdog.engine.rules import BySequence, ByThreshold, Rule
 from watchdog.judge import counters, sequential, threshold
@@ -133,6 +134,19 @@ def rule_of(policy: Policy, step_s: float) -> threshold.Settings:
         consecutive=rule.consecutive,
         min_requests=rule.min_requests,
         min_bad=rule.min_bad,
+    )
+
+
+def digest(policy: Policy) -> str:
+    """A short name for a policy's settings, which changes with them."""
+    return hashlib.sha256(msgspec.json.encode(policy, enc_hook=float)).hexdigest()[:12]
+
+
+def signals_used(policy: Policy) -> tuple[SignalUsed, ...]:
+    """What is asked of Prometheus, for the record."""
+    return tuple(
+        SignalUsed(name, signal.bad or f"{signal.total} - {signal.good}", signal.total)
+        for name, signal in policy.signals.items()
     )
 
 
