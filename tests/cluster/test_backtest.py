@@ -3,9 +3,6 @@
 import datetime as dt
 import os
 import re
-import shutil
-import socket
-import subprocess
 import time
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
@@ -13,15 +10,14 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.cluster.test_real_prometheus import wait_until_ready
 from tests.component import test_cli
 from tests.component.fake_api import FakeApi, page, running, write_kubeconfig
 from tests.component.test_cli import SETS, SHOP, Ran, configure, runner
+from tests.monitoring.fixtures import MISSING, REASON, REQUIRED
+from tests.monitoring.past import PastServer, Sample
 from tests.unit.builders import Json
 
-MISSING = [name for name in ("prometheus", "promtool") if shutil.which(name) is None]
-if MISSING and os.environ.get("WATCHDOG_TESTS_REQUIRE_ALL") != "1":
-    pytest.skip("NO BACKTEST of a real Prometheus without it: apt-get install prometheus", allow_module_level=True)
+pytestmark = pytest.mark.skipif(not REQUIRED and "promtool" in MISSING, reason=REASON)
 
 elsewhere = test_cli.elsewhere
 
@@ -82,48 +78,33 @@ def failed(pods: list[Pod], at: float) -> int:
     return sum(counted(pod, at - LAG_S)[1] for pod in pods)
 
 
-def openmetrics() -> Iterator[str]:
-    """Every sample, one family after the other."""
+def first_scrape(ready: int) -> int:
+    """When a pod that is Ready at a time was scraped first."""
+    return -((-ready - LAG_S) // STEP_S) * STEP_S - LAG_S
+
+
+def samples() -> Iterator[Sample]:
+    """Everything there is; of the oldest ReplicaSets of pay kube-state-metrics has seen two hours."""
     for pods in PODS.values():
         for pod in pods:
-            labels = f'namespace="shop",pod="{pod.name}",container="app",instance="{pod.name}:80",job="shop"'
+            labels = {"namespace": "shop", "pod": pod.name, "container": "app", "instance": pod.name, "job": "shop"}
             for code in ("200", "500"):
-                for at in range((pod.ready + LAG_S) // STEP_S * STEP_S - LAG_S, pod.gone, STEP_S):
-                    if at >= pod.ready:
-                        total, bad = counted(pod, at)
-                        value = bad if code == "500" else total - bad
-                        yield f'http_requests_total{{{labels},code="{code}"}} {value} {at}'
-    for name, about, created in (("pay", "0c0c0", LEFT - 2 * 86400), ("pay", "1a1a1", LEFT - 30 * 3600)):
-        labels = f'namespace="shop",replicaset="{name}-{about}"'
+                for at in range(first_scrape(pod.ready), pod.gone, STEP_S):
+                    total, bad = counted(pod, at)
+                    yield "http_requests_total", {**labels, "code": code}, bad if code == "500" else total - bad, at
+    for name, created in (("pay-0c0c0", LEFT - 2 * 86400), ("pay-1a1a1", LEFT - 30 * 3600)):
+        labels = {"namespace": "shop", "replicaset": name}
+        owner = {**labels, "owner_kind": "Deployment", "owner_name": "pay"}
         for at in range(created, created + 7200, 60):
-            yield f"kube_replicaset_created{{{labels}}} {created} {at}"
-            yield f'kube_replicaset_owner{{{labels},owner_kind="Deployment",owner_name="{name}"}} 1 {at}'
+            yield "kube_replicaset_created", labels, created, at
+            yield "kube_replicaset_owner", owner, 1, at
 
 
 @pytest.fixture(scope="module")
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """A Prometheus that has only the past."""
-    place: Path = tmp_path_factory.mktemp("prometheus")
-    families: dict[str, list[str]] = {}
-    for line in openmetrics():
-        families.setdefault(line.partition("{")[0], []).append(line)
-    (place / "samples").write_text("\n".join(line for each in families.values() for line in each) + "\n# EOF\n")
-    (place / "config").write_text("scrape_configs: []\n")
-    blocks = ["promtool", "tsdb", "create-blocks-from", "openmetrics", str(place / "samples"), str(place / "data")]
-    subprocess.run(blocks, check=True, capture_output=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
-    options = {"config.file": place / "config", "storage.tsdb.path": place / "data", "web.listen-address": address}
-    with (place / "log").open("w") as log:
-        command = ["prometheus", *(f"--{name}={value}" for name, value in options.items())]
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-        try:
-            wait_until_ready(f"http://{address}/-/ready", process)
-            yield f"http://{address}"
-        finally:
-            process.kill()
-            process.wait()
+    with PastServer(tmp_path_factory.mktemp("prometheus"), samples()) as server:
+        yield server.url
 
 
 def stamp(at: float) -> str:
@@ -203,11 +184,6 @@ def did(rollout: Json, rule: str = "sequential") -> Json:
     return dict(finding)
 
 
-def first_scrape(ready: float) -> float:
-    """When a pod that is Ready at a time was scraped first."""
-    return -((-ready - LAG_S) // STEP_S) * STEP_S - LAG_S
-
-
 async def test_a_healthy_rollout_passes_under_every_rule(found: Json) -> None:
     web = of(found, "web")
     assert (web["was"], web["outcome"], web["undone"]) == ("good", "passed", None)
@@ -281,9 +257,11 @@ async def test_the_page_needs_nothing_else_and_has_plots_for_each_rollout_that_h
     text = target.read_text()
     assert not re.search(r"https?:|src=|href=|@import|url\(", text)
     sections = text.split("<h2>")[1:]
-    assert [section.count("<svg") for section in sections] == [0, 0, 2, 2, 2, 0, 0]
-    assert 'class="act"' in sections[3]
-    assert 'class="undo"' in sections[3]
+    assert [section.count("<svg") for section in sections] == [2, 2, 2, 0, 0, 0, 0]
+    assert "shop/api" in sections[0]
+    assert 'class="act"' in sections[0]
+    assert 'class="undo"' in sections[0]
+    assert "shop/web" in sections[2]  # what passed comes after what did not
     assert [name for name in os.listdir(tmp_path) if "report" in name] == ["report.html"]
 
 

@@ -41,7 +41,7 @@ def labelled(*, undone_after_s: float | None, lived: Counts, beside: Counts, pas
         beside: those of the stable pods in blocks in which both had requests.
         past: the reference of the time before.
     """
-    of = f"{_percent(lived.ratio)} of {lived.total:.0f} failed"
+    of = f"{percent(lived.ratio)} of {lived.total:.0f} failed"
     if lived.total < LEAST_REQUESTS:
         few = f"{lived.total:.0f} requests seen"
         return Labelled(Label.UNKNOWN, few if undone_after_s is None else f"undone, {few}")
@@ -51,9 +51,10 @@ def labelled(*, undone_after_s: float | None, lived: Counts, beside: Counts, pas
     phi = past.phi_historical
     lowest = wilson_lower(lived.total / phi, lived.bad / phi, z=_SURE)
     if lived.bad >= LEAST_BAD and lowest > max(FLOOR, TIMES * usual):
-        return Labelled(Label.BAD, f"{of}, at most {_percent(usual)} is usual")
+        return Labelled(Label.BAD, f"{of}, at most {percent(usual)} is usual")
     return Labelled(Label.GOOD, of)
 
 
-def _percent(ratio: float) -> str:
+def percent(ratio: float) -> str:
+    """Write a share with two digits."""
     return f"{100 * ratio:{'.0f' if ratio >= 0.1 else '.2g'}} %"

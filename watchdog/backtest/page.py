@@ -5,13 +5,24 @@ import math
 from collections.abc import Sequence
 from html import escape
 
+from watchdog.backtest.labels import percent
 from watchdog.backtest.replay import Point, Replayed
-from watchdog.backtest.summary import CONFIGURED, NOTES, Tally, finding_of, outcome
+from watchdog.backtest.summary import CONFIGURED, NOTES, Outcome, Tally, finding_of, outcome
 from watchdog.judge.blocks import Counts
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 720.0, 136.0, 46.0, 18.0, 16.0
 _HIGHEST = 1.3
 """Evidence is drawn up to a little above its bar: what it says beyond is not needed."""
+
+_ORDER = (
+    Outcome.MISSED,
+    Outcome.FALSE,
+    Outcome.ASKED,
+    Outcome.FALSE_ASKED,
+    Outcome.CAUGHT,
+    Outcome.PASSED,
+    Outcome.UNKNOWN,
+)
 
 _STYLE = """
 :root { color-scheme: light dark; --ink: #1c2430; --dim: #667085; --line: #d5dae1; --paper: #fff;
@@ -42,7 +53,7 @@ def page(title: str, rules: Sequence[Tally], replayed: Sequence[Replayed], probl
     Args:
         title: its heading.
         rules: the tallies.
-        replayed: the rollouts, in the order in which they are shown.
+        replayed: the rollouts, oldest first; what is worth a look comes before what passed.
         problems: what was not replayed, and why.
     """
     return "\n".join(
@@ -53,7 +64,7 @@ def page(title: str, rules: Sequence[Tally], replayed: Sequence[Replayed], probl
             f"<h1>{escape(title)}</h1>",
             _table(rules),
             *(f"<p><small>Not replayed: {escape(each)}</small></p>" for each in problems),
-            *(_rollout(each) for each in replayed),
+            *(_rollout(each) for each in sorted(replayed, key=lambda each: _ORDER.index(outcome(each, CONFIGURED)))),
             "<h2>How to read this</h2><ol>",
             *(f"<li><small>{escape(each)}</small></li>" for each in NOTES),
             "</ol></html>\n",
@@ -128,7 +139,7 @@ def _rates(replayed: Replayed, acted: float | None) -> str:
     top = max((each.ratio for _, counts in tracks for each in counts), default=0.0)
     top = min(1.0, max(0.01, 1.15 * top))
     lines = [_path(points, [_share(each, top) for each in counts], kind) for kind, counts in tracks]
-    scale = f'<text x="{_LEFT - 6}" y="{_TOP + 8}" {_END}>{100 * top:.2g} %</text>'
+    scale = f'<text x="{_LEFT - 6}" y="{_TOP + 8}" {_END}>{percent(top)}</text>'
     legend = [("new", f"new version, {replayed.signal}"), ("old", "stable pods")]
     return _plot(points, replayed, [scale, *lines], legend, acted)
 
