@@ -4,6 +4,7 @@ import datetime as dt
 import time
 from collections.abc import Sequence
 
+import msgspec
 import numpy as np
 import pytest
 
@@ -174,7 +175,7 @@ def readings(
     ends: float = 1e9,
     back: float = 1e9,
     falls: Sequence[int] = (),
-    blind: Sequence[int] = (),
+    new: str = "web-2",
 ) -> list[Reading]:
     """What Prometheus shows of five pods of v1, which five of v2 replace; each has 5 requests a second.
 
@@ -185,11 +186,11 @@ def readings(
         ends: when v2 does.
         back: when other pods of v1 come.
         falls: steps at which the counters of v2 begin anew.
-        blind: steps at which nothing can be read.
+        new: ReplicaSet of v2.
     """
     groups = (
         ("web-1", "o", -5760, leaves, 0.004),
-        ("web-2", "n", 2, ends, share),
+        (new, "n", 2, ends, share),
         ("web-1", "b", back * 4, 1e9, 0.004),
     )
     result = []
@@ -198,12 +199,12 @@ def readings(
         for owner, letter, first, end, bad in groups:
             last = min(index, end * 4)
             if first <= index <= end * 4 + 20:  # Prometheus shows a series for five minutes after its last sample
-                since = max((fall for fall in (*falls, first) if fall <= last and owner == "web-2"), default=first)
+                since = max((fall for fall in (*falls, first) if fall <= last and owner == new), default=first)
                 total = 75.0 * (last - since)
                 for pod in range(5):
                     row = Row("shop", f"{owner}-{letter}pod{pod}", "app", f"10.0.0.{pod}:80", "web")
                     samples.append(Sample(row, total, float(int(total * bad)), BEGAN + last * STEP - 4))
-        result.append(Reading(round(BEGAN / STEP) + index, () if index in blind else tuple(samples)))
+        result.append(Reading(round(BEGAN / STEP) + index, tuple(samples)))
     return result
 
 
@@ -305,6 +306,20 @@ def test_a_bad_version_is_caught_and_a_good_one_passes() -> None:
     assert {outcome(good, rule) for rule in (*Rule, *(each.name for each in PEERS))} == {Outcome.PASSED}
     ours = tallies([bad, good])[0]
     assert (ours.caught, ours.missed, ours.false, ours.open) == (1, 0, 0, 0)
+
+
+def test_a_canary_is_judged_beside_the_pods_of_the_other_deployment() -> None:
+    canary = WorkloadRef("shop", "web-canary")
+    subject = msgspec.structs.replace(SUBJECT, workload=canary, topology=Topology.CANARY)
+    version = Version(name="web-canary-2", created=BEGAN)
+    rolled = Rollout(subject=subject, version=version, until=BEGAN + 60 * MINUTE)
+    read = readings(share=0.083, leaves=60, new="web-canary-2")
+    there = scene(rolled, read, step_s=STEP)
+    assert (there.stable, there.watched) == ("web-1", (there.ready or 0) + float(POLICY.bake))
+    replayed = replay(rolled, there, {"errors": read}, {"errors": Known(past=PAST, bad_known=True)}, step_s=STEP)
+    assert replayed.controls == ("concurrent",)
+    assert outcome(replayed, Rule.SEQUENTIAL) is Outcome.CAUGHT
+    assert replayed.points[-1].stable.total == 375
 
 
 def test_an_incident_that_began_before_only_asks() -> None:

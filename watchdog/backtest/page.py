@@ -108,7 +108,9 @@ def _rollout(replayed: Replayed) -> str:
         parts.append(f"<p>rule {finding.rule}: {what} after {(time - began) / 60:.1f} min: {escape(finding.why)}</p>")
     others = [f"{escape(each.rule)} after {(each.acted - began) / 60:.1f} min" for each in replayed.peers if each.acted]
     if replayed.points:
-        parts.append(f"<p><small>Others: {'; '.join(others) or 'none rolls back'}.</small></p>")
+        parts.append(
+            f"<p><small>Others: {'; '.join(others) or 'none rolls back'}. Past: {escape(replayed.past)}.</small></p>"
+        )
         act = finding.acted if finding else None
         parts += [_evidence(replayed, act), _rates(replayed, act)]
     return "\n".join(parts)

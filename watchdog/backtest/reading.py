@@ -1,6 +1,7 @@
 """What is asked of Prometheus: bounded range queries, shared by the rollouts of an hour that have the same signals."""
 
 import asyncio
+import itertools
 import math
 from collections.abc import Callable, Mapping, Sequence
 
@@ -12,7 +13,7 @@ from watchdog.backtest.rollouts import Rollout, gone, replicaset_of
 from watchdog.backtest.scene import Scene, scene
 from watchdog.config import Prometheus, Signal
 from watchdog.engine import history
-from watchdog.engine.history import DAY_S, Asked
+from watchdog.engine.history import DAY_S, Asked, Past
 from watchdog.engine.watch import query_of
 from watchdog.judge import counters
 from watchdog.judge.blocks import Blind, Reading
@@ -159,7 +160,9 @@ async def _known(
             )
             for rollout, there in zip(batch.rollouts, scenes, strict=True)
         ]
-        pasts = await history.read(signals, asked, step_s=step_s)
+        pasts: list[Past] = []
+        for _, together in itertools.groupby(asked, key=lambda each: each.first):  # one step's at a time: each is large
+            pasts += await history.read(signals, list(together), step_s=step_s)
         for its, each, there, past in zip(known, asked, scenes, pasts, strict=True):
             here = replace(query, workloads=tuple(ref.name for ref in each.workloads))
             resets = await signals.resets(here, step=each.first, window_s=_RESETS_S, timeout_s=QUERY_S)

@@ -64,6 +64,7 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
         over: the end of what was counted.
         lived: requests of the candidate.
         signal: the one that is shown.
+        past: where its reference comes from, or why there is none.
         controls: names of the controls, as in `Point.evidence`.
         points: of that signal.
         ours: of both rules of ours, by name.
@@ -77,6 +78,7 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     over: float
     lived: Counts = Counts()
     signal: str = ""
+    past: str = ""
     controls: tuple[str, ...] = ()
     points: tuple[Point, ...] = ()
     ours: tuple[Finding, ...] = ()
@@ -141,6 +143,7 @@ def replay(
         over=there.over,
         lived=lived,
         signal=signal,
+        past=known[signal].past.told,
         controls=tuple(stand.control for stand in watch.evidence()[signal]),
         points=tuple(
             Point(block.step * step_s, block.candidate + block.grace, block.stable, stands)

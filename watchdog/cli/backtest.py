@@ -219,6 +219,7 @@ def _fields(replayed: Replayed) -> dict[str, object]:
         "why": replayed.was.why,
         "requests": replayed.lived.total,
         "failed": replayed.lived.bad,
+        "past": replayed.past,
         "outcome": str(outcome(replayed, CONFIGURED)),
         "findings": msgspec.to_builtins((*replayed.ours, *replayed.peers)),
     }
