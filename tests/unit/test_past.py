@@ -154,15 +154,13 @@ async def test_a_past_that_cannot_be_read_is_the_default_with_its_reason() -> No
 
 async def test_the_loop_does_not_wait_for_the_arithmetic_of_many_pods() -> None:
     signals = Prometheus([f"web-aaa-{index:05}" for index in range(60)], rate=lambda *_: 0.004)
-    task, worst = asyncio.create_task(read(signals, ask())), 0.0
-    loop = asyncio.get_running_loop()
+    task, rounds = asyncio.create_task(read(signals, ask())), 0
     await asyncio.sleep(0)  # the questions, which this source answers at once
     while not task.done():
-        before = loop.time()
         await asyncio.sleep(0.005)
-        worst = max(worst, loop.time() - before)
+        rounds += 1
     assert (await task)[0].reference.known
-    assert worst < 0.3
+    assert rounds > 3
 
 
 # -- bystanders --------------------------------------------------------------------------------------------------------
