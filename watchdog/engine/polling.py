@@ -15,7 +15,7 @@ from watchdog.config import Policy
 from watchdog.decide.history import read_history
 from watchdog.decide.record import Record, State
 from watchdog.engine import facts
-from watchdog.engine.beginning import Beginnings, Key, Start, namespaces
+from watchdog.engine.beginning import Beginnings, Key, Start, first_step, namespaces
 from watchdog.engine.context import Context
 from watchdog.engine.watch import Watch, query_of
 from watchdog.errors import ClusterError
@@ -101,6 +101,11 @@ class Poller:
         """What the last step showed of a rollout."""
         return self._last.get(incident)
 
+    def next_step(self, incident: IncidentId) -> int:
+        """The first step of a rollout that has not been judged; 0 where nobody has looked at it yet."""
+        seen = self._last.get(incident)
+        return seen.watch.next_step if seen else 0
+
     async def tick(self, step: int) -> None:
         """One step: look at pods, read counters, feed, and have it judged."""
         context = self._context
@@ -174,7 +179,9 @@ class Poller:
         now = context.now().timestamp()
         watching = about == record.rollout.hash
         known = record.pods if watching else self._pods.get(key, ())
-        updated = facts.update(known, pods, owners, step=step, now=now)
+        watch = self._watches.get(key)
+        since = watch.next_step if watch else first_step(record, about, step=step, step_s=self.step_s)
+        updated = facts.update(known, pods, owners, since=since, step=step, step_s=self.step_s, now=now)
         if updated != known:
             if watching:
                 latest = context.records[record.id]
@@ -207,7 +214,7 @@ class Poller:
                 group = query_of(signal, ("",))
                 key = (group, item.watch.next_step)
                 slices.setdefault(key, set()).update(namespaces(item.record))
-                others.setdefault(key, set()).update(() if key[0].join else item.watch.bystanders)
+                others.setdefault(key, set()).update(() if key[0].join else _beside(item, step))
                 pods_of = {pod.metadata.uid: pod for pod in (*item.candidates, *item.stables)}
                 targets.setdefault(key, {}).update(pods_of)
                 asked[index, name] = key
@@ -232,12 +239,14 @@ class Poller:
                 pods = facts.by_name(
                     pods, past, named, namespace=namespace, begun=first * self.step_s, step_s=self.step_s
                 )
+                self._keep(item, pods)
             rolling = self._rolling(item)
             for at in range(first, step + 1):
                 time = at * self.step_s
                 readings = {name: answers[asked[index, name]].get(at, _missing(at)) for name in names}
                 gone = {ref for ref, began in rolling.items() if began <= time}
-                item.watch.feed(readings, pods, alert=self._alerted(item.record.id, time), gone=gone)
+                posted, alert = self._context.records[item.record.id].evaluations, self._alerted(item.record.id, time)
+                item.watch.feed(readings, pods, posted=posted, alert=alert, gone=gone)
 
     def _rolling(self, item: Seen) -> dict[WorkloadRef, float]:
         """When bystanders began to roll out, those that did since this rollout's start."""
@@ -255,6 +264,14 @@ class Poller:
     def _known_pods(self, item: Seen) -> tuple[PodFact, ...]:
         record = self._context.records[item.record.id]
         return record.pods if item.key[1] == record.rollout.hash else self._pods.get(item.key, ())
+
+    def _keep(self, item: Seen, pods: tuple[PodFact, ...]) -> None:
+        """Keep what the past has told of pods."""
+        record = self._context.records[item.record.id]
+        if item.key[1] != record.rollout.hash:
+            self._pods[item.key] = pods
+        elif pods != record.pods:
+            self._context.keep(msgspec.structs.replace(record, pods=pods))
 
     async def _ask(self, query: SignalQuery, first: int, last: int) -> Mapping[int, Reading]:
         signals, timeout_s = self._context.ports.signals, self._context.config.read_s
@@ -314,6 +331,14 @@ def _image_ids(record: Record, pods: Iterable[Pod], owners: facts.Owners) -> Map
         if _track(pod, owners) is Track.CANDIDATE:
             images |= {item.name: item.image_id for item in pod.status.container_statuses if item.image_id}
     return images
+
+
+def _beside(item: Seen, step: int) -> set[WorkloadRef]:
+    """Workloads that are read as a whole: bystanders, and of the past its own, since not every pod of it is known."""
+    record, refs = item.record, set(item.watch.bystanders)
+    if item.watch.next_step < step:
+        refs |= {record.workload, record.stable or record.workload}
+    return refs
 
 
 def _few_pods(seen: Sequence[Seen]) -> tuple[str, ...]:

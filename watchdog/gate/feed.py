@@ -49,13 +49,13 @@ class Feed:
         first = min(max(math.ceil(begun / task.step_s), earliest), step)
         begun = max(begun, first * task.step_s - task.step_s)
         owners, _ = self._scene.sides(seen)
-        self._pods = facts.update((), seen.pods, owners, step=first, now=now)
+        self._pods = facts.update((), seen.pods, owners, since=first, step=step, step_s=task.step_s, now=now)
         read = {}
         for name, signal in policy.signals.items():
             query = self._query(signal, seen)
             bad_known = await signals.bad_seen(query, step=step, timeout_s=self._ports.read_s)
             resets = await signals.resets(query, step=step, window_s=_RESETS_S, timeout_s=self._ports.read_s)
-            restarts = {pod.name: facts.restarts_since(pod, now - _RESETS_S) for pod in self._pods}
+            restarts = {pod.name: facts.restarts_between(pod, now - _RESETS_S, now) for pod in self._pods}
             read[name] = counters.Settings(
                 namespace=task.workload.namespace,
                 step_s=task.step_s,
@@ -79,7 +79,8 @@ class Feed:
         if step < first:
             return False
         owners, named = self._scene.sides(seen)
-        self._pods = facts.update(self._pods, seen.pods, owners, step=step, now=now)
+        step_s = self._task.step_s
+        self._pods = facts.update(self._pods, seen.pods, owners, since=first, step=step, step_s=step_s, now=now)
         names = sorted({pod.name for pod in self._pods})
         few = names if first == step and len(names) < _FEW_PODS else ()
         found: dict[str, Sequence[Reading]] = {}
