@@ -1,0 +1,357 @@
+"""A kubelet for the agent's pods: each is a process on a loopback address of its own, run as its manifest says.
+
+It binds the pods of its namespaces to its node, gives the container its environment from ConfigMap, Secret and fields,
+probes it, runs its preStop and ends it with SIGTERM. kwok leaves this node's pods alone (stages.yaml). What a pod calls
+its IP is `10.x.y.z`, as the API refuses endpoints on loopback; the process listens on `127.x.y.z`.
+
+Not done, and not needed by these pods: volumes, liveness probes, limits, and other containers than the first.
+"""
+
+import asyncio
+import base64
+import contextlib
+import datetime as dt
+import itertools
+import json
+import os
+import signal
+import ssl
+import sys
+from collections.abc import AsyncIterator, Iterator, Mapping
+from pathlib import Path
+
+import aiohttp
+
+from tests.controlplane.plane import _DIE_WITH_PARENT as DIE_WITH_PARENT
+from tests.controlplane.plane import ControlPlane, Json
+from tests.pipeline.repository import Registry
+
+NODE = "agents"
+
+_NET = 64 + os.getpid() % 128  # so that two test runs on one machine have addresses of their own
+_MERGE = {"Content-Type": "application/merge-patch+json"}
+
+
+class Api:
+    """The API server, as the administrator."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self._plane = plane
+
+    async def __aenter__(self) -> "Api":
+        tls = ssl.create_default_context(cafile=str(self._plane.ca_file))
+        self._session = aiohttp.ClientSession(
+            self._plane.url,
+            headers={"Authorization": f"Bearer {self._plane.token}"},
+            connector=aiohttp.TCPConnector(ssl=tls, limit=0),
+        )
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._session.close()
+
+    async def ask(self, method: str, path: str, body: Json | None = None) -> Json | None:
+        """Make a request; None where there is nothing."""
+        headers = _MERGE if method == "PATCH" else None
+        async with self._session.request(method, path, json=body, headers=headers) as response:
+            answer: Json = await response.json()
+            if response.status in (404, 409):
+                return None
+            assert response.status < 300, f"{method} {path}: {answer}"
+            return answer
+
+    async def follow(self, path: str) -> AsyncIterator[tuple[str, Json]]:
+        """Yield what there is and every change to come, as a type and an object."""
+        while True:
+            listed = await self.ask("GET", path)
+            assert listed
+            for item in listed["items"]:
+                yield "ADDED", item
+            version = listed["metadata"]["resourceVersion"]
+            timeout = aiohttp.ClientTimeout(total=None)
+            query = f"{path}?watch=1&resourceVersion={version}"
+            async with self._session.get(query, timeout=timeout, read_bufsize=2**22) as response:
+                async for line in response.content:
+                    event = json.loads(line)
+                    if event["type"] == "ERROR":
+                        break
+                    yield event["type"], event["object"]
+
+
+class Image:
+    """The process that forks the pods of one image."""
+
+    def __init__(self, process: asyncio.subprocess.Process) -> None:
+        self._process = process
+        self._pids: dict[str, asyncio.Future[int]] = {}
+        self._exits: dict[str, asyncio.Future[int]] = {}
+
+    @classmethod
+    async def load(cls, python: Path, directory: Path) -> "Image":
+        """Import the image's code."""
+        launcher = [sys.executable, "-I", "-S", "-c", DIE_WITH_PARENT, str(os.getpid())]
+        zygote = [str(python), str(Path(__file__).with_name("zygote.py"))]
+        pipe = asyncio.subprocess.PIPE
+        process = await asyncio.create_subprocess_exec(*launcher, *zygote, cwd=directory, stdin=pipe, stdout=pipe)
+        assert process.stdout
+        assert await process.stdout.readline(), f"{directory} cannot be imported"
+        return cls(process)
+
+    async def start(self, pod: str, env: Mapping[str, str], log: Path) -> tuple[int, "asyncio.Future[int]"]:
+        """Fork a pod's process; its pid, and later its exit code."""
+        assert self._process.stdin
+        loop = asyncio.get_running_loop()
+        self._pids[pod], self._exits[pod] = loop.create_future(), loop.create_future()
+        self._process.stdin.write(json.dumps({"pod": pod, "env": dict(env), "log": str(log)}).encode() + b"\n")
+        return await self._pids[pod], self._exits[pod]
+
+    async def listen(self) -> None:
+        """Hear of beginnings and ends until the process ends."""
+        assert self._process.stdout
+        async for line in self._process.stdout:
+            told = json.loads(line)
+            found = self._pids if "pid" in told else self._exits
+            found[told["pod"]].set_result(told.get("pid", told.get("exit")))
+
+    async def end(self) -> None:
+        """End it, and with it every pod of the image."""
+        with contextlib.suppress(ProcessLookupError):
+            self._process.kill()
+        await self._process.wait()
+
+
+class Kubelet:
+    """Runs the pods of some namespaces.
+
+    Args:
+        plane: the control plane.
+        registry: of the images.
+        python: with the agent's packages.
+        directory: for the pods' logs.
+        namespaces: whose pods are run.
+    """
+
+    def __init__(
+        self, plane: ControlPlane, *, registry: Registry, python: Path, directory: Path, namespaces: tuple[str, ...]
+    ) -> None:
+        self._api = Api(plane)
+        self._registry = registry
+        self._python = python
+        self._directory = directory
+        self._namespaces = namespaces
+        self._images: dict[Path, asyncio.Task[Image]] = {}
+        self._endings: dict[str, asyncio.Event] = {}
+        self._numbers: Iterator[int] = itertools.count(1)
+        self.running: dict[str, Json] = {}
+
+    async def run(self) -> None:
+        """Run pods until cancelled; all processes end with it."""
+        try:
+            async with self._api, aiohttp.ClientSession() as probes, asyncio.TaskGroup() as group:
+                self._probes, self._group = probes, group
+                for namespace in self._namespaces:
+                    group.create_task(self._follow(namespace))
+        finally:
+            for loaded in self._images.values():
+                if loaded.done() and not loaded.cancelled():
+                    await loaded.result().end()
+
+    def targets(self) -> list[Json]:
+        """The running pods, in the form of `http_sd`."""
+        return [
+            {"targets": [f"{pod['address']}:8080"], "labels": {"namespace": pod["namespace"], "pod": pod["name"]}}
+            for pod in self.running.values()
+        ]
+
+    async def _follow(self, namespace: str) -> None:
+        async for kind, pod in self._api.follow(f"/api/v1/namespaces/{namespace}/pods"):
+            uid = pod["metadata"]["uid"]
+            if uid not in self._endings and kind != "DELETED":
+                self._endings[uid] = asyncio.Event()
+                self._group.create_task(self._live(pod, self._endings[uid]))
+            if kind == "DELETED" or "deletionTimestamp" in pod["metadata"]:
+                self._endings[uid].set()
+
+    async def _live(self, pod: Json, ending: asyncio.Event) -> None:
+        """One pod from its first to its last moment."""
+        metadata, spec = pod["metadata"], pod["spec"]
+        path = f"/api/v1/namespaces/{metadata['namespace']}/pods/{metadata['name']}"
+        target = {"apiVersion": "v1", "kind": "Node", "name": NODE}
+        await self._api.ask("POST", f"{path}/binding", {"metadata": {"name": metadata["name"]}, "target": target})
+        status = Status(self._api, path, spec["containers"][0])
+        await self._contain(pod, status, ending)
+        uid = {"preconditions": {"uid": metadata["uid"]}}
+        await self._api.ask("DELETE", path, {"gracePeriodSeconds": 0, **uid})
+
+    async def _contain(self, pod: Json, status: "Status", ending: asyncio.Event) -> None:
+        metadata, container = pod["metadata"], pod["spec"]["containers"][0]
+        directory = self._registry.names.get(container["image"])
+        env = await self._environment(metadata, container)
+        if directory is None or env is None:
+            await status.waiting("ErrImagePull" if directory is None else "CreateContainerConfigError")
+            await ending.wait()
+            return
+        number = next(self._numbers)
+        inside = f"10.{_NET}.{number // 250}.{number % 250 + 1}"
+        env["HOST"] = outside(inside)
+        image = await self._image(directory)
+        for restarts in itertools.count():
+            pid, exited = await image.start(f"{metadata['name']}-{restarts}", env, self._log(metadata["name"]))
+            self.running[metadata["uid"]] = {**metadata, "address": env["HOST"]}
+            await status.running(inside, restarts=restarts)
+            probing = asyncio.create_task(self._probe(container, env["HOST"], status))
+            deleted = asyncio.create_task(ending.wait())
+            await asyncio.wait({deleted, exited}, return_when=asyncio.FIRST_COMPLETED)
+            probing.cancel()
+            if not exited.done():
+                await self._stop(pod, pid, exited, status)
+                return
+            del self.running[metadata["uid"]]
+            await status.crashed(restarts=restarts, code=exited.result())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(ending.wait(), min(10, 2**restarts))
+                return
+
+    async def _stop(self, pod: Json, pid: int, exited: "asyncio.Future[int]", status: "Status") -> None:
+        """End a process as a kubelet does: preStop, SIGTERM, and SIGKILL when its grace is over."""
+        container = pod["spec"]["containers"][0]
+        hook = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command")
+        if hook:
+            await (await asyncio.create_subprocess_exec(*hook)).wait()
+        await status.ready(False)
+        os.kill(pid, signal.SIGTERM)
+        try:
+            await asyncio.wait_for(asyncio.shield(exited), pod["spec"]["terminationGracePeriodSeconds"])
+        except TimeoutError:
+            os.kill(pid, signal.SIGKILL)
+            await exited
+        del self.running[pod["metadata"]["uid"]]
+
+    async def _probe(self, container: Json, address: str, status: "Status") -> None:
+        """The startup probe until it succeeds, then the readiness probe for ever."""
+        startup, readiness = container["startupProbe"], container["readinessProbe"]
+        for _ in range(startup["failureThreshold"] * 4):
+            if await self._answers(startup, address):
+                break
+            await asyncio.sleep(startup["periodSeconds"] / 4)
+        while True:
+            await status.ready(await self._answers(readiness, address))
+            await asyncio.sleep(readiness["periodSeconds"])
+
+    async def _answers(self, probe: Json, address: str) -> bool:
+        url = f"http://{address}:8080{probe['httpGet']['path']}"
+        timeout = aiohttp.ClientTimeout(total=probe["timeoutSeconds"])
+        try:
+            async with self._probes.get(url, timeout=timeout) as response:
+                return response.status < 400
+        except (aiohttp.ClientError, TimeoutError):
+            return False
+
+    async def _image(self, directory: Path) -> Image:
+        if directory not in self._images:
+            self._images[directory] = asyncio.create_task(Image.load(self._python, directory))
+            image = await self._images[directory]
+            self._group.create_task(image.listen())
+        return await asyncio.shield(self._images[directory])
+
+    async def _environment(self, metadata: Json, container: Json) -> dict[str, str] | None:
+        """What the container gets; None where a ConfigMap, a Secret or a key of it is missing."""
+        base = f"/api/v1/namespaces/{metadata['namespace']}"
+        found = {"PATH": os.environ["PATH"], "HOSTNAME": metadata["name"]}
+        for source in container.get("envFrom", []):
+            config = await self._api.ask("GET", f"{base}/configmaps/{source['configMapRef']['name']}")
+            if config is None:
+                return None
+            found |= config["data"]
+        for each in container.get("env", []):
+            source = each.get("valueFrom", {})
+            if field := source.get("fieldRef"):
+                found[each["name"]] = _field(metadata, field["fieldPath"])
+            elif reference := source.get("secretKeyRef"):
+                secret = await self._api.ask("GET", f"{base}/secrets/{reference['name']}") or {"data": {}}
+                if reference["key"] in secret["data"]:
+                    found[each["name"]] = _decoded(secret["data"][reference["key"]])
+                elif not reference.get("optional"):
+                    return None
+            else:
+                found[each["name"]] = each["value"]
+        return found
+
+    def _log(self, name: str) -> Path:
+        return self._directory / f"{name}.log"
+
+
+class Status:
+    """Writes a pod's status."""
+
+    def __init__(self, api: Api, path: str, container: Json) -> None:
+        self._api = api
+        self._path = path
+        self._container = container
+        self._status: Json = {"startTime": _now()}
+        self._state: Json = {}
+        self._restarts = 0
+        self._was: bool | None = None
+
+    async def waiting(self, reason: str) -> None:
+        """The container cannot be made."""
+        self._state = {"waiting": {"reason": reason}}
+        await self._write("Pending", ready=False)
+
+    async def running(self, address: str, *, restarts: int) -> None:
+        """The process runs, and is not ready yet."""
+        self._status |= {"podIP": address, "podIPs": [{"ip": address}], "hostIP": "10.0.0.1"}
+        self._state, self._restarts, self._was = {"running": {"startedAt": _now()}}, restarts, False
+        await self._write("Running", ready=False)
+
+    async def ready(self, ready: bool) -> None:
+        """It takes requests, or no more."""
+        if ready is not self._was:
+            self._was = ready
+            await self._write("Running", ready=ready)
+
+    async def crashed(self, *, restarts: int, code: int) -> None:
+        """The process ended by itself, and is begun anew after a while."""
+        self._state, self._restarts, self._was = {"waiting": {"reason": "CrashLoopBackOff"}}, restarts + 1, False
+        self._last = {"terminated": {"exitCode": code, "reason": "Error", "finishedAt": _now()}}
+        await self._write("Running", ready=False)
+
+    async def _write(self, phase: str, *, ready: bool) -> None:
+        now, yes = _now(), {"status": "True"}
+        able = {"status": "True" if ready else "False"}
+        kinds: dict[str, Json] = {"PodScheduled": yes, "Initialized": yes, "ContainersReady": able, "Ready": able}
+        conditions = [{"type": kind, "lastTransitionTime": now, **about} for kind, about in kinds.items()]
+        container = {
+            "name": self._container["name"],
+            "image": self._container["image"],
+            "imageID": self._container["image"],
+            "ready": ready,
+            "started": ready,
+            "restartCount": self._restarts,
+            "state": self._state,
+            "lastState": getattr(self, "_last", {}),
+        }
+        status = {**self._status, "phase": phase, "conditions": conditions, "containerStatuses": [container]}
+        await self._api.ask("PATCH", f"{self._path}/status", {"status": status})
+
+
+def outside(address: str) -> str:
+    """Where the pod of an address listens on this machine."""
+    return f"127{address.removeprefix('10')}"
+
+
+def _field(metadata: Json, path: str) -> str:
+    name = path.removeprefix("metadata.")
+    if name.startswith("labels['"):
+        return str(metadata["labels"][name[8:-2]])
+    return str(metadata[name])
+
+
+def _decoded(text: str) -> str:
+    return base64.b64decode(text).decode()
+
+
+def _now() -> str:
+    return f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}"
+
+
