@@ -217,7 +217,7 @@ class Kubelet:
         container = pod["spec"]["containers"][0]
         hook = container.get("lifecycle", {}).get("preStop", {}).get("exec", {}).get("command")
         if hook:
-            await (await asyncio.create_subprocess_exec(*hook)).wait()
+            await _hooked(hook)
         await status.ready(False)
         os.kill(pid, signal.SIGTERM)
         try:
@@ -338,6 +338,17 @@ class Status:
 def outside(address: str) -> str:
     """Where the pod of an address listens on this machine."""
     return f"127{address.removeprefix('10')}"
+
+
+async def _hooked(command: list[str]) -> None:
+    """Run a hook; it does not outlive us."""
+    process = await asyncio.create_subprocess_exec(*command)
+    try:
+        await process.wait()
+    except asyncio.CancelledError:
+        process.kill()
+        await process.wait()
+        raise
 
 
 def _field(metadata: Json, path: str) -> str:

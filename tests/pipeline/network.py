@@ -93,15 +93,14 @@ class People:
 
     Args:
         url: of the Service.
-        rate: messages per second.
+        rate: messages per second; 0 for none.
     """
 
-    def __init__(self, url: str, *, rate: float) -> None:
+    def __init__(self, url: str, *, rate: float = 0.0) -> None:
         self._url = url
-        self._rate = rate
+        self.rate = rate
         self._answers: list[Answer] = []
         self.rebates = False
-        self.sending = False
 
     async def run(self) -> None:
         """Send until cancelled."""
@@ -111,10 +110,11 @@ class People:
             loop = asyncio.get_running_loop()
             due = loop.time()
             for number in itertools.count():
-                due = max(due + 1 / self._rate, loop.time() - 1)
+                while not self.rate:
+                    await asyncio.sleep(0.1)
+                due = max(due + 1 / self.rate, loop.time() - 1)
                 await asyncio.sleep(max(0.0, due - loop.time()))
-                if self.sending:
-                    group.create_task(self._send(session, number))
+                group.create_task(self._send(session, number))
 
     async def _send(self, session: aiohttp.ClientSession, number: int) -> None:
         at, good = time.time(), False

@@ -129,6 +129,7 @@ class Run:
         stand_ins: by the name of the action that they replace, without its version.
         programs: goes before the system's PATH.
         directory: for workspaces, and for `pipeline.log`.
+        begins: is told of each job that begins.
         repository: OWNER/NAME.
     """
 
@@ -141,6 +142,7 @@ class Run:
         stand_ins: Mapping[str, StandIn],
         programs: Path,
         directory: Path,
+        begins: Callable[[str], None],
         repository: str = "Example/Shop",
     ) -> None:
         self._read = _workflow(workflow)
@@ -148,6 +150,7 @@ class Run:
         self._configuration = configuration
         self._stand_ins = stand_ins
         self._programs = programs
+        self._begins = begins
         self._directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self._repository = repository
@@ -210,6 +213,7 @@ class Run:
             self._say(f"{name}: skipped")
             return Job(name=name, result="skipped")
         self._say(f"{name}: begins on {job['runs-on']}" + (f", environment {environment} approved" if environment else ""))
+        self._begins(name)
         if environment:
             self.approved.append(environment)
         return self._steps(name, job, contexts)

@@ -37,7 +37,7 @@ namespaces = ["production"]
 grace = "7s"
 """
 _SERVICES = (("staging", "agent-api"), ("production", "agent-api"), ("production", "agent-api-preview"))
-_RATE = 60.0
+_BUSY, _QUIET = 60.0, 10.0  # messages per second: while a gate judges, and else
 
 
 class Site:
@@ -59,7 +59,7 @@ class Site:
         self.address = f"127.0.0.1:{self._port}"
         self._ports = dict(zip(_SERVICES, ports, strict=True))
         self.slack = Slack()
-        self.people = People(self.url("production", "agent-api"), rate=_RATE)
+        self.people = People(self.url("production", "agent-api"))
         self._programs = directory / "bin"
         self._runs = 0
         self._stack = contextlib.ExitStack()
@@ -99,10 +99,12 @@ class Site:
             stand_ins=stand_ins(commit, self.registry, self.python),
             programs=self._programs,
             directory=directory,
+            begins=self._heed,
         )
         try:
             return run.run()
         finally:
+            self.people.rate = _QUIET
             print(run.log)
             if place := os.environ.get("PIPELINE_LOGS"):
                 Path(place).mkdir(parents=True, exist_ok=True)
@@ -124,6 +126,17 @@ class Site:
         command = [str(deploy / "bin" / "render"), overlay, image]
         done = subprocess.run(command, env={**os.environ, "PATH": path}, capture_output=True, text=True, check=True)
         self.plane.admin("apply", "--filename=-", stdin=done.stdout)
+
+    def _heed(self, job: str) -> None:
+        self.people.rate = _BUSY if job in ("production", "switch") else _QUIET
+
+    def blue_green(self) -> None:
+        """Have production as two colours of the second version instead of stable and canary, blue live."""
+        for name in ("agent-api", "agent-api-canary"):
+            self.production.delete("deployments", name)
+        self.apply("production-blue-green", self.second)
+        for colour in ("blue", "green"):
+            self.production.wait_complete(f"agent-api-{colour}", 90)
 
     def _configuration(self, gate_for_s: float) -> Configuration:
         variables = {"PROMETHEUS_URL": self.prometheus.url, "GATE_FOR": f"{gate_for_s:g}s", "GATE_CONFIG": GATE_CONFIG}
@@ -174,7 +187,7 @@ class Site:
         self.apply("production", self.second)
         self.production.wait_complete("agent-api", 60)
         self.plane.admin("scale", "--namespace=production", "deployment/agent-api-canary", "--replicas=0")
-        self.people.sending = True
+        self.people.rate = _QUIET
 
     def _stores(self, stack: contextlib.ExitStack) -> dict[str, str]:
         """Redis, PostgreSQL and the local model, as the example's own tests start them."""
