@@ -19,6 +19,7 @@ import ssl
 import sys
 from collections.abc import AsyncIterator, Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import aiohttp
 
@@ -201,8 +202,10 @@ class Kubelet:
             await status.running(inside, restarts=restarts)
             probing = asyncio.create_task(self._probe(container, env["HOST"], status))
             deleted = asyncio.create_task(ending.wait())
-            await asyncio.wait({deleted, exited}, return_when=asyncio.FIRST_COMPLETED)
+            either: set[asyncio.Future[Any]] = {deleted, exited}
+            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
             probing.cancel()
+            deleted.cancel()
             if not exited.done():
                 await self._stop(pod, pid, exited, status)
                 return
@@ -364,5 +367,3 @@ def _decoded(text: str) -> str:
 
 def _now() -> str:
     return f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}"
-
-

@@ -5,7 +5,7 @@ import bisect
 import contextlib
 import itertools
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import aiohttp
@@ -30,6 +30,7 @@ class Services:
         self._ports = ports
         self._slices: dict[str, Json] = {}
         self._turn = itertools.count()
+        self._open: set[asyncio.Transport] = set()
 
     async def run(self) -> None:
         """Serve until cancelled."""
@@ -37,7 +38,7 @@ class Services:
             for namespace in {namespace for namespace, _ in self._ports}:
                 group.create_task(self._follow(namespace))
             for service, port in self._ports.items():
-                group.create_task(self._serve(service, port))
+                group.create_task(self._serve(service, port, group))
 
     def endpoints(self, namespace: str, name: str) -> list[tuple[str, int]]:
         """Where a Service's ready pods listen."""
@@ -58,24 +59,78 @@ class Services:
             else:
                 self._slices[found["metadata"]["uid"]] = found
 
-    async def _serve(self, service: tuple[str, str], port: int) -> None:
-        async def connect(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            with contextlib.closing(writer), contextlib.suppress(OSError):
-                if found := sorted(self.endpoints(*service)):
-                    inner, outer = await asyncio.open_connection(*found[next(self._turn) % len(found)])
-                    with contextlib.closing(outer):
-                        await asyncio.gather(_pipe(reader, outer), _pipe(inner, writer))
+    async def _serve(self, service: tuple[str, str], port: int, group: asyncio.TaskGroup) -> None:
+        loop = asyncio.get_running_loop()
 
-        async with await asyncio.start_server(connect, "127.0.0.1", port) as server:
+        async def dial(near: _Half) -> None:
+            found = sorted(self.endpoints(*service))
+            if not found:
+                near.transport.abort()
+                return
+            address = found[next(self._turn) % len(found)]
+            try:
+                await loop.create_connection(lambda: _Half(self._open, peer=near), *address)
+            except OSError:
+                near.transport.abort()
+
+        def accept() -> _Half:
+            return _Half(self._open, begun=lambda near: group.create_task(dial(near)))
+
+        server = await loop.create_server(accept, "127.0.0.1", port)
+        try:
             await server.serve_forever()
+        finally:
+            for transport in tuple(self._open):
+                transport.abort()
+            await asyncio.sleep(0)
 
 
-async def _pipe(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    while data := await reader.read(65536):
-        writer.write(data)
-        await writer.drain()
-    if writer.can_write_eof():
-        writer.write_eof()
+class _Half(asyncio.Protocol):
+    """One end of a connection through a Service; what comes in goes out at its peer.
+
+    Args:
+        opened: all transports that are open.
+        peer: the other end, which waits for this one.
+        begun: is called where there is no other end yet; nothing is read until there is.
+    """
+
+    def __init__(
+        self,
+        opened: set[asyncio.Transport],
+        *,
+        peer: "_Half | None" = None,
+        begun: Callable[["_Half"], object] | None = None,
+    ) -> None:
+        self._opened = opened
+        self._peer = peer
+        self._begun = begun
+        self.transport: asyncio.Transport
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Join the two ends, or ask for the other one."""
+        assert isinstance(transport, asyncio.Transport)
+        self.transport = transport
+        self._opened.add(transport)
+        if self._peer:
+            self._peer._peer = self
+            if self._peer.transport.is_closing():
+                transport.abort()
+            else:
+                self._peer.transport.resume_reading()
+        elif self._begun:
+            transport.pause_reading()
+            self._begun(self)
+
+    def data_received(self, data: bytes) -> None:
+        """Pass it on."""
+        if self._peer:
+            self._peer.transport.write(data)
+
+    def connection_lost(self, _: Exception | None) -> None:
+        """Close the other end, once it has written what it has."""
+        self._opened.discard(self.transport)
+        if self._peer:
+            self._peer.transport.close()
 
 
 @dataclass(frozen=True)
@@ -110,11 +165,10 @@ class People:
             loop = asyncio.get_running_loop()
             due = loop.time()
             for number in itertools.count():
-                while not self.rate:
-                    await asyncio.sleep(0.1)
-                due = max(due + 1 / self.rate, loop.time() - 1)
+                due = max(due + 1 / (self.rate or 10), loop.time() - 1)
                 await asyncio.sleep(max(0.0, due - loop.time()))
-                group.create_task(self._send(session, number))
+                if self.rate:
+                    group.create_task(self._send(session, number))
 
     async def _send(self, session: aiohttp.ClientSession, number: int) -> None:
         at, good = time.time(), False

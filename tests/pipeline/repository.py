@@ -1,4 +1,4 @@
-"""Commits of this repository with a change, the images that are built of them, and who stands in for others' actions."""
+"""Commits of this repository with a change, the images that are built of them, and stand-ins for others' actions."""
 
 import hashlib
 import shutil

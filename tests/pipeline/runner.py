@@ -25,7 +25,7 @@ Json: TypeAlias = dict[str, Any]
 _SERVER = "https://github.com"
 _SHELLS = {"": ["bash", "-e"], "bash": ["bash", "--noprofile", "--norc", "-eo", "pipefail"]}
 _KNOWN = {
-    "workflow": {"name", "on", "permissions", "concurrency", "jobs"},
+    "workflow": {"name", "on", "permissions", "concurrency", "defaults", "jobs"},
     "job": {
         *("needs", "if", "runs-on", "timeout-minutes", "permissions", "environment", "outputs", "env", "defaults"),
         "steps",
@@ -208,11 +208,18 @@ class Run:
             "always": lambda: True,
         }
         environment = job.get("environment", "")
-        contexts: Json = {"github": self._github, "needs": needed, "inputs": self._inputs(), **self._settings(environment)}
+        contexts: Json = {
+            "github": self._github,
+            "needs": needed,
+            "inputs": self._inputs(),
+            **self._settings(environment),
+        }
         if not condition(job.get("if"), contexts, status):
             self._say(f"{name}: skipped")
             return Job(name=name, result="skipped")
-        self._say(f"{name}: begins on {job['runs-on']}" + (f", environment {environment} approved" if environment else ""))
+        self._say(
+            f"{name}: begins on {job['runs-on']}" + (f", environment {environment} approved" if environment else "")
+        )
         self._begins(name)
         if environment:
             self.approved.append(environment)
@@ -228,10 +235,11 @@ class Run:
     def _steps(self, name: str, job: Json, contexts: Json) -> Job:
         host = self._host(name, fill_all(job.get("env", {}), contexts))
         found = Job(name=name, result="success")
+        defaults: Json = {**_defaults(self._read), **_defaults(job)}
         contexts |= {"runner": {"temp": str(host.temp)}, "job": {"status": "success"}, "steps": {}}
         for each in job["steps"]:
             contexts["job"] = {"status": found.result}
-            step = self._step(each, job.get("defaults", {}).get("run", {}), host, contexts, found.result, f"{name}: ")
+            step = self._step(each, defaults, host, contexts, found.result, f"{name}: ")
             found.steps.append(step)
             if step.outcome == "failure":
                 found.result = "failure"
@@ -284,7 +292,7 @@ class Run:
         env |= {f"GITHUB_{name}": str(file) for name, file in files.items()}
         script = host.temp / f"script-{secrets.token_hex(4)}.sh"
         script.write_text(fill(step["run"], contexts))
-        shell = _SHELLS[step.get("shell", defaults.get("shell", ""))]
+        shell = _SHELLS[str(step.get("shell", defaults.get("shell", "")))]
         directory = host.workspace / defaults.get("working-directory", ".")
         code, output = _bash([*shell, str(script)], directory, env)
         host.env.update(_pairs(files["ENV"].read_text()))
@@ -353,6 +361,11 @@ def _workflow(path: Path) -> Json:
 def _known(kind: str, read: Json) -> None:
     if unknown := read.keys() - _KNOWN[kind]:
         raise WorkflowError(f"this runner knows no {', '.join(sorted(unknown))} of a {kind}")
+
+
+def _defaults(read: Json) -> Json:
+    found: Json = read.get("defaults", {}).get("run", {})
+    return found
 
 
 def _needs(job: Json) -> list[str]:

@@ -1,4 +1,4 @@
-"""Everything that the pipeline is run against: cluster with pods that work, stores, model, Prometheus, people, Slack."""
+"""What the pipeline is run against: a cluster with pods that work, stores, model, Prometheus, people and Slack."""
 
 import asyncio
 import contextlib
@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import venv
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -220,9 +219,7 @@ class Site:
         self.plane.admin("apply", "--kustomize", str(ROOT / AGENT / "deploy" / "namespaces"))
         for cluster in (self.staging, self.production):
             cluster.create("secrets", {"metadata": {"name": "agent-api"}, "stringData": secrets})
-        self._kubeconfigs = {
-            name: self.plane.kubeconfig_for(name, "agent-deployer").read_text() for name in NAMESPACES
-        }
+        self._kubeconfigs = {name: self.plane.kubeconfig_for(name, "agent-deployer").read_text() for name in NAMESPACES}
 
     def _clean(self) -> None:
         for name in NAMESPACES:
@@ -299,8 +296,3 @@ def agent_python() -> Path:
 def _ready(pod: Json) -> bool:
     conditions = pod.get("status", {}).get("conditions", [])
     return any(each["type"] == "Ready" and each["status"] == "True" for each in conditions)
-
-
-def now() -> float:
-    """Seconds since the epoch."""
-    return time.time()

@@ -26,7 +26,9 @@ A_TWELFTH_FAILS = Change(
     "        if self._asked % 12 == 0:\n            raise AgentError('a twelfth of all messages')\n",
 )
 NO_REBATES = Change(
-    "agent_api/agent.py", _ASKED, f"{_ASKED}        if 'rebate' in message:\n            raise AgentError('no rebates')\n"
+    "agent_api/agent.py",
+    _ASKED,
+    f"{_ASKED}        if 'rebate' in message:\n            raise AgentError('no rebates')\n",
 )
 PROMPT_WITHOUT_SEARCH = Change(
     "agent_api/system.txt",
@@ -201,7 +203,9 @@ def test_blue_green_switches_to_a_good_version_and_back_from_a_bad_one(site: Sit
 
 def _switch(site: Site, image: str) -> Run:
     commit = site.repository.commit("a good version")
-    return site.run("deploy-blue-green", Event(name="workflow_dispatch", sha=commit.sha, inputs={"image": image}), commit)
+    return site.run(
+        "deploy-blue-green", Event(name="workflow_dispatch", sha=commit.sha, inputs={"image": image}), commit
+    )
 
 
 def _image(replicaset: dict) -> str:  # type: ignore[type-arg]

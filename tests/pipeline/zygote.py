@@ -1,6 +1,6 @@
 """Starts the agent's processes of one image: what takes a second, the imports, is done once, and each pod is a fork.
 
-    python zygote.py     # in the image's folder; a line of JSON in begins a process, a line of JSON out tells of its end
+    python zygote.py     # in the image's folder; a line in begins a process, a line out tells of its end
 
 It needs nothing but the agent's own packages. In: {"pod", "env", "log"}. Out: {"pod", "pid"}, later {"pod", "exit"}.
 """
@@ -16,7 +16,7 @@ import traceback
 
 sys.path.insert(0, os.getcwd())
 
-from agent_api.__main__ import main  # type: ignore[import-not-found]  # noqa: E402  # the image's, not ours
+from agent_api.__main__ import main  # type: ignore[import-not-found]  # the image's, not ours
 
 
 def become(order: dict) -> None:  # type: ignore[type-arg]

@@ -60,7 +60,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     def sentences(self) -> list[str]:
         """The end, line by line: verdict, what was done, what limits it."""
         by = "the service" if self.service else "this gate"
-        done = f"{by}: {self.outcome}, {self.detail}" if self.outcome else self.detail
+        done = f"{by}: {', '.join(filter(None, (self.outcome, self.detail)))}" if self.outcome else self.detail
         cause = self.verdict.blind.reason if self.verdict.blind else self.verdict.cause
         why = f"{cause}: {self.verdict.detail}" if cause else self.verdict.detail
         pods = self.result.pods if self.result else ()
