@@ -203,9 +203,11 @@ class Kubelet:
             probing = asyncio.create_task(self._probe(container, env["HOST"], status))
             deleted = asyncio.create_task(ending.wait())
             either: set[asyncio.Future[Any]] = {deleted, exited}
-            await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
-            probing.cancel()
-            deleted.cancel()
+            try:
+                await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                probing.cancel()
+                deleted.cancel()
             if not exited.done():
                 await self._stop(pod, pid, exited, status)
                 return
