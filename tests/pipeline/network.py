@@ -14,6 +14,8 @@ from aiohttp import web
 from tests.controlplane.plane import ControlPlane, Json
 from tests.pipeline.kubelet import Api, Kubelet, outside
 
+QUIET, BUSY = 10.0, 60.0  # messages per second: mostly, and while something is judged
+
 
 class Services:
     """Plays kube-proxy: a port on this machine for each Service, and each connection to the next ready endpoint.
@@ -156,6 +158,11 @@ class People:
         self.rate = rate
         self._answers: list[Answer] = []
         self.rebates = False
+
+    def ask_for_rebates(self) -> None:
+        """From now on, and as often as they can."""
+        self.rebates = True
+        self.rate = max(self.rate, BUSY)
 
     async def run(self) -> None:
         """Send until cancelled."""

@@ -13,13 +13,15 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Self
 
+import yaml
+
 from tests.controlplane.build import CACHE
 from tests.controlplane.cluster import Cluster
 from tests.controlplane.plane import _DIE_WITH_PARENT as DIE_WITH_PARENT
 from tests.controlplane.plane import ApiError, ControlPlane, Json, _free_ports
 from tests.monitoring.prometheus import PrometheusServer
 from tests.pipeline.kubelet import NODE, Kubelet
-from tests.pipeline.network import People, Services, Slack, serve
+from tests.pipeline.network import BUSY, QUIET, People, Services, Slack, serve
 from tests.pipeline.repository import AGENT, ROOT, Commit, Registry, Repository, stand_ins
 from tests.pipeline.runner import Configuration, Event, Run
 
@@ -36,7 +38,6 @@ namespaces = ["production"]
 grace = "7s"
 """
 _SERVICES = (("staging", "agent-api"), ("production", "agent-api"), ("production", "agent-api-preview"))
-_BUSY, _QUIET = 60.0, 10.0  # messages per second: while a gate judges, and else
 
 
 class Site:
@@ -88,7 +89,7 @@ class Site:
     # -- pipelines -----------------------------------------------------------------------------------------------------
 
     def run(self, workflow: str, event: Event, commit: Commit, *, gate_for_s: float = GATE_FOR_S) -> Run:
-        """Run a workflow of a commit."""
+        """Run a workflow of a commit, and see to it that it prints no secret."""
         self._runs += 1
         directory = self.directory / "runs" / f"{self._runs}-{workflow}"
         run = Run(
@@ -101,13 +102,17 @@ class Site:
             begins=self._heed,
         )
         try:
-            return run.run()
+            run.run()
         finally:
-            self.people.rate = _QUIET
+            self.people.rate = QUIET
             print(run.log)
             if place := os.environ.get("PIPELINE_LOGS"):
                 Path(place).mkdir(parents=True, exist_ok=True)
                 (Path(place) / f"{self._runs}-{workflow}.log").write_text(run.log)
+        tokens = [yaml.safe_load(each)["users"][0]["user"]["token"] for each in self._kubeconfigs.values()]
+        assert run.leaked == []
+        assert [token for token in tokens if token in run.log] == []
+        return run
 
     def deploy(self, commit: Commit, *, gate_for_s: float = GATE_FOR_S) -> Run:
         """Push a commit to main."""
@@ -127,7 +132,7 @@ class Site:
         self.plane.admin("apply", "--filename=-", stdin=done.stdout)
 
     def _heed(self, job: str) -> None:
-        self.people.rate = _BUSY if job in ("production", "switch") else _QUIET
+        self.people.rate = BUSY if job in ("production", "switch") else QUIET
 
     def blue_green(self) -> None:
         """Have production as two colours of the second version instead of stable and canary, blue live."""
@@ -186,7 +191,7 @@ class Site:
         self.apply("production", self.second)
         self.production.wait_complete("agent-api", 60)
         self.plane.admin("scale", "--namespace=production", "deployment/agent-api-canary", "--replicas=0")
-        self.people.rate = _QUIET
+        self.people.rate = QUIET
 
     def _stores(self, stack: contextlib.ExitStack) -> dict[str, str]:
         """Redis, PostgreSQL and the local model, as the example's own tests start them."""
