@@ -26,7 +26,7 @@ from tests.pipeline.repository import AGENT, ROOT, Commit, Registry, Repository,
 from tests.pipeline.runner import Configuration, Event, Run
 
 NAMESPACES = ("staging", "production")
-GATE_FOR_S = 8
+GATE_FOR_S = 12
 
 # A step of one second, as Prometheus scrapes, and a grace in which it finds new pods: it looks every five seconds.
 GATE_CONFIG = """\
