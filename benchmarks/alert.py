@@ -47,6 +47,7 @@ name = "all"
 namespaces = ["shop"]
 workloads = [{names}]
 mode = "enforce"
+rule = "threshold"
 grace = "0s"
 bake = "1h"
 [policies.threshold]

@@ -3,7 +3,7 @@
 import datetime as dt
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 
 import msgspec
@@ -11,7 +11,7 @@ import msgspec
 from watchdog import prometheus, scrape
 from watchdog.alertmanager import Send as Peer
 from watchdog.alertmanager import http_peers
-from watchdog.config import Config, Source
+from watchdog.config import Config, Signal, Source
 from watchdog.engine.act import Actor
 from watchdog.engine.fleet import Match, match_all
 from watchdog.engine.verify import Patience
@@ -95,10 +95,15 @@ class Parts(msgspec.Struct, frozen=True):
         settings = self.config.prometheus
         return PrometheusSignals(client, step_s=settings.step, delay_s=settings.delay)
 
-    async def pods(self, *, observe: Callable[[str, float], None] = lambda _outcome, _seconds: None) -> PodSignals:
-        """The judge's questions to the pods themselves."""
+    async def pods(
+        self,
+        *,
+        signals: Iterable[Signal] = (),
+        observe: Callable[[str, float], None] = lambda _outcome, _seconds: None,
+    ) -> PodSignals:
+        """The judge's questions to the pods themselves: for these signals and those of the policies."""
         settings = self.config.scrape
-        signals = [signal for policy in self.config.policies for signal in policy.signals.values()]
+        signals = [*signals, *(signal for policy in self.config.policies for signal in policy.signals.values())]
         get = await self.stack.enter_async_context(scrape.connect(concurrency=settings.concurrency))
         return PodSignals(get, settings=settings, want=scrape.wanted(signals), clock=time.time, observe=observe)
 

@@ -78,6 +78,7 @@ class Guard(StrEnum):
     BREAKER = "breaker"
     SHARED = "shared"
     INCIDENT_FIRST = "incident-first"
+    BYSTANDERS = "bystanders"
     LATE = "late"
     ONE_POD = "one-pod"
     NO_HISTORY = "no-history"

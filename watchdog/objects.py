@@ -81,6 +81,7 @@ class Metadata(_Object, frozen=True):
     generation: int = 0
     creation_timestamp: dt.datetime | None = None
     deletion_timestamp: dt.datetime | None = None
+    deletion_grace_period_seconds: int | None = None
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     owner_references: tuple[OwnerReference, ...] = ()

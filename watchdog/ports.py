@@ -108,7 +108,8 @@ class SignalQuery(msgspec.Struct, frozen=True, kw_only=True):
         good: `bad` selects what succeeded: the failures are the difference.
         join: label whose value tells the tracks apart, where series carry no pod label; empty otherwise.
         namespaces: where; sorted, never empty.
-        pods: which pods; sorted; empty for all of those namespaces.
+        pods: which pods; sorted; without them and `workloads` all of those namespaces.
+        workloads: names of Deployments whose pods are meant as well, those of before too.
         targets: the pods of both tracks as they are now, for a source that reads from them directly.
     """
 
@@ -118,6 +119,7 @@ class SignalQuery(msgspec.Struct, frozen=True, kw_only=True):
     join: str = ""
     namespaces: tuple[str, ...]
     pods: tuple[str, ...] = ()
+    workloads: tuple[str, ...] = ()
     targets: tuple[Pod, ...] = ()
 
     @property
@@ -149,11 +151,14 @@ class Signals(Protocol):
     async def read(self, query: SignalQuery, *, step: int, timeout_s: float) -> Reading:
         """Read all rows at one step of the grid."""
 
-    async def read_past(self, query: SignalQuery, *, first: int, last: int, timeout_s: float) -> tuple[Reading, ...]:
-        """Read the same at every step from `first` to `last`, both included, with one query per selector.
+    async def read_past(
+        self, query: SignalQuery, *, first: int, last: int, every: int = 1, timeout_s: float
+    ) -> tuple[Reading, ...]:
+        """Read the same at steps from `first` to `last`, both included, with one query per selector.
 
-        What it gives for a past step is what `read` gave at that step (TESTBED §4). One blind Reading per step where
-        the answer cannot be used, or where this source knows nothing of that step.
+        Of `every` so many steps one is read, `first` being one of them. What it gives for a past step is what `read`
+        gave at that step (TESTBED §4). One blind Reading per step where the answer cannot be used, or where this source
+        knows nothing of that step.
         """
 
     async def resets(self, query: SignalQuery, *, step: int, window_s: float, timeout_s: float) -> Mapping[Row, float]:

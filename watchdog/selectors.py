@@ -65,10 +65,10 @@ def _label(name: str) -> str:
     return name if is_label(name) else quoted(name)
 
 
-def in_list(label: str, values: Iterable[str]) -> Matcher:
-    """Match a label that has one of these values, whatever characters they hold."""
+def in_list(label: str, values: Iterable[str], *, then: str = "") -> Matcher:
+    """Match a label that has one of these values, whatever characters they hold, and `then` that expression."""
     # Prometheus anchors every expression at both ends.
-    return label, "=~", "|".join(_SPECIAL.sub(r"\\\g<0>", value) for value in values)
+    return label, "=~", "|".join(_SPECIAL.sub(r"\\\g<0>", value) + then for value in values)
 
 
 def narrows(bad: Selector, total: Selector) -> bool:

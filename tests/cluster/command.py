@@ -53,6 +53,16 @@ class Command:
             out, err = process.communicate(timeout=60)
         return Done(subprocess.CompletedProcess(command, process.returncode, out, err))
 
+    def meanwhile(self, what: Callable[[], object], *args: str) -> Done:
+        """Run it, do something once it has said its first line, and wait for its end."""
+        command = [sys.executable, "-m", "watchdog", *args, f"--kubeconfig={self._kubeconfig}"]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+            assert process.stdout
+            first = process.stdout.readline()
+            what()
+            out, err = process.communicate(timeout=60)
+        return Done(subprocess.CompletedProcess(command, process.returncode, first + out, err))
+
     def rollback(self, *options: str) -> Done:
         """Run `rollback` of the workload."""
         return self("rollback", str(self._workload), *options)

@@ -29,7 +29,7 @@ ACCOUNT = "rollback-watchdog"
 RECORDS = "scenario-records"
 MARKS = "rollback-watchdog.io"
 
-_RECORDS = f"/api/v1/namespaces/{RECORDS}/configmaps?labelSelector=app.kubernetes.io%2Fmanaged-by%3D{ACCOUNT}"
+_RECORDS = f"/api/v1/namespaces/%s/configmaps?labelSelector=app.kubernetes.io%%2Fmanaged-by%%3D{ACCOUNT}"
 _TIMEOUT_S = 35
 _POLL_S = 0.25
 
@@ -42,8 +42,9 @@ def image_of(item: Json) -> str:
 class Records:
     """The records in the cluster, read at most every `_POLL_S` for all plays together."""
 
-    def __init__(self, plane: ControlPlane) -> None:
+    def __init__(self, plane: ControlPlane, namespace: str) -> None:
         self._plane = plane
+        self._path = _RECORDS % namespace
         self._lock = threading.Lock()
         self._found: list[Record] = []
         self._at = 0.0
@@ -52,7 +53,7 @@ class Records:
         """The records of a namespace's workloads, oldest first."""
         with self._lock:
             if time.monotonic() - self._at > _POLL_S:
-                items = self._plane.api("GET", _RECORDS)["items"]
+                items = self._plane.api("GET", self._path)["items"]
                 self._found = [read(item["data"]["record.json"]) for item in items]
                 self._at = time.monotonic()
         mine = [record for record in self._found if record.workload.namespace == namespace]
@@ -201,11 +202,11 @@ def scenario(
     return register
 
 
-def prepare(plane: ControlPlane) -> None:
-    """Make the namespaces, and give the account its rights there as `deploy/` does."""
+def prepare(plane: ControlPlane, plays: Sequence[Scenario] = SCENARIOS, *, records: str = RECORDS) -> None:
+    """Make the namespaces of plays and of their records, and give the account its rights there as `deploy/` does."""
     role, binding = _documents("workload-namespace/role.yaml"), _documents("workload-namespace/rolebinding.yaml")
-    wanted = {each.namespace: [*role, *binding] for each in SCENARIOS}
-    wanted[RECORDS] = [
+    wanted = {each.namespace: [*role, *binding] for each in plays}
+    wanted[records] = [
         each
         for file in ("role", "rolebinding")
         for each in _documents(f"base/{file}.yaml")
@@ -219,15 +220,15 @@ def prepare(plane: ControlPlane) -> None:
             Cluster(plane, namespace).create(f"{document['kind'].lower()}s", document)
 
 
-def clear(plane: ControlPlane) -> None:
+def clear(plane: ControlPlane, plays: Sequence[Scenario] = SCENARIOS, *, records: str = RECORDS) -> None:
     """Have the namespaces deleted; that is not waited for."""
-    for namespace in (RECORDS, *(each.namespace for each in SCENARIOS)):
+    for namespace in (records, *(each.namespace for each in plays)):
         plane.api("DELETE", f"/api/v1/namespaces/{namespace}")
 
 
-def policies() -> list[str]:
+def policies(plays: Sequence[Scenario] = SCENARIOS) -> list[str]:
     """One policy for each."""
-    return [policy(each.namespace, **each.settings) for each in SCENARIOS]
+    return [policy(each.namespace, **each.settings) for each in plays]
 
 
 def alert_rules() -> list[Json]:
@@ -236,12 +237,18 @@ def alert_rules() -> list[Json]:
 
 
 def play_all(
-    plane: ControlPlane, service: Service, exporter: Exporter, prometheus: PrometheusServer
+    plane: ControlPlane,
+    service: Service,
+    exporter: Exporter,
+    prometheus: PrometheusServer,
+    plays: Sequence[Scenario] = SCENARIOS,
+    *,
+    records: str = RECORDS,
 ) -> dict[str, End | Exception]:
     """Play everything at once; give the facts of each end, or why it did not come to one."""
-    records = Records(plane)
     parts: dict[str, Any] = {"service": service, "exporter": exporter, "prometheus": prometheus}
-    scenes = [(each, Scene(each.namespace, plane=plane, records=records, **parts)) for each in SCENARIOS]
+    parts["records"] = Records(plane, records)
+    scenes = [(each, Scene(each.namespace, plane=plane, **parts)) for each in plays]
     with ThreadPoolExecutor(len(scenes)) as pool:
         ends = dict(zip((each.play.__name__ for each, _ in scenes), pool.map(_played, scenes), strict=True))
     writes = _writes(plane)

@@ -58,6 +58,7 @@ POLICY = """
 name = "{name}"
 namespaces = ["{namespace}"]
 mode = "{mode}"
+rule = "{rule}"
 grace = "1s"
 bake = "{bake}"
 {more}
@@ -84,6 +85,7 @@ def policy(
     signal: str = SIGNAL,
     name: str = "",
     consecutive: int = 2,
+    rule: str = "threshold",
 ) -> str:
     """One policy in short time: `more` goes into its table, `after` behind its tables."""
     return POLICY.format(
@@ -95,6 +97,7 @@ def policy(
         after=after,
         signal=signal,
         consecutive=consecutive,
+        rule=rule,
     )
 
 

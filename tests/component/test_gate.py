@@ -2,66 +2,211 @@
 
 import asyncio
 import datetime as dt
+import re
+from collections.abc import Callable
+from typing import Any
 
 import msgspec
 import pytest
 
-from tests.component.world import WEB, World
-from tests.unit.builders import template
-from watchdog.config import Signal
+from tests.component.world import RPS, WEB, World
+from tests.unit.builders import NOW, Json, decoded, hash_of, history, status, template
+from watchdog.cli.gate import exit_code
+from watchdog.config import Policy, Seconds
+from watchdog.decide.history import live_rollout, read_history
+from watchdog.decide.plan import Request
+from watchdog.decide.record import Answer, Record, State
 from watchdog.engine.act import Actor
 from watchdog.engine.verify import Patience
-from watchdog.errors import UsageError
+from watchdog.errors import Denied, NotFound, Unanswered, UsageError
 from watchdog.gate import Gate, Ports, Report, Task
 from watchdog.gate.trial import Numbers
-from watchdog.judge.blocks import Word
-from watchdog.model import Action, Cause, Outcome
+from watchdog.judge.blocks import Blind, BlindReason, Reading, Row, Sample, Word
+from watchdog.model import MANAGER, Action, Cause, IncidentId, Mode, Outcome, Refused, Rollout, Topology
+from watchdog.objects import Deployment, LabelSelector, Pod, PodStatus, ReplicaSet, WorkloadRef
+from watchdog.ports import SignalQuery
 
 pytestmark = pytest.mark.looptime
 
+STABLE = WorkloadRef("shop", "web-stable")
+CI = Cause("ci", "")
 
-def gate(world: World, **changes: object) -> Gate:
-    """A gate of ten seconds on the world's workload."""
-    task = Task(
-        workload=WEB,
-        stable=WEB,
-        image="",
-        signals={"errors": Signal(bad="errors_total", total="requests_total")},
-        policy=world.config.policies[0],
-        bake_s=30,
-        grace_s=0,
-        blocks=8,
-        step_s=1,
-        action=Action.UNDO,
-        early=False,
-        dry_run=False,
-        cause=Cause("ci", ""),
-    )
-    patience = Patience(request_s=2, observed_s=2, verify_s=10)
+
+class Beside(World):
+    """The same world with old pods that stay: those of a stable Deployment, whose requests may begin to fail.
+
+    Attributes:
+        stable_errors: which share of them does.
+        rps: requests per second of each pod.
+        blind: why no counter can be read, while that is so.
+        pulling: names of pods that cannot pull their image.
+    """
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.stable_errors = 0.0
+        self.rps = RPS
+        self.blind: Blind | None = None
+        self.pulling: set[str] = set()
+        self.stable = history("stable", replicas=3)
+        for document in (self.stable.deployment, *self.stable.replicasets):
+            document["metadata"]["name"] = document["metadata"]["name"].replace("web", STABLE.name)
+        self.stable.deployment["metadata"]["uid"] = "uid-of-web-stable"
+        self.stable.replicasets[0]["metadata"]["ownerReferences"][0]["uid"] = "uid-of-web-stable"
+        self.stable.spec["selector"] = {"matchLabels": {"app": STABLE.name}}
+        self.stable.deployment["status"] = status(generation=1, replicas=3, updated=3, available=3)
+
+    async def deployment(self, ref: WorkloadRef, *, timeout_s: float) -> Deployment:
+        if ref == STABLE:
+            return decoded(self.stable.deployment, Deployment)
+        return await super().deployment(ref, timeout_s=timeout_s)
+
+    async def replicasets(self, namespace: str, selector: LabelSelector, *, timeout_s: float) -> tuple[ReplicaSet, ...]:
+        if selector.match_labels.get("app") == STABLE.name:
+            return self.stable.snapshot.replicasets
+        return await super().replicasets(namespace, selector, timeout_s=timeout_s)
+
+    async def pods(self, namespace: str, selector: LabelSelector, *, timeout_s: float) -> tuple[Pod, ...]:
+        mine = await super().pods(namespace, selector, timeout_s=timeout_s)
+        owner = self.stable.replicasets[0]["metadata"]
+        beside = tuple(decoded(_pod(owner["name"], owner["uid"], index), Pod) for index in range(3))
+        found = {"": (*mine, *beside), STABLE.name: beside}.get(selector.match_labels.get("app", ""), mine)
+        return tuple(_pulling(pod) if pod.metadata.name in self.pulling else pod for pod in found)
+
+    async def read(self, query: SignalQuery, *, step: int, timeout_s: float) -> Reading:
+        if self.blind:
+            return Reading(step, blind=self.blind)
+        found = await super().read(query, step=step, timeout_s=timeout_s)
+        scale = self.rps / RPS
+        samples = [
+            msgspec.structs.replace(each, total=(each.total or 0) * scale, bad=(each.bad or 0) * scale)
+            for each in found.samples
+        ]
+        name = self.stable.replicasets[0]["metadata"]["name"]
+        for index in range(3):
+            total = self.rps * (step - 1_000_000_000)
+            bad = self.rps * max(0.0, step - NOW.timestamp()) * self.stable_errors
+            row = Row("shop", f"{name}-{index:05}", "web", f"10.0.1.{index}", "pods")
+            samples.append(Sample(row, total, bad, float(step)))
+        return Reading(step, tuple(samples))
+
+
+class Forgetful(World):
+    """A Prometheus that keeps no day."""
+
+    async def read_past(
+        self, query: SignalQuery, *, first: int, last: int, every: int = 1, timeout_s: float
+    ) -> tuple[Reading, ...]:
+        if every == 1:
+            return await super().read_past(query, first=first, last=last, timeout_s=timeout_s)
+        blind = Blind(BlindReason.UNREACHABLE, "the day before is not kept")
+        return tuple(Reading(step, blind=blind) for step in range(first, last + 1, every))
+
+
+class Slow(Forgetful):
+    """A rolling update whose old pods stay and take requests for a while, of which a fifth fails."""
+
+    def __init__(self, *, overlap_s: float) -> None:
+        super().__init__()
+        self.errors["good"] = 0.2
+        self._overlap_s = overlap_s
+
+    def _control(self) -> None:
+        known = set(self._gone)
+        super()._control()
+        for name in self._gone.keys() - known:
+            self._gone[name] += self._overlap_s
+
+    async def pods(self, namespace: str, selector: LabelSelector, *, timeout_s: float) -> tuple[Pod, ...]:
+        live = await super().pods(namespace, selector, timeout_s=timeout_s)
+        old = [
+            decoded(_pod(item.metadata.name, item.metadata.uid, index), Pod)
+            for item in self.scene.snapshot.replicasets
+            if self._gone.get(item.metadata.name, 0) > self.now().timestamp()
+            for index in range(3)
+        ]
+        return (*live, *old)
+
+
+def _pod(owner: str, uid: str, index: int) -> Json:
+    at = "2026-03-01T10:00:00Z"
+    return {
+        "metadata": {
+            "name": f"{owner}-{index:05}",
+            "namespace": "shop",
+            "uid": f"{owner}-{index}",
+            "creationTimestamp": at,
+            "ownerReferences": [{"uid": uid, "controller": True, "kind": "ReplicaSet", "name": owner}],
+        },
+        "status": {
+            "phase": "Running",
+            "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": at}],
+            "containerStatuses": [{"name": "web", "imageID": ""}],
+        },
+    }
+
+
+def _pulling(pod: Pod) -> Pod:
+    at = pod.metadata.creation_timestamp
+    assert at is not None
+    document = {
+        "phase": "Pending",
+        "conditions": [{"type": "Ready", "status": "False", "lastTransitionTime": at.isoformat()}],
+        "containerStatuses": [{"name": "web", "imageID": "", "state": {"waiting": {"reason": "ImagePullBackOff"}}}],
+    }
+    return msgspec.structs.replace(pod, status=decoded(document, PodStatus))
+
+
+def gate(
+    world: World, *, said: list[str] | None = None, held_s: float = 60, bake_s: float = 30, **changes: object
+) -> Gate:
+    """A gate of thirty seconds, or so many, on the world's workload."""
+    changes.setdefault("policy", world.config.policies[0])
+    changes["policy"] = msgspec.structs.replace(changes["policy"], bake=Seconds(bake_s))  # type: ignore[type-var]
+    task = Task(workload=WEB, stable=WEB, policy=world.config.policies[0], step_s=1, action=Action.UNDO, cause=CI)
     ports = Ports(
         cluster=world,
         signals=world,
         store=world,
-        actor=Actor(world, patience=patience, now=world.now),
+        actor=actor(world),
         request_s=2,
-        query_s=2,
+        read_s=2,
         observed_s=2,
-        held_s=60,
+        held_s=held_s,
     )
     told: list[tuple[Numbers, ...]] = []
-    return Gate(msgspec.structs.replace(task, **changes), ports, now=world.now, tell=told.append, say=print)
+    heard = [] if said is None else said
+    return Gate(msgspec.structs.replace(task, **changes), ports, now=world.now, tell=told.append, say=heard.append)
 
 
-async def ran(world: World, **changes: object) -> Report:
+def actor(world: World) -> Actor:
+    return Actor(world, patience=Patience(request_s=2, observed_s=2, verify_s=10), now=world.now)
+
+
+async def ran(world: World, **changes: Any) -> Report:
     return await gate(world, **changes).run()
+
+
+def ended(report: Report) -> tuple[Word, Outcome | None, int]:
+    """Verdict, outcome, and what a pipeline is told."""
+    return report.verdict.word, report.outcome, exit_code(report, allow_insufficient=False)
+
+
+def later(seconds: float, what: Callable[..., object], *arguments: object) -> None:
+    asyncio.get_running_loop().call_later(seconds, what, *arguments)
+
+
+# -- verdict and action ------------------------------------------------------------------------------------------------
 
 
 async def test_a_good_version_passes_when_its_time_is_over() -> None:
     world = World()
     world.deploy("fix")
+    began = world.now()
     report = await ran(world)
-    assert (report.verdict.word, report.outcome) == (Word.HEALTHY, Outcome.PASSED)
-    assert world.count("patch") == 0
+    assert ended(report) == (Word.HEALTHY, Outcome.PASSED, 0)
+    assert world.now() - began >= dt.timedelta(seconds=29)
+    assert world.writes == []
 
 
 async def test_a_bad_version_is_undone_before_its_time_is_over() -> None:
@@ -70,19 +215,63 @@ async def test_a_bad_version_is_undone_before_its_time_is_over() -> None:
     world.deploy("bad")
     began = world.now()
     report = await ran(world, baseline=0.004)
-    assert (report.verdict.word, report.outcome) == (Word.BREACH, Outcome.ROLLED_BACK)
+    assert ended(report) == (Word.BREACH, Outcome.ROLLED_BACK, 1)
     assert world.scene.spec["template"] == template("good")
     assert world.now() - began < dt.timedelta(seconds=30)
 
 
-async def test_without_stable_pods_and_without_a_past_a_bad_version_is_left_to_a_person() -> None:
+async def test_a_version_that_turns_bad_after_its_first_minutes_is_not_passed_by_a_gate_that_begins_late() -> None:
     world = World()
+    world.deploy("bad")
+    await asyncio.sleep(40)
+    later(1, world.errors.update, {"bad": 0.5})
+    await asyncio.sleep(20)
+    report = await ran(world, baseline=0.004)
+    assert ended(report) == (Word.BREACH, Outcome.ROLLED_BACK, 1)
+
+
+async def test_without_stable_pods_and_without_a_past_a_bad_version_is_left_to_a_person() -> None:
+    world = Forgetful()
     world.errors["bad"] = 0.3
     world.deploy("bad")
     report = await ran(world)
-    assert (report.verdict.word, report.outcome) == (Word.BREACH, None)
+    assert ended(report) == (Word.BREACH, None, 1)
     assert "no-history" in report.detail
+    assert "the day before is not kept" in report.detail
+    assert "--baseline" in report.detail
     assert world.writes == []
+
+
+@pytest.mark.parametrize(("overlap_s", "outcome"), [(60, Outcome.ROLLED_BACK), (6, None)])
+async def test_as_long_as_old_pods_are_beside_their_word_is_waited_for(
+    overlap_s: float, outcome: Outcome | None
+) -> None:
+    world = Slow(overlap_s=overlap_s)
+    world.errors["bad"] = 0.5
+    world.deploy("bad")
+    report = await ran(world, bake_s=60)
+    assert ended(report) == (Word.BREACH, outcome, 1)
+    assert ("no-history" in report.detail) == (outcome is None)
+    assert [note for note in report.notes if note.startswith("shared: ")]
+
+
+async def test_the_day_before_says_what_is_usual_and_the_gate_says_what_it_was() -> None:
+    world = World()
+    world.errors |= {"good": 0.01, "bad": 0.3}
+    world.deploy("bad")
+    report = await ran(world)
+    assert ended(report) == (Word.BREACH, Outcome.ROLLED_BACK, 1)
+    assert re.match(r"usual share of failures 1\.\d\d%, by 5\d+ requests in 1\d windows of 5 min", report.past[0])
+    assert re.search(r"; failures come in clusters of \d", report.past[0])
+
+
+async def test_what_a_person_says_is_usual_comes_before_what_was_counted() -> None:
+    world = World()
+    world.errors["bad"] = 0.1
+    world.deploy("bad")
+    report = await ran(world, baseline=0.1)
+    assert ended(report) == (Word.HEALTHY, Outcome.PASSED, 0)
+    assert report.past[0].startswith("usual share of failures 10.00%, as --baseline says")
 
 
 async def test_without_an_action_a_bad_version_is_only_said_to_be_bad() -> None:
@@ -90,17 +279,274 @@ async def test_without_an_action_a_bad_version_is_only_said_to_be_bad() -> None:
     world.errors["bad"] = 0.3
     world.deploy("bad")
     report = await ran(world, action=None)
-    assert (report.verdict.word, report.outcome) == (Word.BREACH, None)
+    assert ended(report) == (Word.BREACH, None, 1)
     assert world.writes == []
+
+
+async def test_a_dry_run_lets_the_api_server_check_the_write_and_changes_nothing() -> None:
+    world = World()
+    world.errors["bad"] = 0.3
+    world.deploy("bad")
+    report = await ran(world, baseline=0.004, dry_run=True)
+    assert ended(report) == (Word.BREACH, Outcome.ROLLED_BACK, 1)
+    assert report.detail.startswith("dry run, nothing was changed: ")
+    assert world.count("dry run") == 1
+    assert world.count("patch") == 0
+    assert world.scene.spec["template"] == template("bad")
+
+
+async def test_a_bad_canary_is_scaled_to_zero_and_the_stable_pods_are_untouched() -> None:
+    world = Beside()
+    world.errors["bad"] = 0.3
+    world.deploy("bad")
+    before = msgspec.json.encode(world.stable.deployment)
+    report = await ran(world, stable=STABLE, action=Action.SCALE_DOWN)
+    assert ended(report) == (Word.BREACH, Outcome.SCALED_DOWN, 1)
+    assert world.scene.spec["replicas"] == 0
+    assert msgspec.json.encode(world.stable.deployment) == before
+    assert report.numbers[0].control == "concurrent"
+    assert report.numbers[0].stable.total > 0
+
+
+async def test_what_the_stable_pods_fail_as_well_is_not_held_against_a_canary() -> None:
+    world = Beside()
+    world.stable_errors = world.errors["bad"] = 0.3
+    world.deploy("bad")
+    assert ended(await ran(world, stable=STABLE, action=Action.SCALE_DOWN)) == (Word.HEALTHY, Outcome.PASSED, 0)
+
+
+async def test_a_guard_that_would_have_the_service_ask_is_shown_and_does_not_bind() -> None:
+    world = Beside()
+    world.stable_errors, world.errors["bad"] = 0.2, 0.9
+    world.deploy("bad")
+    report = await ran(world, stable=STABLE, action=Action.SCALE_DOWN)
+    assert ended(report) == (Word.BREACH, Outcome.SCALED_DOWN, 1)
+    (shared,) = [note for note in report.notes if note.startswith("shared: ")]
+    assert shared.endswith("; the service would have asked a person first")
+
+
+async def test_early_ends_as_soon_as_the_canary_is_proven_not_to_be_worse() -> None:
+    world = Beside()
+    world.deploy("fix")
+    began = world.now()
+    report = await ran(world, stable=STABLE, action=Action.SCALE_DOWN, early=True, bake_s=300)
+    assert ended(report) == (Word.HEALTHY, Outcome.PASSED, 0)
+    assert "proven not to be worse" in report.verdict.detail
+    assert world.now() - began < dt.timedelta(seconds=100)
+
+
+async def test_early_proves_nothing_of_a_canary_that_is_slightly_worse() -> None:
+    world = Beside()
+    world.errors["bad"] = 0.006
+    world.deploy("bad")
+    began = world.now()
+    await ran(world, stable=STABLE, action=Action.SCALE_DOWN, early=True, bake_s=300)
+    assert world.now() - began >= dt.timedelta(seconds=299)
+
+
+# -- too little to judge by --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("allowed", "code"), [(False, 3), (True, 0)])
+async def test_too_few_requests_are_no_verdict_unless_that_is_allowed(*, allowed: bool, code: int) -> None:
+    world = Beside()
+    world.rps = 0.1
+    world.deploy("fix")
+    report = await ran(world, stable=STABLE)
+    assert (report.verdict.word, report.outcome) == (Word.INSUFFICIENT, None)
+    assert "20 are needed" in report.verdict.detail
+    assert exit_code(report, allow_insufficient=allowed) == code
+    assert world.writes == []
+
+
+@pytest.mark.parametrize("allowed", [False, True])
+async def test_a_gate_that_cannot_see_ends_blind_whatever_is_allowed_and_moves_nothing(*, allowed: bool) -> None:
+    world = Beside()
+    world.errors["bad"] = 0.9
+    world.blind = Blind(BlindReason.UNREACHABLE, "Prometheus does not answer")
+    world.deploy("bad")
+    report = await ran(world, stable=STABLE, action=Action.SCALE_DOWN)
+    assert (report.verdict.word, report.outcome) == (Word.BLIND, None)
+    assert report.verdict.detail == "Prometheus does not answer"
+    assert exit_code(report, allow_insufficient=allowed) == 3
+    assert world.writes == []
+
+
+async def test_what_was_missed_while_blind_is_judged_when_it_can_be_seen_again() -> None:
+    world = Beside()
+    world.errors["bad"] = 0.3
+    world.blind = Blind(BlindReason.UNREACHABLE, "Prometheus does not answer")
+    world.deploy("bad")
+    later(15, setattr, world, "blind", None)
+    assert ended(await ran(world, stable=STABLE, action=Action.SCALE_DOWN))[1] is Outcome.SCALED_DOWN
+
+
+async def test_an_image_that_cannot_be_pulled_is_the_versions_fault() -> None:
+    world = Beside()
+    world.deploy("bad")
+    world.pulling = {f"web-{hash_of('bad')}-{index:05}" for index in range(3)}
+    report = await ran(world, policy=patient(world))
+    assert ended(report) == (Word.BREACH, Outcome.ROLLED_BACK, 1)
+    assert report.verdict.cause == "image-pull"
+
+
+async def test_an_image_that_nobody_can_pull_is_not_the_versions_fault() -> None:
+    world = Beside()
+    world.deploy("bad")
+    world.pulling = {f"web-{hash_of('bad')}-{index:05}" for index in range(3)} | {
+        f"web-stable-{hash_of('stable')}-00000"
+    }
+    report = await ran(world, policy=patient(world), bake_s=90)
+    assert ended(report) == (Word.BLIND, None, 3)
+    assert "look at the registry" in report.verdict.detail
+    assert world.writes == []
+
+
+def patient(world: World) -> Policy:
+    """The world's policy, where five seconds are long for a pull."""
+    (policy,) = world.config.policies
+    rule = msgspec.structs.replace(policy.conditions, image_pull=Seconds(5))
+    return msgspec.structs.replace(policy, conditions=rule)
+
+
+# -- who else may end it -----------------------------------------------------------------------------------------------
 
 
 async def test_a_hotfix_ends_the_gate_and_nothing_is_written() -> None:
     world = World()
     world.deploy("bad")
-    asyncio.get_running_loop().call_later(5, world.deploy, "fix")
+    later(5, world.deploy, "fix")
     report = await ran(world)
-    assert report.outcome is Outcome.SUPERSEDED
+    assert ended(report) == (Word.INSUFFICIENT, Outcome.SUPERSEDED, 4)
     assert world.writes == []
+
+
+async def test_a_hotfix_between_the_verdict_and_the_write_wins() -> None:
+    world = World()
+    world.errors["bad"] = 0.3
+    world.deploy("bad")
+    world.fail("patch", lambda _: world.deploy("fix"))
+    report = await ran(world, baseline=0.004)
+    assert (report.outcome, exit_code(report, allow_insufficient=False)) == (Outcome.SUPERSEDED, 4)
+    assert world.scene.spec["template"] == template("fix")
+
+
+async def test_beside_the_service_only_the_service_acts() -> None:
+    world = World()
+    world.errors["bad"] = 0.5
+    said: list[str] = []
+    async with asyncio.TaskGroup() as group:
+        service = group.create_task(world.start().run())
+        await asyncio.sleep(2)
+        world.deploy("bad")
+        await asyncio.sleep(1)
+        report = await ran(world, said=said)
+        service.cancel()
+    assert ended(report)[0] is Word.BREACH
+    assert ended(report)[2] == 1
+    assert report.service
+    assert world.count("patch") == 1
+    assert world.scene.spec["template"] == template("good")
+
+
+async def test_an_open_incident_of_the_service_is_waited_for_and_nothing_is_written() -> None:
+    world = World()
+    world.errors["bad"] = 0.5
+    world.deploy("bad")
+    keep(world, state=State.ASKING)
+    later(40, lambda: keep(world, state=State.ENDED, outcome=Outcome.RECOVERED, detail="undone to revision 1"))
+    said: list[str] = []
+    began = world.now()
+    report = await ran(world, baseline=0.004, said=said)
+    assert ended(report) == (Word.BREACH, Outcome.RECOVERED, 1)
+    assert report.service
+    assert world.now() - began >= dt.timedelta(seconds=40)
+    assert said[2] == f"the service holds incident {rollout(world).incident} (asking): waiting for its end"
+    assert world.count("patch") == 0
+
+
+async def test_an_incident_that_has_no_end_is_no_verdict() -> None:
+    world = World()
+    world.errors["bad"] = 0.5
+    world.deploy("bad")
+    keep(world, state=State.ASKING)
+    report = await ran(world, baseline=0.004, held_s=20)
+    assert ended(report) == (Word.BLIND, None, 3)
+    assert world.count("patch") == 0
+
+
+async def test_what_a_person_dismissed_is_not_undone_by_the_gate() -> None:
+    world = World()
+    world.errors["bad"] = 0.5
+    world.deploy("bad")
+    answer = Answer("dismiss", "jane@example.com", world.now(), "http")
+    keep(world, state=State.ENDED, outcome=Outcome.REFUSED, detail="dismissed by jane", people=(answer,))
+    report = await ran(world, baseline=0.004)
+    assert ended(report) == (Word.BREACH, Outcome.REFUSED, 4)
+    assert world.count("patch") == 0
+
+
+async def test_what_the_service_passed_is_judged_all_the_same() -> None:
+    world = World()
+    world.errors["bad"] = 0.5
+    world.deploy("bad")
+    keep(world, state=State.ENDED, outcome=Outcome.PASSED)
+    assert ended(await ran(world, baseline=0.004)) == (Word.BREACH, Outcome.ROLLED_BACK, 1)
+
+
+async def test_records_that_may_not_be_read_are_noted_and_the_gate_goes_on() -> None:
+    world = Secretive()
+    world.deploy("fix")
+    report = await ran(world)
+    assert ended(report) == (Word.HEALTHY, Outcome.PASSED, 0)
+    assert [note for note in report.notes if "records may not be read" in note]
+
+
+@pytest.mark.parametrize(
+    ("by", "ending"),
+    [
+        (MANAGER, (Word.BREACH, Outcome.ROLLED_BACK, 1)),
+        ("jane@example.com", (Word.BREACH, None, 1)),
+    ],
+)
+async def test_without_the_records_the_marks_tell_who_found_it_bad(by: str, ending: object) -> None:
+    world = Secretive()
+    world.deploy("fix")
+    running = asyncio.create_task(ran(world))
+    await asyncio.sleep(5)
+    request = Request(cause=Cause(by, "checkout fails"), rollout=rollout(world))
+    await actor(world).undo(WEB, request, condemned=True)
+    report = await running
+    assert ended(report) == ending
+    assert report.service == (by == MANAGER)
+    assert "checkout fails" in report.detail
+
+
+async def test_without_the_records_a_canary_that_the_service_scaled_down_is_bad() -> None:
+    world = Beside()
+    world.deploy("fix")
+    running = asyncio.create_task(ran(world, stable=STABLE, action=Action.SCALE_DOWN))
+    await asyncio.sleep(5)
+    request = Request(cause=Cause(MANAGER, "checkout fails"), rollout=rollout(world))
+    await actor(world).scale_down(WEB, request)
+    assert ended(await running) == (Word.BREACH, Outcome.SCALED_DOWN, 1)
+
+
+async def test_an_api_server_that_is_away_for_a_while_only_delays() -> None:
+    world = World()
+    world.deploy("fix")
+    later(3, world.fail, "deployment", *[Unanswered("get deployments shop/web", "no answer within 2 s")] * 4)
+    said: list[str] = []
+    report = await ran(world, said=said)
+    assert ended(report) == (Word.HEALTHY, Outcome.PASSED, 0)
+    assert any(text.endswith("this step waits") for text in said)
+
+
+async def test_a_workload_that_is_deleted_meanwhile_is_not_what_is_live_any_more() -> None:
+    world = World()
+    world.deploy("fix")
+    later(3, world.fail, "deployment", NotFound("get deployments shop/web", "NotFound"))
+    assert ended(await ran(world)) == (Word.INSUFFICIENT, Outcome.SUPERSEDED, 4)
 
 
 async def test_a_version_that_runs_another_image_is_a_mistake() -> None:
@@ -108,3 +554,34 @@ async def test_a_version_that_runs_another_image_is_a_mistake() -> None:
     world.deploy("bad")
     with pytest.raises(UsageError, match=r"not registry\.example/web:other"):
         await ran(world, image="registry.example/web:other")
+
+
+class Secretive(World):
+    """Where whoever runs the gate may not read the service's records."""
+
+    async def get(self, incident: IncidentId, *, timeout_s: float) -> Record | None:
+        raise Denied(f"get configmaps {incident}", "Forbidden")
+
+
+def rollout(world: World) -> Rollout:
+    """What is live."""
+    found = live_rollout(world.scene.snapshot.deployment, read_history(world.scene.snapshot))
+    assert not isinstance(found, Refused)
+    return found[0]
+
+
+def keep(world: World, **fields: Any) -> None:
+    """Let the service have a record of what is live."""
+    live = rollout(world)
+    made = Record(
+        id=live.incident,
+        rollout=live,
+        policy="web",
+        policy_digest="d",
+        topology=Topology.ROLLING,
+        mode=Mode.APPROVE,
+        action=Action.UNDO,
+        started=world.now(),
+        **fields,
+    )
+    world.records[live.incident] = made

@@ -19,7 +19,7 @@ from watchdog.engine.act import Actor
 from watchdog.engine.context import Context, Ports
 from watchdog.engine.service import Service
 from watchdog.engine.verify import Patience
-from watchdog.engine.watch import query_of
+from watchdog.engine.watch import Watch, query_of
 from watchdog.judge.blocks import BlindReason, Reading, Row, Sample
 from watchdog.metrics import Metrics
 from watchdog.model import Outcome
@@ -28,6 +28,7 @@ from watchdog.ports import SignalQuery
 from watchdog.scrape import PodSignals, connect, wanted
 from watchdog.scrape.exposition import read
 from watchdog.scrape.http import Exposition, Unusable
+from watchdog.scrape.signals import NO_PAST
 from watchdog.scrape.targets import Target, target
 
 OPENMETRICS = "application/openmetrics-text; version=1.0.0; charset=utf-8"
@@ -412,10 +413,10 @@ def test_five_megabytes_with_two_wanted_metrics_take_no_time() -> None:
 class ScrapedWorld(World):
     """The world in memory, whose counters are read from its pods."""
 
-    def __init__(self, *, policy: str = 'mode = "enforce"') -> None:
+    def __init__(self, *, policy: str = 'mode = "enforce"', rule: str = "threshold") -> None:
         super().__init__(policy=policy)
         source = 'source = "pods"\n[scrape]\nstep = "1s"\ntimeout = "500ms"\n'
-        self.config = parse(source + SETTINGS.format(policy=policy))
+        self.config = parse(source + SETTINGS.format(policy=policy, rule=rule))
         self.asked: set[str] = set()
 
     def start(self) -> Service:
@@ -493,3 +494,41 @@ async def test_a_good_version_is_left_alone_by_what_its_pods_say() -> None:
     record = next(each for each in world.records.values() if each.rollout.revision > 1)
     assert (record.state, record.outcome) == (State.ENDED, Outcome.PASSED)
     assert "patch" not in world.writes
+
+
+@pytest.mark.looptime
+async def test_a_process_that_reads_pods_starts_afresh_where_another_was_killed_and_says_so() -> None:
+    world = ScrapedWorld(rule="sequential")
+    world.errors["bad"] = 0.01
+    before, died = await lived(world, 8.5, deploy_at=2)
+    world.revive()
+    after, _ = await lived(world, 3)
+    told = {each.step: each.blind for each in after.blocks["errors"]}
+    missed = [step for step in told if step < died]
+    assert len(missed) > 4
+    assert {told[step] for step in missed} == {NO_PAST}
+    assert 'source = "pods" has no past, it starts afresh' in NO_PAST.detail
+    assert not any(blind for step, blind in told.items() if step > died + 1)
+    # What the pods counted before is nobody's evidence: it came in one piece, and is not judged.
+    judged = [sum(each.candidate.total for each in watch.blocks["errors"]) for watch in (before, after)]
+    assert 0 < judged[1] < judged[0]
+    again = sum(each.candidate.total for each in after.blocks["errors"] if each.step > died + 1)
+    assert judged[1] == again
+
+
+async def lived(world: ScrapedWorld, seconds: float, *, deploy_at: float | None = None) -> tuple[Watch, int]:
+    """Let a process live and be killed; give its only watch and the step in which it died."""
+    service = world.start()
+    task = asyncio.create_task(service.run())
+    if deploy_at is not None:
+        await asyncio.sleep(deploy_at)
+        world.deploy("bad")
+    await asyncio.sleep(seconds - (deploy_at or 0))
+    world.dead.set()
+    while not task.done():  # the dead never answer, and whoever waits for them is cut off again
+        task.cancel()
+        await asyncio.wait({task}, timeout=1)
+    [record] = [each for each in service.context.records.values() if each.rollout.revision > 1]
+    seen = service.poller.last(record.id)
+    assert seen
+    return seen.watch, seen.step

@@ -1,35 +1,45 @@
 """A rollout judged by the rule `sequential`, in a world whose old pods are gone at once."""
 
 import asyncio
+import datetime as dt
 
 import pytest
 
-from tests.component.world import World
-from tests.unit.builders import hash_of
+from tests.component.world import SETTINGS, World
+from tests.unit.builders import NOW, hash_of
+from watchdog.config import parse
+from watchdog.decide.marks import CONDEMNED
 from watchdog.decide.record import Record
 from watchdog.model import Outcome
 
-POLICY = 'mode = "enforce"\nrule = "sequential"\nsensitivity = "quick"'
+POLICY = 'mode = "enforce"\nsensitivity = "quick"'
 
 pytestmark = pytest.mark.looptime
 
 
-async def play(errors: float, *, die_after: int | None = None) -> tuple[World, Record]:
-    world = World(policy=POLICY, die_after=die_after)
-    world.errors = {"bad": errors}
+async def play(
+    errors: float, *, age: dt.timedelta = dt.timedelta(hours=1), die_after: int | None = None
+) -> tuple[World, Record]:
+    world = World(policy=POLICY, rule="sequential", age=age, die_after=die_after)
+    world.errors = {"good": 0.004, "bad": errors}
 
-    async def deploy() -> None:
-        await asyncio.sleep(2)
-        world.deploy("bad")
-
-    story = asyncio.create_task(deploy())
+    story = asyncio.create_task(deployed(world))
     await world.live(60)
     if world.dead.is_set():
         world.revive()
         await asyncio.sleep(1)
         await world.live(70)
     await story
-    return world, next(each for each in world.records.values() if each.rollout.hash == hash_of("bad"))
+    return world, newest(world)
+
+
+async def deployed(world: World) -> None:
+    await asyncio.sleep(2)
+    world.deploy("bad")
+
+
+def newest(world: World) -> Record:
+    return next(each for each in world.records.values() if each.rollout.hash == hash_of("bad"))
 
 
 def breach(record: Record) -> str:
@@ -37,9 +47,10 @@ def breach(record: Record) -> str:
 
 
 async def test_without_a_history_the_past_only_asks_and_says_what_it_cannot_know() -> None:
-    world, record = await play(0.3)
+    world, record = await play(0.3, age=dt.timedelta(minutes=3))
     assert record.outcome is Outcome.REFUSED
-    assert "no-history" in [veto.guard for veto in record.vetoes]
+    [veto] = [veto for veto in record.vetoes if veto.guard == "no-history"]
+    assert "in 0 windows of 5 min of the day before" in veto.detail
     assert record.plan
     assert record.plan.cause == "sequential"
     assert "cannot tell the version from an outage" in breach(record)
@@ -48,10 +59,120 @@ async def test_without_a_history_the_past_only_asks_and_says_what_it_cannot_know
     assert world.writes.count("patch") == 0
 
 
+async def test_with_a_history_a_bad_version_whose_old_pods_are_gone_at_once_is_undone_by_the_time_before() -> None:
+    world, record = await play(0.3)
+    assert record.outcome is Outcome.RECOVERED, record.detail
+    settings = record.judged_by["errors"]
+    assert settings.known
+    assert settings.base == pytest.approx(0.004, abs=0.001)
+    assert "windows of 5 min of the day before" in settings.past
+    assert not record.incident_first
+    assert "cannot tell the version from an outage" in breach(record)
+    assert world.writes.count("patch") == 1
+
+
+async def test_a_version_that_comes_while_the_old_one_fails_may_be_the_fix_and_is_asked_about() -> None:
+    world = World(policy=POLICY, rule="sequential", age=dt.timedelta(hours=8))
+    world.errors = {"good": 0.004, "bad": 0.9}
+    world.failing = {"good": (0.2, NOW.timestamp() - 60)}
+    story = asyncio.create_task(deployed(world))
+    await world.live(60)
+    await story
+    record = newest(world)
+    assert record.outcome is Outcome.REFUSED
+    assert "failed in the 10 min before the rollout" in record.incident_first
+    assert world.writes.count("patch") == 0
+
+
+@pytest.mark.parametrize(("failing", "outcome"), [(2, Outcome.REFUSED), (1, Outcome.RECOVERED)])
+async def test_an_outage_that_other_workloads_show_too_is_asked_about(failing: int, outcome: Outcome) -> None:
+    world = World(policy=POLICY, rule="sequential")
+    world.errors = {"good": 0.004, "bad": 0.3}
+    out, well = (0.2, NOW.timestamp() + 5), (0.0, 0.0)
+    world.neighbours = {f"o{index}": out if index < failing else well for index in range(4)}
+    story = asyncio.create_task(deployed(world))
+    await world.live(60)
+    await story
+    record = newest(world)
+    assert [each.name for each in record.judged_by["errors"].bystanders] == [f"shop/o{index}" for index in range(4)]
+    assert record.outcome is outcome
+    vetoes = [veto.detail for veto in record.vetoes if veto.guard == "bystanders"]
+    assert vetoes == (["2 of 4 other workloads fail too: shop/o0, shop/o1"] if failing == 2 else [])
+
+
+async def test_one_pod_with_nearly_all_failures_is_asked_about_with_its_node() -> None:
+    world = World(policy=POLICY, rule="sequential")
+    world.errors = {"good": 0.004, "bad": 0.004, "bad-1": 0.5}
+    story = asyncio.create_task(deployed(world))
+    await world.live(60)
+    await story
+    record = newest(world)
+    assert record.outcome is Outcome.REFUSED
+    [detail] = [veto.detail for veto in record.vetoes if veto.guard == "one-pod"]
+    assert detail.endswith(f"are of pod web-{hash_of('bad')}-00001 on node node-1")
+
+
+async def test_a_version_that_only_the_past_spoke_against_is_absolved_if_its_undo_does_not_help() -> None:
+    world = World(policy=POLICY, rule="sequential")
+    world.errors = {"good": 0.004, "bad": 0.004}
+    world.failing = dict.fromkeys(("good", "bad"), (0.3, NOW.timestamp() + 6))
+    story = asyncio.create_task(deployed(world))
+    await world.live(60)
+    await story
+    record = newest(world)
+    assert record.outcome is Outcome.INEFFECTIVE
+    assert "requests failed, limit 1.3%" in record.detail
+    assert [(each.control, each.reached is not None) for each in record.evidence["errors"]] == [
+        ("concurrent", False),
+        ("historical", True),
+    ]
+    [bad] = [each for each in world.scene.snapshot.replicasets if each.hash == hash_of("bad")]
+    assert world.writes.count("mark") >= 2, "condemned, and absolved"
+    assert CONDEMNED not in bad.metadata.annotations
+
+
+async def test_what_is_recovered_is_measured_by_the_limit_of_the_past_and_not_by_a_fixed_one() -> None:
+    world = World(policy=POLICY, rule="sequential")
+    world.errors = {"good": 0.004, "bad": 0.3}
+    world.failing = {"good": (0.04, NOW.timestamp() + 5)}  # of rules that allow 5 %
+    story = asyncio.create_task(deployed(world))
+    await world.live(60)
+    await story
+    assert newest(world).outcome is Outcome.INEFFECTIVE
+
+
+async def test_nothing_is_called_healthy_by_a_past_that_failed_too_often_to_judge_by() -> None:
+    world = World(policy=POLICY, rule="sequential")
+    world.errors = {"good": 0.2, "bad": 0.2}
+    story = asyncio.create_task(deployed(world))
+    await world.live(60)
+    await story
+    record = newest(world)
+    assert record.outcome is Outcome.UNJUDGED
+    assert "no-reference: 20.0 % failed in the worst 5 min of the day before" in record.detail
+
+
 async def test_a_healthy_rollout_passes() -> None:
     world, record = await play(0.002)
     assert record.outcome is Outcome.PASSED, record.detail
     assert world.writes.count("patch") == 0
+
+
+async def test_another_policy_judges_the_rollout_anew_and_says_so() -> None:
+    world = World(policy=POLICY, rule="sequential")
+    world.errors = {"good": 0.004, "bad": 0.004}
+    story = asyncio.create_task(deployed(world))
+    await world.live(6)
+    before = newest(world)
+    world.config = parse(SETTINGS.format(policy=POLICY, rule="sequential").replace('grace = "0s"', 'grace = "1s"'))
+    await world.live(60)
+    await story
+    after = newest(world)
+    assert after.policy_digest != before.policy_digest
+    assert [each.detail for each in after.verdicts].count(
+        "the policy was changed during the watch: the rollout is judged anew"
+    ) == 1
+    assert after.outcome is Outcome.PASSED
 
 
 async def test_whoever_replays_the_past_after_a_death_comes_to_the_same_counts_and_evidence() -> None:

@@ -19,6 +19,7 @@ from watchdog.engine.act import Actor
 from watchdog.engine.context import Context, Ports
 from watchdog.engine.service import Service
 from watchdog.engine.verify import Patience
+from watchdog.errors import Unanswered
 from watchdog.judge.blocks import Reading, Row, Sample
 from watchdog.metrics import Metrics
 from watchdog.model import Event, IncidentId
@@ -41,6 +42,7 @@ approval = "20s"
 [[policies]]
 name = "web"
 namespaces = ["shop"]
+rule = "{rule}"
 grace = "0s"
 bake = "10s"
 {policy}
@@ -58,21 +60,32 @@ class World(MemoryCluster):
     Attributes:
         records: what the store holds.
         said: what Slack shows, one text per message.
-        errors: share of failed requests by version.
+        errors: share of failed requests by version, or by version and pod, as in `bad-0`.
+        failing: a further share, and since when, in seconds, by version.
+        neighbours: other Deployments, with the share of their requests that fail, and since when.
         writes: what was written, in order.
     """
 
-    def __init__(self, *, policy: str = 'mode = "enforce"', die_after: int | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        policy: str = 'mode = "enforce"',
+        rule: str = "threshold",
+        age: dt.timedelta = dt.timedelta(hours=1),
+        die_after: int | None = None,
+    ) -> None:
         super().__init__(history("good", replicas=3))
         complete(self.scene, revision=1)
-        self.config: Config = parse(SETTINGS.format(policy=policy))
+        self.config: Config = parse(SETTINGS.format(policy=policy, rule=rule))
         self.records: dict[IncidentId, Record] = {}
         self.said: list[tuple[IncidentId, list[str]]] = []
         self.errors: dict[str, float] = {}
+        self.failing: dict[str, tuple[float, float]] = {}
+        self.neighbours: dict[str, tuple[float, float]] = {}
         self.writes: list[str] = []
         self.die_after = die_after
         self.dead = asyncio.Event()
-        self._born: dict[str, dt.datetime] = {f"web-{hash_of('good')}": NOW - dt.timedelta(hours=1)}
+        self._born: dict[str, dt.datetime] = {f"web-{hash_of('good')}": NOW - age}
         self._gone: dict[str, float] = {}
         self._epoch = asyncio.get_running_loop().time()
 
@@ -158,6 +171,8 @@ class World(MemoryCluster):
 
     async def deployment(self, ref: WorkloadRef, *, timeout_s: float) -> Deployment:
         await self._alive()
+        if ref.name in self.neighbours:
+            raise Unanswered("deployment", "nobody is to look at the neighbours")
         return await super().deployment(ref, timeout_s=timeout_s)
 
     async def pods(self, namespace: str, selector: LabelSelector, *, timeout_s: float) -> tuple[Pod, ...]:
@@ -201,7 +216,7 @@ class World(MemoryCluster):
             document = msgspec.json.decode(msgspec.json.encode(self.scene.deployment))
             if document != last:
                 item = decoded(document, Deployment)
-                yield Changed(item) if last else Listed((item,))
+                yield Changed(item) if last else Listed((item, *map(_neighbour, self.neighbours)))
                 last = document
             await asyncio.sleep(0.25)
 
@@ -218,11 +233,21 @@ class World(MemoryCluster):
             for index in range(3):
                 total = RPS * (at - born)
                 row = Row("shop", f"{item.metadata.name}-{index:05}", "web", f"10.0.0.{index}", "pods")
-                samples.append(Sample(row, total, total * self.errors.get(version, 0.0), at))
+                bad = total * self.errors.get(f"{version}-{index}", self.errors.get(version, 0.0))
+                if version in self.failing:
+                    share, since = self.failing[version]
+                    bad += share * RPS * max(0.0, at - since)
+                samples.append(Sample(row, total, bad, at))
+        for name, (share, since) in self.neighbours.items():
+            if name in query.workloads or not query.pods:
+                row, total = Row("shop", f"{name}-aaa-00000", "web", "10.0.0.9", "pods"), RPS * (at - NOW.timestamp())
+                samples.append(Sample(row, total + 1e7, share * RPS * max(0.0, at - since), at))
         return Reading(step, tuple(samples))
 
-    async def read_past(self, query: SignalQuery, *, first: int, last: int, timeout_s: float) -> tuple[Reading, ...]:
-        return tuple([await self.read(query, step=step, timeout_s=timeout_s) for step in range(first, last + 1)])
+    async def read_past(
+        self, query: SignalQuery, *, first: int, last: int, every: int = 1, timeout_s: float
+    ) -> tuple[Reading, ...]:
+        return tuple([await self.read(query, step=step, timeout_s=timeout_s) for step in range(first, last + 1, every)])
 
     async def resets(self, query: SignalQuery, *, step: int, window_s: float, timeout_s: float) -> Mapping[Row, float]:
         return {}
@@ -265,6 +290,12 @@ class World(MemoryCluster):
         return Told("C1", str(len(self.said)), text)
 
 
+def _neighbour(name: str) -> Deployment:
+    document = history("good").deployment
+    document["metadata"] |= {"name": name, "uid": name}
+    return decoded(document, Deployment)
+
+
 def _pod(owner: str, uid: str, index: int, born: dt.datetime) -> Json:
     at = born.strftime("%Y-%m-%dT%H:%M:%SZ")
     return {
@@ -275,6 +306,7 @@ def _pod(owner: str, uid: str, index: int, born: dt.datetime) -> Json:
             "creationTimestamp": at,
             "ownerReferences": [{"uid": uid, "controller": True, "kind": "ReplicaSet", "name": owner}],
         },
+        "spec": {"nodeName": f"node-{index}"},
         "status": {
             "phase": "Running",
             "conditions": [{"type": "Ready", "status": "True", "lastTransitionTime": at}],

@@ -14,7 +14,11 @@ from typing import Any, Self
 
 from tests.controlplane.plane import _DIE_WITH_PARENT, _free_ports
 
-BINARIES = {"prometheus": ("prometheus",), "alertmanager": ("alertmanager", "prometheus-alertmanager")}
+BINARIES = {
+    "prometheus": ("prometheus",),
+    "promtool": ("promtool",),
+    "alertmanager": ("alertmanager", "prometheus-alertmanager"),
+}
 
 
 def find(program: str) -> str | None:

@@ -3,7 +3,7 @@
 import pytest
 
 from tests.unit.builders import Json, decoded
-from watchdog.engine.facts import Named, Owners, by_name, restarts_since, update
+from watchdog.engine.facts import Named, Owners, by_name, restarts_between, update
 from watchdog.judge.blocks import PodFact, Reading, Restart, Row, Sample, Track
 from watchdog.objects import Pod, TemplateHash
 
@@ -15,6 +15,7 @@ CREATED, READY, RESTARTED = 1772366400.0, 1772366410.0, 1772366430.0
 NOW = CREATED + 60
 BEGUN = 1000.0
 STEP_S = 150.0
+SINCE = round(CREATED / 5)
 
 
 def pod(*, owner: str = "uid-new", controls: bool = True, restarts: int = 0, **changes: Json) -> Pod:
@@ -38,6 +39,11 @@ def pod(*, owner: str = "uid-new", controls: bool = True, restarts: int = 0, **c
     return decoded(document, Pod)
 
 
+def restarted(count: int) -> Json:
+    ended = {"terminated": {"exitCode": 1, "finishedAt": "2026-03-01T12:00:30Z"}}
+    return {"name": "web", "restartCount": count, "lastState": ended}
+
+
 def ready(status: str = "True") -> Json:
     return {"conditions": [{"type": "Ready", "status": status, "lastTransitionTime": "2026-03-01T12:00:10Z"}]}
 
@@ -48,7 +54,12 @@ def fact(**changes: object) -> PodFact:
 
 
 def seen(*pods: Pod, known: tuple[PodFact, ...] = (), step: int = 1, now: float = NOW) -> tuple[PodFact, ...]:
-    return update(known, pods, OWNERS, step=step, now=now)
+    return update(known, pods, OWNERS, since=step, step=step, step_s=STEP_S, now=now)
+
+
+def seen_late(*pods: Pod, known: tuple[PodFact, ...] = ()) -> tuple[PodFact, ...]:
+    """Look at pods at `NOW` for the first time since `CREATED`, on a grid of 5 s."""
+    return update(known, pods, OWNERS, since=SINCE, step=SINCE + 12, step_s=5.0, now=NOW)
 
 
 def reading(step: int, name: str, *, at: float | None, namespace: str = "shop") -> Reading:
@@ -123,6 +134,28 @@ def test_a_pod_is_gone_when_it_is_first_seen_terminating_or_no_more() -> None:
     assert seen(known=gone, step=3, now=NOW + 5) == gone
 
 
+def test_what_happened_while_nobody_looked_is_known_from_the_step_that_would_have_seen_it() -> None:
+    found = seen_late(pod(restarts=1, status=ready() | {"containerStatuses": [restarted(1)]}))
+    restart = Restart(1, RESTARTED, SINCE + 6)
+    assert found == (fact(step=SINCE, ready=READY, ready_step=SINCE + 2, restarts=(restart,)),)
+
+
+def test_no_step_that_was_taken_learns_anything_afterwards() -> None:
+    early = pod(metadata={"creationTimestamp": "2026-03-01T11:00:00Z"})
+    assert [each.step for each in seen_late(early)] == [SINCE]
+
+
+def test_of_several_restarts_that_nobody_saw_the_first_may_have_been_at_any_time() -> None:
+    (found,) = seen_late(pod(restarts=2), known=(fact(step=SINCE),))
+    assert found.restarts == (Restart(2, RESTARTED, SINCE),)
+
+
+def test_a_pod_that_is_terminating_is_gone_since_it_was_told_to_end() -> None:
+    until = {"deletionTimestamp": "2026-03-01T12:00:50Z", "deletionGracePeriodSeconds": 30}
+    (found,) = seen_late(pod(metadata=until), known=(fact(step=SINCE),))
+    assert (found.gone, found.gone_step) == (CREATED + 20, SINCE + 4)
+
+
 # -- by_name -----------------------------------------------------------------------------------------------------------
 
 
@@ -167,14 +200,34 @@ def test_what_the_api_server_showed_is_not_replaced_by_samples() -> None:
     assert named(reading(7, POD, at=1070.0), known=known) == known
 
 
-# -- restarts_since ----------------------------------------------------------------------------------------------------
+def test_a_known_pod_that_was_missed_only_now_went_after_its_last_sample() -> None:
+    known = (fact(gone=1800.0, gone_step=12),)
+    readings = [reading(7, POD, at=1040.0), *(reading(step, POD, at=1190.0) for step in range(8, 12))]
+    assert named(*readings, known=known) == (fact(gone=1190.0, gone_step=9),)
+    assert named(*readings[:3], known=known) == known, "it may only not have been scraped"
 
 
-@pytest.mark.parametrize(("time", "count"), [(0.0, 5), (9.9, 5), (10.0, 4), (20.0, 2), (30.0, 0), (99.0, 0)])
-def test_restarts_count_from_just_after_a_time(time: float, count: int) -> None:
+def test_a_pod_that_was_seen_to_go_before_stays_as_it_was_seen() -> None:
+    known = (fact(gone=1050.0, gone_step=8),)
+    assert named(*(reading(step, POD, at=1040.0) for step in range(7, 12)), known=known) == known
+
+
+# -- restarts_between --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "count"),
+    [(0.0, 99.0, 5), (9.9, 99.0, 5), (10.0, 99.0, 4), (20.0, 99.0, 2), (30.0, 99.0, 0), (0.0, 9.9, 0)],
+)
+def test_restarts_count_from_just_after_a_time_up_to_another(begin: float, end: float, count: int) -> None:
     restarts = (Restart(1, 10.0, 1), Restart(3, 20.0, 2), Restart(5, 30.0, 3))
-    assert restarts_since(fact(restarts=restarts), time) == count
+    assert restarts_between(fact(restarts=restarts), begin, end) == count
+
+
+def test_of_restarts_that_were_learned_of_together_all_but_the_last_may_have_been_before() -> None:
+    restarts = (Restart(3, 30.0, 3), Restart(4, 40.0, 4))
+    assert restarts_between(fact(restarts=restarts), 0.0, 20.0) == 2
 
 
 def test_a_pod_that_never_restarted_has_no_restarts() -> None:
-    assert restarts_since(fact(), 0.0) == 0
+    assert restarts_between(fact(), 0.0, 99.0) == 0

@@ -3,16 +3,14 @@
 import datetime as dt
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import click
-from rich.console import Console
-from rich.live import Live
-from rich.text import Text
+from msgspec.structs import replace
 
 from watchdog.app import Parts, assemble
 from watchdog.cli import asked
+from watchdog.cli.lines import Lines, LiveLine
 from watchdog.cli.options import Common, Duration, Words, Workload, common, runs
 from watchdog.cli.output import (
     BREACH,
@@ -26,17 +24,15 @@ from watchdog.cli.output import (
     print_progress,
     printable,
 )
-from watchdog.config import Policy
-from watchdog.engine.fleet import Side
-from watchdog.engine.rollouts import action_of
+from watchdog.config import Policy, Seconds, Sensitivity, Source
+from watchdog.engine.fleet import Match, Side
 from watchdog.errors import UsageError
 from watchdog.gate import Gate, Ports, Report, Task
-from watchdog.gate.report import line, markdown, outputs
-from watchdog.gate.trial import Numbers
+from watchdog.gate.report import markdown, outputs
 from watchdog.judge.blocks import Word
-from watchdog.judge.sequential import Sensitivity
 from watchdog.model import Action, Cause, Outcome
 from watchdog.objects import WorkloadRef, is_name
+from watchdog.ports import Signals
 
 
 @click.command(short_help="Judge what is live until there is evidence; undo it if it is bad.")
@@ -57,9 +53,7 @@ from watchdog.objects import WorkloadRef, is_name
 @click.option(
     "--sensitivity",
     type=click.Choice([each.value for each in Sensitivity]),
-    default="balanced",
-    show_default=True,
-    help="Speed against patience with short failures.",
+    help="Speed against patience with short failures [default: the policy's, else balanced].",
 )
 @click.option(
     "--prometheus", "url", type=Words(), default="", metavar="URL", help="Prometheus, or service://NS/NAME:PORT."
@@ -84,7 +78,7 @@ async def gate(
     baseline: float | None,
     early: bool,
     allow_insufficient: bool,
-    sensitivity: str,
+    sensitivity: str | None,
     url: str,
     reason: str,
     summary: str,
@@ -107,27 +101,19 @@ async def gate(
         signals = given or asked.of_policy(workload, match)
         other = match.other if match and match.side is Side.CANDIDATE else None
         beside = WorkloadRef(workload.namespace, stable) if stable else other or workload
-        action = action_of(match) if match else Action.UNDO if beside == workload else Action.SCALE_DOWN
-        action_asked: Action | None = action
-        if on_breach:
-            action_asked = None if on_breach == "none" else Action(on_breach)
-        if action_asked is Action.SCALE_DOWN and beside == workload:
-            raise UsageError(
-                "--on-breach scale-down would take every pod away: name the Deployment beside it, --stable"
-            )
-        step_s = float(parts.config.prometheus.step)
-        preset = Sensitivity(sensitivity)
+        action = _action(on_breach, match, workload, beside)
+        policy = match.policy if match else Policy(name="gate", namespaces=(workload.namespace,))
+        if sensitivity:
+            rule = replace(policy.sequential, blocks=None)
+            policy = replace(policy, sensitivity=Sensitivity(sensitivity), sequential=rule)
+        by_pods = parts.config.source is Source.PODS and not url
         task = Task(
             workload=workload,
             stable=beside,
             image=image,
-            signals=signals,
-            policy=match.policy if match else Policy(name="gate", namespaces=(workload.namespace,)),
-            bake_s=bake,
-            grace_s=match.policy.grace_s if match and preset is Sensitivity.BALANCED else preset.grace_s,
-            blocks=preset.blocks(step_s),
-            step_s=step_s,
-            action=action_asked,
+            policy=replace(policy, signals=dict(signals), bake=Seconds(bake)),
+            step_s=float(parts.config.scrape.step if by_pods else parts.config.prometheus.step),
+            action=action,
             early=early,
             baseline=baseline,
             dry_run=dry_run,
@@ -146,54 +132,48 @@ async def gate(
     return code
 
 
+def _action(on_breach: str | None, match: Match | None, workload: WorkloadRef, beside: WorkloadRef) -> Action | None:
+    """What a breach leads to: what is asked for, else the policy's own word, else what undoes this kind of rollout.
+
+    Raises:
+        UsageError: that would do harm, or is not a gate's to do.
+    """
+    if on_breach == "none":
+        return None
+    alone = beside == workload
+    action = Action.UNDO if alone else Action.SCALE_DOWN
+    if on_breach:
+        action = Action(on_breach)
+    elif match and match.policy.action and not (alone and match.policy.action is Action.SCALE_DOWN):
+        action = match.policy.action
+    if match and match.side is Side.COLOUR and not on_breach:
+        raise UsageError(f"{workload} is a colour of {match.policy.name}: its service switches back; --on-breach none")
+    if action is Action.SCALE_DOWN and alone:
+        raise UsageError("--on-breach scale-down would take every pod away: name the Deployment beside it, --stable")
+    return action
+
+
 async def _run(parts: Parts, task: Task, *, url: str, namespace: str, form: Form) -> Report:
     limits, settings = parts.config.limits, parts.config
+    by_pods = settings.source is Source.PODS and not url
+    signals: Signals
+    if by_pods:
+        signals = await parts.pods(signals=task.policy.signals.values())
+    else:
+        signals = parts.signals(await parts.prometheus(url))
     ports = Ports(
         cluster=parts.cluster,
-        signals=parts.signals(await parts.prometheus(url)),
+        signals=signals,
         store=parts.records(namespace),
         actor=parts.actor,
         request_s=parts.request_s,
-        query_s=float(settings.prometheus.timeout),
+        read_s=task.step_s if by_pods else float(settings.prometheus.timeout),
         observed_s=float(settings.rollback.observed_within),
         held_s=float(limits.approval + settings.rollback.timeout + limits.recovery),
     )
-    named = len(task.signals) > 1
-    terminal = form is Form.TEXT and sys.stdout.isatty()
-    with Live(console=Console(), auto_refresh=False, transient=True) if terminal else _Quiet() as live:
-
-        def show(text: str) -> None:
-            if isinstance(live, Live):
-                live.update(Text(printable(text)), refresh=True)
-            elif form is Form.TEXT:
-                echo(text)
-
-        def tell(numbers: tuple[Numbers, ...]) -> None:
-            show(line(numbers[0], step_s=task.step_s, named=named))
-
-        return await Gate(task, ports, now=_now, tell=tell, say=_once(show)).run()
-
-
-class _Quiet:
-    """Where no terminal shows a line that changes."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
-def _once(show: Callable[[str], None]) -> Callable[[str], None]:
-    """Say what is waited for when it changes, and not at every step."""
-    said: list[str] = []
-
-    def say(text: str) -> None:
-        if said[-1:] != [text]:
-            said.append(text)
-            show(text)
-
-    return say
+    show = LiveLine if form is Form.TEXT and sys.stdout.isatty() else Lines
+    with show(task, quiet=form is Form.JSON) as shown:
+        return await Gate(task, ports, now=_now, tell=shown.tell, say=shown.say).run()
 
 
 def exit_code(report: Report, *, allow_insufficient: bool) -> int:
@@ -233,7 +213,7 @@ def _fields(report: Report, task: Task, code: int) -> dict[str, object]:
         "namespace": task.workload.namespace,
         "deployment": task.workload.name,
         "stable": task.stable.name,
-        "for_seconds": task.bake_s,
+        "for_seconds": float(task.policy.bake),
         "on_breach": str(task.action) if task.action else None,
         "dry_run": task.dry_run,
         "exit_code": code,
@@ -247,6 +227,7 @@ def _fields(report: Report, task: Task, code: int) -> dict[str, object]:
         "outcome": str(report.outcome) if report.outcome else None,
         "detail": report.detail or None,
         "by_service": report.service,
+        "past": list(report.past),
         "notes": list(report.notes),
         "signals": {
             each.signal: {

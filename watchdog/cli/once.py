@@ -135,7 +135,7 @@ async def _look(
     last = math.floor(now / step_s)
     steps = range(last - math.ceil(window_s / step_s), last + 1)
     owners = {replicaset.metadata.uid: (Track.CANDIDATE, replicaset.hash)}
-    known = facts.update((), pods, owners, step=steps[0], now=now)
+    known = facts.update((), pods, owners, since=steps[0], step=steps[0], step_s=step_s, now=now)
     if not known:
         return rollout, [Seen(unknown=f"revision {rollout.revision} has no pods")]
     return rollout, [

@@ -152,12 +152,21 @@ class Told(msgspec.Struct, frozen=True):
 
 
 class Stand(msgspec.Struct, frozen=True):
-    """Where one control of the rule `sequential` stands: log evidence, its bar without alerts, and the onset's step."""
+    """Where one control of the rule `sequential` stands.
+
+    Args:
+        control: which.
+        log_e: its evidence.
+        bar: what it needs without alerts.
+        onset_step: when the failure seems to have begun.
+        reached: the bar that it has reached, if it has; a lower one with an alert.
+    """
 
     control: str
     log_e: float
     bar: float
     onset_step: int | None = None
+    reached: float | None = None
 
 
 class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

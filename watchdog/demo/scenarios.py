@@ -40,13 +40,14 @@ level = "error"
 name = "web"
 namespaces = ["shop"]
 mode = "enforce"
+rule = "threshold"         # default sequential, which needs a past to act by; here is none
 grace = "1s"               # default 30s
 bake = "{bake_s}s"                # default 15m
 max_watch = "{max_watch_s}s"
 {canary}[policies.signals.errors]
 bad = 'http_requests_total{{code=~"5.."}}'
 total = "http_requests_total"
-[policies.threshold]       # the rule is threshold: 5 % of at least 20 requests, in two steps running
+[policies.threshold]       # 5 % of at least 20 requests, in two steps running
 window = "5s"              # default 1m
 """
 _CANARY = f'stable = "{STABLE}"\ncandidate = "{CANDIDATE}"\n'

@@ -141,6 +141,7 @@ The smallest configuration, for a cluster without Prometheus:
   [[policies]]
   name = "web"
   namespaces = ["shop"]
+  rule = "threshold"   # pods have no past, without which the rule sequential mostly asks
   [policies.signals.errors]
   bad = 'http_requests_total{{code=~"5.."}}'
   total = "http_requests_total\""""

@@ -14,12 +14,13 @@ import msgspec
 
 from watchdog.decide import incident, marks, templates
 from watchdog.decide.history import live_rollout, read_history
-from watchdog.decide.record import Record, SignalUsed, State, Switched
+from watchdog.decide.record import Record, State, Switched
 from watchdog.decide.status import Progress, rollout_status
 from watchdog.decide.switch import colour_before, selector_text, stands
 from watchdog.engine.context import Context
 from watchdog.engine.fleet import Match
-from watchdog.engine.rollouts import digest, mode_of
+from watchdog.engine.rollouts import mode_of
+from watchdog.engine.watch import digest, signals_used
 from watchdog.model import MANAGER, Action, Mode, Outcome, Refused, Rollout, Topology
 from watchdog.objects import Deployment, ReplicaSet, Service, ServiceRef, Snapshot, TemplateHash, WorkloadRef
 
@@ -228,9 +229,6 @@ def _record(
         stable=match.other,
         stable_hash=stable_hash,
         switched=switched,
-        signals=tuple(
-            SignalUsed(name, signal.bad or f"{signal.total} - {signal.good}", signal.total)
-            for name, signal in policy.signals.items()
-        ),
+        signals=signals_used(policy),
     )
     return incident.lower(record, mode)

@@ -1,6 +1,7 @@
 """What the API server showed of a rollout's pods, kept so that a replay knows what the live run knew."""
 
 import datetime as dt
+import math
 from collections.abc import Mapping, Sequence
 
 import msgspec
@@ -32,7 +33,8 @@ def by_name(
     """The facts, and those of pods that went while nobody ran, as far as their samples tell.
 
     A pod is named after its ReplicaSet and five characters; it was live from its first sample to its last. A row stays
-    visible for minutes after its pod has gone: what shows nothing new from the first reading on was gone before.
+    visible for minutes after its pod has gone: what shows nothing new from the first reading on was gone before. A pod
+    that is known, and was missed only now, went after its last sample, too.
 
     Args:
         known: what is known.
@@ -43,26 +45,25 @@ def by_name(
         step_s: the grid.
     """
     facts = {fact.name: fact for fact in known}
+    missed = {fact.name for fact in known if fact.gone_step is not None and fact.gone_step >= readings[-1].step}
     newest: dict[str, tuple[float, int]] = {}
     for reading in readings:
         for sample in reading.samples:
-            owner, _, suffix = sample.row.pod.rpartition("-")
-            if sample.row.namespace != namespace or owner not in named or len(suffix) != _SUFFIX:
+            name = sample.row.pod
+            owner, _, suffix = name.rpartition("-")
+            if sample.row.namespace != namespace or owner not in named or len(suffix) != _SUFFIX or sample.at is None:
                 continue
-            if sample.at is None or (sample.row.pod in facts and sample.row.pod not in newest):
+            if name in newest or name in missed:
+                if sample.at > newest.get(name, (-math.inf, 0))[0]:
+                    newest[name] = sample.at, reading.step
                 continue
-            if sample.row.pod in facts:
-                at, _ = newest[sample.row.pod]
-                if sample.at > at:
-                    newest[sample.row.pod] = sample.at, reading.step
-                continue
-            if sample.at < reading.step * step_s - _FRESH_STEPS * step_s:
+            if name in facts or sample.at < reading.step * step_s - _FRESH_STEPS * step_s:
                 continue
             track, about = named[owner]
             created = sample.at if track is Track.CANDIDATE else min(sample.at, begun - 1)
-            newest[sample.row.pod] = sample.at, reading.step
-            facts[sample.row.pod] = PodFact(
-                name=sample.row.pod,
+            newest[name] = sample.at, reading.step
+            facts[name] = PodFact(
+                name=name,
                 track=track,
                 hash=about,
                 created=created,
@@ -76,18 +77,36 @@ def by_name(
     return tuple(facts.values())
 
 
+class _Look(msgspec.Struct, frozen=True):
+    """When pods were looked at: `since` is the first step that has not been taken yet, `step` the one of now."""
+
+    since: int
+    step: int
+    step_s: float
+    now: float
+
+    def known_from(self, time: float) -> int:
+        """The step that would have known of a time, had somebody looked then; never one that was taken without it."""
+        return min(self.step, max(self.since, math.ceil(time / self.step_s)))
+
+
 def update(
-    known: Sequence[PodFact], pods: Sequence[Pod], owners: Owners, *, step: int, now: float
+    known: Sequence[PodFact], pods: Sequence[Pod], owners: Owners, *, since: int, step: int, step_s: float, now: float
 ) -> tuple[PodFact, ...]:
-    """The facts, with what is new in this step.
+    """The facts, with what is new since the last look.
+
+    What happened while nobody looked is known from the step on that would have seen it: the steps between are fed yet.
 
     Args:
         known: what was known before.
         pods: every pod that the workloads' selectors find now.
         owners: whose pods count.
-        step: the first step that may use what is new.
+        since: the first step that has not been taken yet.
+        step: the step of this look.
+        step_s: the grid.
         now: the time, for what carries none of its own.
     """
+    look = _Look(since, step, step_s, now)
     facts = {fact.name: fact for fact in known}
     there = set()
     for pod in pods:
@@ -99,33 +118,43 @@ def update(
         fact = facts.get(pod.metadata.name)
         if fact is None:
             created = _seconds(pod.metadata.creation_timestamp, now)
-            fact = PodFact(name=pod.metadata.name, track=track, hash=about, created=created, step=step)
-            restarts = sum(status.restart_count for status in pod.status.container_statuses)
-            if restarts:
-                fact = msgspec.structs.replace(fact, restarts=(Restart(restarts, _restarted(pod, created), step),))
-        facts[fact.name] = _newer(fact, pod, step=step, now=now)
+            fact = PodFact(
+                name=pod.metadata.name, track=track, hash=about, created=created, step=look.known_from(created)
+            )
+        facts[fact.name] = _newer(fact, pod, look)
     for name, fact in facts.items():
         if name not in there and fact.gone is None:
             facts[name] = msgspec.structs.replace(fact, gone=now, gone_step=step)
     return tuple(facts.values())
 
 
-def restarts_since(fact: PodFact, time: float) -> int:
-    """How often containers of a pod began anew since a time."""
-    before = [each.count for each in fact.restarts if each.at <= time]
-    return fact.restarts[-1].count - (before[-1] if before else 0) if fact.restarts else 0
+def restarts_between(fact: PodFact, begin: float, end: float) -> int:
+    """How often containers of a pod began anew after a time, up to another.
+
+    Of several that were learned of at once only the last has a time: the others may all have been before it.
+    """
+    before = [each.count for each in fact.restarts if each.at <= begin]
+    inside = [each.count for each in fact.restarts if each.at <= end]
+    after = [each.count - 1 for each in fact.restarts if each.at > end]
+    return max([0, *inside[-1:], *after[:1]]) - (before[-1] if before else 0)
 
 
-def _newer(fact: PodFact, pod: Pod, *, step: int, now: float) -> PodFact:
+def _newer(fact: PodFact, pod: Pod, look: _Look) -> PodFact:
     replace = msgspec.structs.replace
     ready = next((item for item in pod.status.conditions if item.type == "Ready" and item.status == "True"), None)
     if ready and fact.ready is None:
-        fact = replace(fact, ready=_seconds(ready.last_transition_time, now), ready_step=step)
+        at = _seconds(ready.last_transition_time, look.now)
+        fact = replace(fact, ready=at, ready_step=look.known_from(at))
     restarts = sum(status.restart_count for status in pod.status.container_statuses)
-    if restarts > (fact.restarts[-1].count if fact.restarts else 0):
-        fact = replace(fact, restarts=(*fact.restarts, Restart(restarts, _restarted(pod, now), step)))
+    before = fact.restarts[-1].count if fact.restarts else 0
+    if restarts > before:
+        at = _restarted(pod, look.now)
+        # Of several only the last has a time; the first of them may have been right after the last look.
+        step = look.known_from(at if restarts == before + 1 else fact.created)
+        fact = replace(fact, restarts=(*fact.restarts, Restart(restarts, at, step)))
     if pod.metadata.deletion_timestamp and fact.gone is None:
-        fact = replace(fact, gone=now, gone_step=step)
+        at = _deleted(pod, look.now)
+        fact = replace(fact, gone=at, gone_step=look.known_from(at))
     return fact
 
 
@@ -136,6 +165,12 @@ def _restarted(pod: Pod, otherwise: float) -> float:
         if status.last_state.terminated and status.last_state.terminated.finished_at
     ]
     return max(ends).timestamp() if ends else otherwise
+
+
+def _deleted(pod: Pod, now: float) -> float:
+    """When a pod was told to end: its deletion timestamp is the end of the time that it is given for that."""
+    until, given_s = pod.metadata.deletion_timestamp, pod.metadata.deletion_grace_period_seconds
+    return now if until is None or given_s is None else min(now, until.timestamp() - given_s)
 
 
 def _seconds(at: dt.datetime | None, otherwise: float) -> float:

@@ -7,7 +7,7 @@ for a record, an Event or Slack on the way to the write: the patch itself carrie
 import asyncio
 import datetime as dt
 import logging
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from typing import Any
 
 import msgspec
@@ -21,12 +21,13 @@ from watchdog.decide.patches import add, annotation, encode, test
 from watchdog.decide.plan import Request
 from watchdog.decide.record import Numbers, Planned, Record, State, VerdictSeen, Veto
 from watchdog.decide.target import service_target
+from watchdog.engine import recovery
 from watchdog.engine.context import Context, wrote
 from watchdog.engine.polling import Seen
 from watchdog.engine.switching import Switcher
 from watchdog.errors import ClusterError, Denied, Rejected
 from watchdog.judge import conditions
-from watchdog.judge.blocks import BlindReason, Verdict, Word
+from watchdog.judge.blocks import BlindReason, Doubt, Verdict, Word
 from watchdog.judge.verdict import combine
 from watchdog.model import (
     MANAGER,
@@ -42,13 +43,12 @@ from watchdog.model import (
     SwitchBack,
     Undo,
 )
-from watchdog.objects import HASH_LABEL, ReplicaSet, Snapshot
+from watchdog.objects import HASH_LABEL, Pod, ReplicaSet, Snapshot
 
 _log = logging.getLogger(__name__)
 
 _SILENCES_S = 1.0
 _ACTED = {Outcome.ROLLED_BACK, Outcome.SCALED_DOWN, Outcome.SWITCHED_BACK}
-_UNPROVEN = {Action.SCALE_DOWN: Outcome.SCALED_DOWN, Action.SWITCH_BACK: Outcome.SWITCHED_BACK}
 
 Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
@@ -330,8 +330,9 @@ class Incidents:
         condemned = marks.condemned_by(live) if live else None
         deployment = context.deployment(record.workload)
         blind = [each.blind for each in item.watch.verdicts(urgent=False) if each.blind]
+        doubts = tuple(_on_node(each, item.candidates) for each in verdict.doubts)
         return Facts(
-            verdict=verdict,
+            verdict=msgspec.structs.replace(verdict, doubts=doubts),
             others=context.others(record),
             silences=silences,
             condemned_by=condemned if condemned and condemned != record.id else "",
@@ -518,28 +519,18 @@ class Incidents:
             await self._end(record, Outcome.RECOVERED, f"{result.detail}; no signal is configured to prove more")
 
     async def _recover(self, record: Record, item: Seen) -> None:
-        """Is the signal healthy again? Of the restored pods, or of the stable ones after a scale-down."""
-        context, policy = self._context, item.watch.policy
-        least = policy.threshold.min_requests
-        verdicts = item.watch.verdicts(urgent=True)
-        bad = [each for each in verdicts if each.candidate.total >= least and _over(each, policy)]
-        proven = item.watch.full and all(each.candidate.total >= least and not each.blind for each in verdicts)
-        if proven and not bad:
-            worst = max(verdicts, key=lambda each: each.candidate.ratio)
-            counts = f"{worst.candidate.bad:.0f} of {worst.candidate.total:.0f}"
-            await self._end(record, Outcome.RECOVERED, f"{record.verified}; {counts} requests failed afterwards")
-            return
+        """Is the signal healthy again?"""
+        context = self._context
         waited = context.now() - (record.write_at or record.started)
-        if waited < dt.timedelta(seconds=context.config.limits.recovery):
+        patience = dt.timedelta(seconds=context.config.limits.recovery)
+        found = recovery.proof(record, item, waited=waited, patience=patience)
+        if found is None:
             return
-        if bad:
-            why = f"{record.verified}, but the signal is as bad as before: {bad[0].detail}"
-            await self._end(record, Outcome.INEFFECTIVE, why)
+        outcome, why = found
+        await self._end(record, outcome, why)
+        if outcome is Outcome.INEFFECTIVE:
             await context.note(context.records[record.id], EventReason.INEFFECTIVE, why)
-        else:
-            outcome = _UNPROVEN.get(record.action, Outcome.ROLLED_BACK)
-            why = next((each.blind.detail for each in verdicts if each.blind), "too few requests since")
-            await self._end(record, outcome, f"{record.verified}; recovery is not proven: {why}")
+            await recovery.absolve_if_only_the_past_spoke(context, record, item)
 
     async def _end(self, record: Record, outcome: Outcome, why: str) -> None:
         context = self._context
@@ -570,8 +561,13 @@ class Incidents:
         return next(each for each in self._context.config.policies if each.name == record.policy)
 
 
-def _over(verdict: Verdict, policy: Policy) -> bool:
-    return verdict.candidate.ratio > policy.threshold.max_ratio
+def _on_node(doubt: Doubt, pods: Iterable[Pod]) -> Doubt:
+    """The doubt about one pod, with its node: what people look at next."""
+    nodes = {pod.metadata.name: pod.spec.node_name for pod in pods}
+    pod = doubt.detail.rpartition(" ")[2]
+    if doubt.guard != Guard.ONE_POD or not nodes.get(pod):
+        return doubt
+    return Doubt(doubt.guard, f"{doubt.detail} on node {nodes[pod]}")
 
 
 def _proposed(record: Record, verdict: Verdict) -> Planned:

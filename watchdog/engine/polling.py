@@ -11,15 +11,14 @@ from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
-from watchdog.config import Policy, Rule
+from watchdog.config import Policy
 from watchdog.decide.history import read_history
 from watchdog.decide.record import Record, State
 from watchdog.engine import facts
+from watchdog.engine.beginning import Beginnings, Key, Start, first_step, namespaces
 from watchdog.engine.context import Context
-from watchdog.engine.rules import frozen
-from watchdog.engine.watch import Watch, failed_before, past_steps, query_of
+from watchdog.engine.watch import Watch, query_of
 from watchdog.errors import ClusterError
-from watchdog.judge import counters
 from watchdog.judge.blocks import Blind, BlindReason, PodFact, Reading, Track
 from watchdog.model import IncidentId
 from watchdog.objects import Pod, ReplicaSet, Snapshot, TemplateHash, WorkloadRef
@@ -28,7 +27,6 @@ from watchdog.ports import SignalQuery
 _log = logging.getLogger(__name__)
 
 _FEW_PODS = 50
-_RESETS_S = 3600.0
 _PAST_S = 30.0
 
 
@@ -38,7 +36,7 @@ class Seen(msgspec.Struct, frozen=True):
     `key` is the incident, and the hash that is on the candidate's side.
     """
 
-    key: tuple[IncidentId, TemplateHash]
+    key: Key
     record: Record
     watch: Watch
     candidates: tuple[Pod, ...]
@@ -46,6 +44,17 @@ class Seen(msgspec.Struct, frozen=True):
     replicasets: tuple[ReplicaSet, ...]
     stable_template: msgspec.Raw | None
     step: int
+
+
+class _Look(msgspec.Struct, frozen=True):
+    """The same before there need be a watch, with the ReplicaSets of both sides."""
+
+    key: Key
+    snapshot: Snapshot
+    candidates: tuple[Pod, ...]
+    stables: tuple[Pod, ...]
+    replicasets: tuple[ReplicaSet, ...]
+    stable_template: msgspec.Raw | None
 
 
 Judge = Callable[[Sequence[Seen]], Awaitable[None]]
@@ -62,11 +71,12 @@ class Poller:
     def __init__(self, context: Context, *, judge: Judge) -> None:
         self._context = context
         self._judge = judge
-        self._watches: dict[tuple[IncidentId, TemplateHash], Watch] = {}
-        self._named: dict[tuple[IncidentId, TemplateHash], facts.Named] = {}
-        self._pods: dict[tuple[IncidentId, TemplateHash], tuple[PodFact, ...]] = {}
+        self._watches: dict[Key, Watch] = {}
+        self._named: dict[Key, facts.Named] = {}
+        self._pods: dict[Key, tuple[PodFact, ...]] = {}
         self._last: dict[IncidentId, Seen] = {}
         self.step_s = context.config.step_s
+        self._beginnings = Beginnings(context)
         self._round = asyncio.get_running_loop().time()
 
     def late_s(self) -> float:
@@ -75,14 +85,17 @@ class Poller:
 
     async def run(self) -> None:
         """Poll at every step of the grid, for ever."""
-        while True:
-            now = self._context.now().timestamp()
-            step = math.floor(now / self.step_s) + 1
-            await asyncio.sleep(step * self.step_s - now)
-            self._round = asyncio.get_running_loop().time()
-            self._context.metrics.beat()
-            with self._context.metrics.poll_seconds.time():
-                await self.tick(step)
+        try:
+            while True:
+                now = self._context.now().timestamp()
+                step = math.floor(now / self.step_s) + 1
+                await asyncio.sleep(step * self.step_s - now)
+                self._round = asyncio.get_running_loop().time()
+                self._context.metrics.beat()
+                with self._context.metrics.poll_seconds.time():
+                    await self.tick(step)
+        finally:
+            await self._beginnings.close()
 
     def last(self, incident: IncidentId) -> Seen | None:
         """What the last step showed of a rollout."""
@@ -101,11 +114,30 @@ class Poller:
             self._pods.pop(gone, None)
         for ended in self._last.keys() - {record.id for record in records}:
             del self._last[ended]
-        seen = [item for item in await asyncio.gather(*(self._pods_of(*each, step) for each in wanted)) if item]
+        looks = [look for look in await asyncio.gather(*(self._pods_of(*each, step) for each in wanted)) if look]
+        await self._begin(looks, step)
+        seen = [self._seen(look, step) for look in looks if look.key in self._watches]
         await self._feed(seen, step)
         for item in seen:
             self._last[item.record.id] = item
         await self._judge(seen)
+
+    async def _begin(self, looks: "Sequence[_Look]", step: int) -> None:
+        """Make the watches that are not there yet, as far as what they need is read."""
+        starts = []
+        for look in looks:
+            record = self._context.records[look.key[0]]
+            policy = self._policy(record)
+            if look.key not in self._watches and policy:
+                pods, strategy = (*look.candidates, *look.stables), look.snapshot.deployment.spec.strategy.type
+                named = self._named[look.key]
+                starts.append(Start(look.key, record, policy, strategy, step, pods, look.replicasets, named))
+        self._watches |= await self._beginnings.watches(starts)
+
+    def _seen(self, look: "_Look", step: int) -> Seen:
+        record, watch = self._context.records[look.key[0]], self._watches[look.key]
+        sets = look.snapshot.replicasets
+        return Seen(look.key, record, watch, look.candidates, look.stables, sets, look.stable_template, step)
 
     def _policy(self, record: Record) -> Policy | None:
         match = self._context.fleet.match(record.workload)
@@ -113,7 +145,7 @@ class Poller:
 
     # -- pods ----------------------------------------------------------------------------------------------------------
 
-    async def _pods_of(self, record: Record, about: TemplateHash, step: int) -> Seen | None:
+    async def _pods_of(self, record: Record, about: TemplateHash, step: int) -> "_Look | None":
         """Look at the pods of both tracks, and keep what is new of them before it is used."""
         try:
             return await self._look(record, about, step)
@@ -122,7 +154,7 @@ class Poller:
             _log.warning("pods not read, this step waits: %s", error, extra=fields)
             return None
 
-    async def _look(self, record: Record, about: TemplateHash, step: int) -> Seen | None:
+    async def _look(self, record: Record, about: TemplateHash, step: int) -> "_Look | None":
         context, key = self._context, (record.id, about)
         refs = [ref for ref in {record.workload, record.stable} if ref]
         found: dict[WorkloadRef, tuple[Snapshot, tuple[Pod, ...]]] = {}
@@ -142,7 +174,9 @@ class Poller:
         now = context.now().timestamp()
         watching = about == record.rollout.hash
         known = record.pods if watching else self._pods.get(key, ())
-        updated = facts.update(known, pods, owners, step=step, now=now)
+        watch = self._watches.get(key)
+        since = watch.next_step if watch else first_step(record, about, step=step, step_s=self.step_s)
+        updated = facts.update(known, pods, owners, since=since, step=step, step_s=self.step_s, now=now)
         if updated != known:
             if watching:
                 latest = context.records[record.id]
@@ -151,96 +185,22 @@ class Poller:
             else:
                 self._pods[key] = updated
         sides = {track: tuple(pod for pod in pods if _track(pod, owners) is track) for track in Track}
-        watch = self._watches.get(key)
-        if watch is None:
-            policy = self._policy(record)
-            if policy is None:
-                return None
-            both = (*sides[Track.CANDIDATE], *sides[Track.STABLE])
-            record, watch = await self._begin(record, about, policy, step, both)
-            self._watches[key] = watch
         snapshot = found[record.workload][0]
-        return Seen(
+        return _Look(
             key,
-            context.records[record.id],
-            watch,
+            snapshot,
             sides[Track.CANDIDATE],
             sides[Track.STABLE],
-            snapshot.replicasets,
+            tuple(item for each, _ in found.values() for item in each.replicasets),
             _stable_template(record, found),
-            step,
         )
-
-    async def _begin(
-        self, record: Record, about: TemplateHash, policy: Policy, step: int, pods: tuple[Pod, ...]
-    ) -> tuple[Record, Watch]:
-        """Make a watch, with what has to be known before its first step; the first process writes that down."""
-        began = record.started if about == record.rollout.hash else record.write_at or record.started
-        first = min(step, math.ceil(began.timestamp() / self.step_s))
-        bad_known, sawtooth = dict(record.bad_known), {}
-        watching = about == record.rollout.hash
-        judged_by = dict(record.judged_by)
-        if policy.rule is Rule.SEQUENTIAL and watching and set(judged_by) != set(policy.signals):
-            judged_by = frozen(policy, record.topology, self.step_s)
-            latest = self._context.records[record.id]
-            record = await self._context.put(msgspec.structs.replace(latest, judged_by=judged_by))
-        signals = self._context.ports.signals
-        if signals is not None:
-            timeout_s = self._context.config.read_s
-            for name, signal in policy.signals.items():
-                query = query_of(signal, self._namespaces(record), targets=pods)
-                if name not in bad_known:
-                    bad_known[name] = await signals.bad_seen(query, step=first, timeout_s=timeout_s)
-                resets = await signals.resets(query, step=first, window_s=_RESETS_S, timeout_s=timeout_s)
-                ago = first * self.step_s - _RESETS_S
-                restarts = {pod.name: facts.restarts_since(pod, ago) for pod in record.pods}
-                if blind := counters.not_monotonic(resets, restarts):
-                    sawtooth[name] = blind
-            if about == record.rollout.hash and name_first(record, bad_known):
-                why = await self._before(record, policy, first, pods)
-                latest = self._context.records[record.id]
-                why = latest.incident_first or why
-                record = await self._context.put(
-                    msgspec.structs.replace(latest, bad_known=bad_known, incident_first=why)
-                )
-        return record, Watch(
-            record.workload,
-            policy,
-            step_s=self.step_s,
-            first=first,
-            begun=first * self.step_s if about != record.rollout.hash else record.started.timestamp(),
-            bad_known=bad_known,
-            sawtooth=sawtooth,
-            beside=record.topology.side_by_side,
-            judged_by=judged_by if watching else {},
-        )
-
-    async def _before(self, record: Record, policy: Policy, first: int, targets: tuple[Pod, ...]) -> str:
-        """Whether the workload was failing in the ten minutes before."""
-        signals = self._context.ports.signals
-        assert signals is not None  # noqa: S101  (asked for by the only caller)
-        begin, end = past_steps(first, policy, self.step_s)
-        named, namespace = self._named[record.id, record.rollout.hash], record.workload.namespace
-        for name, signal in policy.signals.items():
-            readings = await signals.read_past(
-                query_of(signal, self._namespaces(record), targets=targets), first=begin, last=end, timeout_s=_PAST_S
-            )
-            pods = facts.by_name(
-                record.pods, readings, named, namespace=namespace, begun=first * self.step_s, step_s=self.step_s
-            )
-            if why := failed_before(readings, policy, name, pods, namespace=namespace, step_s=self.step_s):
-                return why
-        return ""
-
-    @staticmethod
-    def _namespaces(record: Record) -> set[str]:
-        return {record.workload.namespace, *([record.stable.namespace] if record.stable else [])}
 
     # -- counters ------------------------------------------------------------------------------------------------------
 
     async def _feed(self, seen: Sequence[Seen], step: int) -> None:
         """Read what every watch has to be fed up to this step: one question per selector set and time slice."""
         slices: dict[tuple[SignalQuery, int], set[str]] = {}
+        others: dict[tuple[SignalQuery, int], set[WorkloadRef]] = {}
         targets: dict[tuple[SignalQuery, int], dict[str, Pod]] = {}
         asked: dict[tuple[int, str], tuple[SignalQuery, int]] = {}
         few = _few_pods(seen)
@@ -248,15 +208,17 @@ class Poller:
             for name, signal in item.watch.policy.signals.items():
                 group = query_of(signal, ("",))
                 key = (group, item.watch.next_step)
-                slices.setdefault(key, set()).update(self._namespaces(item.record))
+                slices.setdefault(key, set()).update(namespaces(item.record))
+                others.setdefault(key, set()).update(() if key[0].join else _beside(item, step))
                 pods_of = {pod.metadata.uid: pod for pod in (*item.candidates, *item.stables)}
                 targets.setdefault(key, {}).update(pods_of)
                 asked[index, name] = key
         queries = {
             key: msgspec.structs.replace(
                 key[0],
-                namespaces=tuple(sorted(names)),
+                namespaces=tuple(sorted(names | {ref.namespace for ref in others[key]})),
                 pods=() if key[0].join else few,
+                workloads=tuple(sorted({ref.name for ref in others[key]})) if few else (),
                 targets=tuple(targets[key].values()),
             )
             for key, names in slices.items()
@@ -272,9 +234,21 @@ class Poller:
                 pods = facts.by_name(
                     pods, past, named, namespace=namespace, begun=first * self.step_s, step_s=self.step_s
                 )
+                self._keep(item, pods)
+            rolling = self._rolling(item)
             for at in range(first, step + 1):
+                time = at * self.step_s
                 readings = {name: answers[asked[index, name]].get(at, _missing(at)) for name in names}
-                item.watch.feed(readings, pods, alert=self._alerted(item.record.id, at * self.step_s))
+                gone = {ref for ref, began in rolling.items() if began <= time}
+                item.watch.feed(readings, pods, alert=self._alerted(item.record.id, time), gone=gone)
+
+    def _rolling(self, item: Seen) -> dict[WorkloadRef, float]:
+        """When bystanders began to roll out, those that did since this rollout's start."""
+        return {
+            record.workload: record.started.timestamp()
+            for record in self._context.records.values()
+            if record.workload in item.watch.bystanders and record.started >= item.record.started
+        }
 
     def _alerted(self, incident: IncidentId, time: float) -> bool:
         """Whether an attributable alert that is known by now was firing at a time."""
@@ -285,6 +259,14 @@ class Poller:
         record = self._context.records[item.record.id]
         return record.pods if item.key[1] == record.rollout.hash else self._pods.get(item.key, ())
 
+    def _keep(self, item: Seen, pods: tuple[PodFact, ...]) -> None:
+        """Keep what the past has told of pods."""
+        record = self._context.records[item.record.id]
+        if item.key[1] != record.rollout.hash:
+            self._pods[item.key] = pods
+        elif pods != record.pods:
+            self._context.keep(msgspec.structs.replace(record, pods=pods))
+
     async def _ask(self, query: SignalQuery, first: int, last: int) -> Mapping[int, Reading]:
         signals, timeout_s = self._context.ports.signals, self._context.config.read_s
         if signals is None or first > last:
@@ -293,11 +275,6 @@ class Poller:
             return {last: await signals.read(query, step=last, timeout_s=timeout_s)}
         past = await signals.read_past(query, first=first, last=last, timeout_s=_PAST_S)
         return {reading.step: reading for reading in past}
-
-
-def name_first(record: Record, bad_known: Mapping[str, bool]) -> bool:
-    """Whether this is the first process that watches the rollout: what it finds is then frozen in the record."""
-    return dict(record.bad_known) != dict(bad_known)
 
 
 def _about(record: Record) -> TemplateHash:
@@ -348,6 +325,14 @@ def _image_ids(record: Record, pods: Iterable[Pod], owners: facts.Owners) -> Map
         if _track(pod, owners) is Track.CANDIDATE:
             images |= {item.name: item.image_id for item in pod.status.container_statuses if item.image_id}
     return images
+
+
+def _beside(item: Seen, step: int) -> set[WorkloadRef]:
+    """Workloads that are read as a whole: bystanders, and of the past its own, since not every pod of it is known."""
+    record, refs = item.record, set(item.watch.bystanders)
+    if item.watch.next_step < step:
+        refs |= {record.workload, record.stable or record.workload}
+    return refs
 
 
 def _few_pods(seen: Sequence[Seen]) -> tuple[str, ...]:

@@ -6,7 +6,6 @@ revision has changed, not at every change of a status.
 
 import asyncio
 import datetime as dt
-import hashlib
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -16,10 +15,11 @@ from watchdog.decide import incident, marks, templates
 from watchdog.decide.history import History, live_rollout, read_history
 from watchdog.decide.limits import condemned_images
 from watchdog.decide.plan import Request
-from watchdog.decide.record import Answer, Planned, Record, SignalUsed, State
+from watchdog.decide.record import Answer, Planned, Record, State
 from watchdog.decide.status import Progress, progressed_at, rollout_status
 from watchdog.engine.context import Context
 from watchdog.engine.fleet import Match, Side
+from watchdog.engine.watch import digest, signals_used
 from watchdog.errors import ClusterError
 from watchdog.model import MANAGER, Action, Cause, Mode, Outcome, Refused, Rollout, Topology
 from watchdog.objects import REVISION, Deployment, ReplicaSet, Snapshot, TemplateHash, WorkloadRef
@@ -193,10 +193,7 @@ class Rollouts:
             images=templates.images(live.spec.template),
             stable=stable,
             stable_hash=stable_hash,
-            signals=tuple(
-                SignalUsed(name, signal.bad or f"{signal.total} - {signal.good}", signal.total)
-                for name, signal in policy.signals.items()
-            ),
+            signals=signals_used(policy),
         )
         fields = {"event": "rollout-begins", "incident": record.id, "workload": str(record.workload)}
         _log.info("revision %d is under watch, beside %s", rollout.revision, stable_hash or "nothing", extra=fields)
@@ -320,11 +317,6 @@ def action_of(match: Match) -> Action:
     """What a breach of this workload leads to. Only a canary is ever scaled down, never the stable side beside it."""
     wanted = match.policy.action or Action.SCALE_DOWN
     return Action.UNDO if wanted is Action.SCALE_DOWN and match.side is not Side.CANDIDATE else wanted
-
-
-def digest(value: msgspec.Struct) -> str:
-    """A short name for settings, which changes with them."""
-    return hashlib.sha256(msgspec.json.encode(value, enc_hook=float)).hexdigest()[:12]
 
 
 def _differing(source: ReplicaSet, target: ReplicaSet) -> dict[str, str]:

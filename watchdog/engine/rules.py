@@ -8,7 +8,8 @@ from msgspec.structs import replace
 
 from watchdog.config import Policy
 from watchdog.decide.record import Stand
-from watchdog.judge import calibration, sequential, threshold
+from watchdog.engine.history import Past
+from watchdog.judge import sequential, threshold
 from watchdog.judge.blocks import Block, Counts, Doubt, Verdict, Word
 from watchdog.judge.sequential import Control, Controls
 from watchdog.model import Topology
@@ -23,8 +24,15 @@ _SPEAKS = {
 class Rule(Protocol):
     """One rule, for all signals of a rollout."""
 
-    def take(self, signal: str, block: Block, *, alert: bool) -> None:
-        """Take the next block of a signal; `alert` says that an attributable alert was firing then."""
+    def take(self, signal: str, block: Block, *, alert: bool, bystanders: Mapping[str, Counts]) -> None:
+        """Take the next block of a signal.
+
+        Args:
+            signal: whose.
+            block: what was counted.
+            alert: an attributable alert was firing then.
+            bystanders: what other workloads counted, by name.
+        """
 
     def verdict(self, signal: str, blocks: Sequence[Block], *, urgent: bool, baked_s: float | None) -> Verdict:
         """Say what is thought of a signal now; the arguments are those of `threshold.judge`."""
@@ -39,7 +47,7 @@ class ByThreshold:
     def __init__(self, settings: threshold.Settings) -> None:
         self._settings = settings
 
-    def take(self, signal: str, block: Block, *, alert: bool) -> None:
+    def take(self, signal: str, block: Block, *, alert: bool, bystanders: Mapping[str, Counts]) -> None:
         """Do nothing: the blocks are all there is."""
 
     def verdict(self, signal: str, blocks: Sequence[Block], *, urgent: bool, baked_s: float | None) -> Verdict:
@@ -64,9 +72,10 @@ class BySequence:
         self._least = min_requests
         self._states = {name: sequential.State() for name in settings}
 
-    def take(self, signal: str, block: Block, *, alert: bool) -> None:
+    def take(self, signal: str, block: Block, *, alert: bool, bystanders: Mapping[str, Counts]) -> None:
         """Step both controls."""
-        self._states[signal] = sequential.step(self._states[signal], block, self._settings[signal], alert=alert)
+        state, settings = self._states[signal], self._settings[signal]
+        self._states[signal] = sequential.step(state, block, settings, alert=alert, bystanders=bystanders)
 
     def evidence(self, signal: str) -> tuple[Stand, ...]:
         """Give the controls of the signal."""
@@ -77,6 +86,7 @@ class BySequence:
                 log_e=state.evidence(control).log_e,
                 bar=settings.bar,
                 onset_step=state.evidence(control).onset,
+                reached=next((each.bar for each in state.spoken if each.control is control), None),
             )
             for control in settings.controls.each
         )
@@ -101,15 +111,19 @@ class BySequence:
         most = max(state.evidence(control).log_e for control in settings.controls.each)
         detail = f"{_against(candidate, stable)}; evidence {_odds(most)}, needed {_odds(settings.bar)}"
         found = Verdict(Word.INSUFFICIENT, detail, candidate=candidate, stable=stable, signal=signal)
-        doubt = "" if baked_s is None else self._doubt(blocks, settings.steps(baked_s))
+        doubt = "" if baked_s is None else self._doubt(blocks, settings, baked_s)
         if baked_s is not None and not doubt:
             return replace(found, word=Word.HEALTHY)
         if blocks and (blind := blocks[-1].blind):
             return replace(found, word=Word.BLIND, detail=blind.detail, blind=blind)
         return replace(found, detail=f"{detail}; {doubt}") if doubt else found
 
-    def _doubt(self, blocks: Sequence[Block], bake: int) -> str:
+    def _doubt(self, blocks: Sequence[Block], settings: sequential.Settings, baked_s: float) -> str:
         """Say why a rollout whose bake is over is not healthy; empty where it is."""
+        if Control.HISTORICAL in settings.controls.each and settings.historical.off:
+            usual = f"{100 * settings.base:.1f} % failed in the worst 5 min of the day before"
+            return f"no-reference: {usual}, too many to judge by"
+        bake = settings.steps(baked_s)
         seen = [block for block in blocks[-bake:] if not block.blind]
         requests = sum(block.candidate.total for block in seen)
         if bake - len(seen) >= _MOST_BLIND * bake:
@@ -117,29 +131,50 @@ class BySequence:
         return "" if requests >= self._least else f"{requests:.0f} requests in the bake, {self._least} are needed"
 
 
-def frozen(policy: Policy, topology: Topology, step_s: float) -> dict[str, sequential.Settings]:
-    """Give what the rule `sequential` is held to in a rollout, by signal, with the default for an unknown past."""
-    past = calibration.unknown()
-    controls = Controls.CONCURRENT if topology is Topology.CANARY else Controls.BOTH
-    if not topology.side_by_side:
-        controls = Controls.HISTORICAL
-    return {
-        name: sequential.Settings(
-            step_s=step_s,
-            controls=controls,
-            blocks=float(policy.blocks(step_s)),
-            base=past.base,
-            phi_concurrent=past.phi_concurrent,
-            phi_historical=past.phi_historical,
-            m_cap=past.m_cap,
-            known=past.known,
-            alpha=policy.sequential.alpha,
-            alpha_alert=policy.alerts.alpha_alert,
-            signals=len(policy.signals),
-            bake_s=float(policy.bake),
-        )
-        for name in policy.signals
-    }
+def controls_of(topology: Topology, strategy: str) -> Controls:
+    """Give the controls of a rollout: those whose pods run beside the candidate's, and the time before.
+
+    Args:
+        topology: of the policy.
+        strategy: the Deployment's, `RollingUpdate` or `Recreate`.
+    """
+    if topology is Topology.CANARY:
+        return Controls.CONCURRENT
+    alone = topology is Topology.BLUE_GREEN or strategy == "Recreate"
+    return Controls.HISTORICAL if alone else Controls.BOTH
+
+
+def frozen(
+    policy: Policy, past: Past, *, controls: Controls, step_s: float, switched_s: float | None = None
+) -> sequential.Settings:
+    """Give what the rule `sequential` is held to in a rollout, for one signal.
+
+    Args:
+        policy: of the workload.
+        past: of the signal.
+        controls: what the candidate is compared with.
+        step_s: the grid.
+        switched_s: when a Service was switched to the candidate, where that is the rollout.
+    """
+    reference = past.reference
+    return sequential.Settings(
+        step_s=step_s,
+        controls=controls,
+        blocks=float(policy.blocks(step_s)),
+        base=reference.base,
+        phi_concurrent=reference.phi_concurrent,
+        phi_historical=reference.phi_historical,
+        m_cap=reference.m_cap,
+        known=reference.known,
+        past=past.told,
+        incident_first=past.incident_first,
+        alpha=policy.sequential.alpha,
+        alpha_alert=policy.alerts.alpha_alert,
+        signals=len(policy.signals),
+        bake_s=float(policy.bake),
+        completed_s=switched_s,
+        bystanders=() if controls is Controls.CONCURRENT else past.bystanders,
+    )
 
 
 def _sums(blocks: Sequence[Block]) -> tuple[Counts, Counts]:

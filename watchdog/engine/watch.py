@@ -1,12 +1,14 @@
 """One rollout under watch: what is asked for it, and the fold from readings to a verdict."""
 
+import hashlib
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
 from watchdog.config import Policy, Signal
-from watchdog.decide.record import Record, Stand
+from watchdog.decide.record import Record, SignalUsed, Stand
+from watchdog.engine.bystanders import Bystanders
 from watchdog.engine.rules import BySequence, ByThreshold, Rule
 from watchdog.judge import counters, sequential, threshold
 from watchdog.judge.blocks import Blind, Block, Counts, PodFact, Reading, Track, Verdict
@@ -69,14 +71,34 @@ class Watch:
         self._window = limits.steps(limits.window_s)
         self._rule: Rule = BySequence(judged_by, min_requests=limits.min_requests) if judged_by else ByThreshold(limits)
         self._beside = beside
+        self._bystanders = {
+            name: Bystanders(settings.bystanders, step_s=step_s) for name, settings in judged_by.items()
+        }
+        self.bystanders = frozenset(ref for each in self._bystanders.values() for ref in each.refs)
+        """Other workloads whose counters are read, too."""
 
-    def feed(self, readings: Mapping[str, Reading], pods: Sequence[PodFact], *, alert: bool = False) -> None:
-        """Take in the next step, one reading per signal; `alert` says that an attributable alert was firing."""
+    def feed(
+        self,
+        readings: Mapping[str, Reading],
+        pods: Sequence[PodFact],
+        *,
+        alert: bool = False,
+        gone: Collection[WorkloadRef] = (),
+    ) -> None:
+        """Take in the next step.
+
+        Args:
+            readings: one per signal.
+            pods: what is known of the pods.
+            alert: an attributable alert was firing then.
+            gone: bystanders that are rolling out themselves, or have.
+        """
         for name, state in self._states.items():
             self._states[name], block = counters.step(state, readings[name], pods)
             block = block if self._beside else msgspec.structs.replace(block, stable=Counts())
             self.blocks[name].append(block)
-            self._rule.take(name, block, alert=alert)
+            others = self._bystanders[name].take(readings[name], gone=gone) if name in self._bystanders else {}
+            self._rule.take(name, block, alert=alert, bystanders=others)
         self.next_step += 1
 
     @property
@@ -112,6 +134,19 @@ def rule_of(policy: Policy, step_s: float) -> threshold.Settings:
         consecutive=rule.consecutive,
         min_requests=rule.min_requests,
         min_bad=rule.min_bad,
+    )
+
+
+def digest(policy: Policy) -> str:
+    """A short name for a policy's settings, which changes with them."""
+    return hashlib.sha256(msgspec.json.encode(policy, enc_hook=float)).hexdigest()[:12]
+
+
+def signals_used(policy: Policy) -> tuple[SignalUsed, ...]:
+    """What is asked of Prometheus, for the record."""
+    return tuple(
+        SignalUsed(name, signal.bad or f"{signal.total} - {signal.good}", signal.total)
+        for name, signal in policy.signals.items()
     )
 
 

@@ -4,7 +4,8 @@ The same counters, rule and actions as the service's, for one rollout and on a p
 workload bind it, the mode and the judgement guards do not. Beside a running service it never acts a second time.
 """
 
-from watchdog.gate.loop import Gate, Ports, Task
+from watchdog.gate.loop import Gate
 from watchdog.gate.report import Report
+from watchdog.gate.task import Ports, Task
 
 __all__ = ["Gate", "Ports", "Report", "Task"]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import msgspec
 
 from watchdog.gate.trial import Numbers, describe, odds
-from watchdog.judge.blocks import Verdict, Word
+from watchdog.judge.blocks import Counts, Verdict, Word
 from watchdog.model import Action, Outcome, Result, Rollout, Undo
 from watchdog.objects import WorkloadRef
 
@@ -24,6 +24,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         result: the action of this gate, where there was one.
         numbers: by signal, as they stood at the end.
         images: of the version, by container.
+        past: what share of failures is usual, and where that is known from.
         notes: what limits the verdict.
         began: when its first block ended.
         ended: when the gate did.
@@ -38,6 +39,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     result: Result | None = None
     numbers: tuple[Numbers, ...] = ()
     images: Mapping[str, str] = {}
+    past: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     began: dt.datetime | None = None
     ended: dt.datetime
@@ -60,26 +62,26 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     def sentences(self) -> list[str]:
         """The end, line by line: verdict, what was done, what limits it."""
         by = "the service" if self.service else "this gate"
-        done = f"{by}: {', '.join(filter(None, (self.outcome, self.detail)))}" if self.outcome else self.detail
+        done = f"{by}: {self.outcome}, {self.detail}" if self.outcome and self.detail else self.detail
         cause = self.verdict.blind.reason if self.verdict.blind else self.verdict.cause
         why = f"{cause}: {self.verdict.detail}" if cause else self.verdict.detail
         pods = self.result.pods if self.result else ()
         return [f"{self.title}: {why}", *([done] if done else []), *pods, *(f"note: {each}" for each in self.notes)]
 
 
-def line(numbers: Numbers, *, step_s: float, named: bool) -> str:
+def line(numbers: Numbers, *, step_s: float, bake_s: float, named: bool) -> str:
     """One block on a log; its time is UTC.
 
     Args:
         numbers: where a signal stands after it.
-        step_s: the grid.
+        step_s: the grid, in seconds.
+        bake_s: how long is judged, in seconds.
         named: there are several signals.
     """
     at = dt.datetime.fromtimestamp(numbers.step * step_s, tz=dt.UTC)
     name = f"{numbers.signal}: " if named else ""
-    if numbers.blind:
-        return f"{at:%H:%M:%S}  {name}blind, {numbers.blind.reason}: {numbers.blind.detail}"
-    return f"{at:%H:%M:%S}  {name}{describe(numbers)}"
+    what = f"blind, {numbers.blind.reason}: {numbers.blind.detail}" if numbers.blind else describe(numbers)
+    return f"{at:%H:%M:%S}  {numbers.judged * step_s:3.0f} of {bake_s:.0f} s  {name}{what}"
 
 
 def markdown(report: Report, *, action: Action | None, dry_run: bool, undo: str) -> str:
@@ -102,8 +104,8 @@ def markdown(report: Report, *, action: Action | None, dry_run: bool, undo: str)
         name = f" of {_cell(each.signal)}" if len(report.numbers) > 1 else ""
         candidate, stable = each.candidate, each.stable
         rows += [
-            (f"candidate{name}", f"{candidate.bad:.0f} of {candidate.total:.0f} bad, {100 * candidate.ratio:.1f} %"),
-            (f"stable{name}", f"{stable.bad:.0f} of {stable.total:.0f} bad, {100 * stable.ratio:.1f} %"),
+            (f"candidate{name}", _counted(candidate)),
+            (f"stable{name}", _counted(stable)),
             (f"evidence{name}", f"{odds(each.log_e)} of {odds(each.bar)} ({each.control})"),
         ]
     if action and report.verdict.word is Word.BREACH and not report.service:
@@ -112,8 +114,10 @@ def markdown(report: Report, *, action: Action | None, dry_run: bool, undo: str)
         rows.append(("outcome", f"{_code(str(report.outcome))}{' by the service' if report.service else ''}"))
     table = ["| | |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]
     text = [f"### {sign} {_cell(report.title)}", "", *table, ""]
-    text += [f"- {_cell(sentence)}" for sentence in report.sentences]
-    return "\n".join([*text, "", "To undo it by hand:", "```", undo, "```", ""])
+    text += [f"- {_cell(sentence)}" for sentence in (*report.sentences, *report.past)]
+    if dry_run or report.outcome not in _OVER:
+        text += ["", "To undo it by hand:", "```", undo, "```"]
+    return "\n".join([*text, ""])
 
 
 def outputs(report: Report, *, code: int) -> dict[str, str]:
@@ -137,6 +141,11 @@ def outputs(report: Report, *, code: int) -> dict[str, str]:
     }
 
 
+def _counted(counts: Counts) -> str:
+    share = f"{counts.bad:.0f} of {counts.total:.0f} bad, {100 * counts.ratio:.1f} %"
+    return share if counts.total else "no requests"
+
+
 def _code(text: str) -> str:
     """Text from the cluster in a code span: it cannot end the span, nor the table's cell."""
     return f"`{text.translate(_CODE)}`"
@@ -146,6 +155,9 @@ def _cell(text: str) -> str:
     """Text from the cluster outside a code span: no markup of its, no new line, no new cell."""
     return "".join(f"\\{c}" if c in _MARKUP else c for c in " ".join(text.split()))
 
+
+_OVER = frozenset({Outcome.SUPERSEDED, Outcome.ROLLED_BACK, Outcome.SCALED_DOWN, Outcome.PAUSED, Outcome.RECOVERED})
+"""Where the version is not live any more, or is stopped."""
 
 _MARKUP = frozenset("\\`*_[]<>#|&~")
 _CODE = str.maketrans({"`": "'", "|": "¦", "\n": " ", "\r": " "})

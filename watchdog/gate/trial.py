@@ -1,55 +1,34 @@
-"""From readings to a verdict: the numbers of one gate, step by step, by the rule `sequential`."""
+"""From readings to a verdict: the numbers of one gate, step by step, by the rule `sequential` as the service has it."""
 
 import math
 from collections.abc import Mapping, Sequence
-from enum import StrEnum
 
 import msgspec
 from msgspec.structs import replace
 
-from watchdog.judge import concurrent, counters, eprocess, historical
+from watchdog.judge import concurrent, counters, sequential
 from watchdog.judge.blocks import Blind, Block, Counts, Doubt, PodFact, Reading, Verdict, Word
+from watchdog.judge.eprocess import bar
+from watchdog.judge.sequential import Control, Spoken
+from watchdog.judge.vetoes import VetoReason
 
-_ALPHA = 0.01
 _MOST_BLIND = 0.2
-_PHI, _M_CAP, _BASE = 3.0, 20.0, 0.01
-"""What holds where no history was read (statistics-after.md §1)."""
-
-_NO_HISTORY = Doubt("no-history", "no stable pods speak, and the usual share of failures is not known; give --baseline")
-
-
-class Control(StrEnum):
-    """What the candidate is measured by: the stable pods of the same time, or the time before."""
-
-    CONCURRENT = "concurrent"
-    HISTORICAL = "historical"
 
 
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """What is fixed before the first block.
 
     Args:
-        step_s: the grid, in seconds.
-        bake_s: how long is judged, from the first judged block.
-        blocks: B, how many blocks of full evidence it takes.
-        controls: what the candidate is measured by; they share alpha.
+        rules: by signal, what the rule is held to.
+        bake: how many blocks are judged at least.
         min_requests: with fewer judged requests nothing is called healthy.
         early: end as soon as it is proven not to be worse.
-        baseline: usual share of failures; None where nobody told, and then the time before alone moves nothing.
     """
 
-    step_s: float
-    bake_s: float
-    blocks: float
-    controls: tuple[Control, ...]
+    rules: Mapping[str, sequential.Settings]
+    bake: int
     min_requests: int
     early: bool = False
-    baseline: float | None = None
-
-    @property
-    def bake(self) -> int:
-        """How many blocks the bake has."""
-        return max(1, math.ceil(round(self.bake_s / self.step_s, 9)))
 
 
 class Numbers(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +40,8 @@ class Numbers(msgspec.Struct, frozen=True, kw_only=True):
         candidate: judged requests of the candidate so far.
         stable: requests of the stable pods in the same blocks.
         grace: requests of candidate pods in their grace, which are not judged.
-        control: the one whose evidence is nearest to its bar.
+        judged: blocks since the first judged one, and with it.
+        control: the one that decides, or is nearest to it.
         log_e: its evidence against the candidate; natural logarithm.
         bar: what it has to reach.
         blind: why the newest block says nothing.
@@ -72,6 +52,7 @@ class Numbers(msgspec.Struct, frozen=True, kw_only=True):
     candidate: Counts = Counts()
     stable: Counts = Counts()
     grace: Counts = Counts()
+    judged: int = 0
     control: Control = Control.CONCURRENT
     log_e: float = 0.0
     bar: float = 0.0
@@ -79,16 +60,15 @@ class Numbers(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Case(msgspec.Struct, frozen=True, kw_only=True):
-    """One signal: the counters' fold, both processes, and the sums of what was judged."""
+    """One signal: the counters' fold, the rule's, that of the mirrored test, and the sums of what was judged."""
 
     counters: counters.State
-    numbers: Numbers
-    beside: concurrent.State = concurrent.State()
-    before: eprocess.Evidence = eprocess.Evidence()
+    rule: sequential.State = sequential.State()
     mirrored: concurrent.State = concurrent.State()
+    numbers: Numbers
     first: int | None = None
     seen: int = 0
-    breach: Control | None = None
+    old_live: bool = False
     proven: bool = False
 
 
@@ -104,64 +84,42 @@ class Trial:
     def __init__(self, settings: Settings, signals: Mapping[str, counters.Settings], *, first: int) -> None:
         self.settings = settings
         self.next_step = first
-        share = 1 / (len(settings.controls) * len(signals))
-        self._design = eprocess.Design(
-            bar=eprocess.bar(_ALPHA, share=share), blocks=settings.blocks, phi=_PHI, m_cap=_M_CAP
-        )
-        mirrored = replace(self._design, bar=eprocess.bar(_ALPHA, share=1 / len(signals)))
-        self._concurrent = concurrent.Settings(design=self._design)
-        self._mirrored = concurrent.Settings(design=mirrored, mirrored=True)
-        base = _BASE if settings.baseline is None else settings.baseline
-        self._historical = historical.Settings(design=self._design, base=base)
-        self._cases = {
-            name: _Case(
-                counters=counters.initial(each),
-                numbers=Numbers(signal=name, step=first - 1, control=settings.controls[0], bar=self._design.bar),
-            )
-            for name, each in signals.items()
-        }
+        self._cases = {}
+        for name, each in signals.items():
+            rule = settings.rules[name]
+            numbers = Numbers(signal=name, step=first - 1, control=rule.controls.each[0], bar=rule.bar)
+            self._cases[name] = _Case(counters=counters.initial(each), numbers=numbers)
 
     def feed(self, readings: Mapping[str, Reading], pods: Sequence[PodFact]) -> None:
         """Take in the next step, one reading per signal."""
         for name, case in self._cases.items():
             state, block = counters.step(case.counters, readings[name], pods)
-            self._cases[name] = self._advanced(replace(case, counters=state), block)
+            self._cases[name] = self._advanced(replace(case, counters=state), block, self.settings.rules[name])
         self.next_step += 1
 
-    def _advanced(self, case: _Case, block: Block) -> _Case:
-        case = replace(case, numbers=replace(case.numbers, step=block.step, blind=block.blind))
-        if case.first is None and block.candidate.total > 0:
-            case = replace(case, first=block.step)
-        if block.blind:
-            return case
-        index, started = block.step, case.first is not None
-        beside, before, mirrored = case.beside, case.before, case.mirrored
-        if Control.CONCURRENT in self.settings.controls:
-            live = block.stable.total > 0
-            beside, mirrored = (
-                concurrent.step(state, block.candidate, block.stable, rule, index=index, old_live=live, started=started)
-                for state, rule in ((beside, self._concurrent), (mirrored, self._mirrored))
-            )
-        if Control.HISTORICAL in self.settings.controls:
-            before = historical.step(before, block.candidate, self._historical, index=index, started=started)
-        evidence = {Control.CONCURRENT: beside.evidence.log_e, Control.HISTORICAL: before.log_e}
-        control = max(self.settings.controls, key=lambda each: evidence[each])
-        counted = block.stable if case.first is not None else Counts()
+    def _advanced(self, case: _Case, block: Block, rule: sequential.Settings) -> _Case:
+        """Take a block further; one that is blind counts nothing, and what it missed comes with the next that sees."""
+        first = block.step if case.first is None and block.candidate.total > 0 else case.first
+        state = sequential.step(case.rule, block, rule)
+        mirrored = case.mirrored
+        if self.settings.early and Control.CONCURRENT in rule.controls.each:
+            mirrored = _mirrored(mirrored, block, rule, started=first is not None)
         return replace(
             case,
-            beside=beside,
-            before=before,
+            rule=state,
             mirrored=mirrored,
-            seen=case.seen + (case.first is not None),
-            breach=case.breach or (control if evidence[control] >= self._design.bar else None),
-            proven=case.proven or mirrored.evidence.log_e >= self._mirrored.design.bar,
+            first=first,
+            seen=case.seen + (first is not None and block.blind is None),
+            old_live=block.old_live,
+            proven=case.proven or mirrored.evidence.log_e >= _healthy_bar(rule),
             numbers=replace(
                 case.numbers,
+                step=block.step,
                 candidate=case.numbers.candidate + block.candidate,
-                stable=case.numbers.stable + counted,
+                stable=case.numbers.stable + (block.stable if first is not None else Counts()),
                 grace=case.numbers.grace + block.grace,
-                control=control,
-                log_e=evidence[control],
+                judged=0 if first is None else block.step - first + 1,
+                blind=block.blind,
             ),
         )
 
@@ -171,19 +129,24 @@ class Trial:
         return min((case.first for case in self._cases.values() if case.first is not None), default=None)
 
     @property
-    def last(self) -> int | None:
-        """The block that ends the bake; None before the first judged one."""
-        return None if self.first is None else self.first + self.settings.bake - 1
-
-    @property
     def over(self) -> bool:
         """Whether the bake is."""
-        return self.last is not None and self.next_step > self.last
+        return self.first is not None and self.next_step >= self.first + self.settings.bake
 
     def numbers(self) -> tuple[Numbers, ...]:
         """Where each signal stands, the nearest to its bar first; what is blind before what is not."""
-        found = (case.numbers for case in self._cases.values())
+        found = (self._shown(case) for case in self._cases.values())
         return tuple(sorted(found, key=lambda each: (each.log_e < each.bar, each.blind is None, -each.log_e)))
+
+    def _shown(self, case: _Case) -> Numbers:
+        """The sums, and the evidence of the control that decides; before that of the nearest one that still may."""
+        rule, speaker = self.settings.rules[case.numbers.signal], self._speaker(case, over=self.over)
+        if speaker:
+            control = speaker.control
+        else:
+            silent = [each for each in rule.controls.each if all(one.control is not each for one in case.rule.spoken)]
+            control = max(silent, key=lambda each: case.rule.evidence(each).log_e)
+        return replace(case.numbers, control=control, log_e=case.rule.evidence(control).log_e)
 
     def verdict(self, *, over: bool = False) -> Verdict:
         """What is to be thought now.
@@ -196,7 +159,7 @@ class Trial:
         return min(verdicts, key=lambda each: order.index(each.word))
 
     def _verdict(self, case: _Case, *, over: bool) -> Verdict:
-        numbers = case.numbers
+        numbers = self._shown(case)
         found = Verdict(
             Word.INSUFFICIENT,
             describe(numbers),
@@ -204,35 +167,65 @@ class Trial:
             stable=numbers.stable,
             signal=numbers.signal,
         )
-        if case.breach:
-            unknown = case.breach is Control.HISTORICAL and self.settings.baseline is None
-            return replace(found, word=Word.BREACH, cause="sequential", doubts=(_NO_HISTORY,) if unknown else ())
+        if speaker := self._speaker(case, over=over):
+            doubts = tuple(Doubt(str(each.reason), each.detail) for each in speaker.vetoes)
+            return replace(found, word=Word.BREACH, cause="sequential", doubts=doubts)
         if numbers.blind and not over:
             return replace(found, word=Word.BLIND, detail=numbers.blind.detail, blind=numbers.blind)
         few = numbers.candidate.total < self.settings.min_requests
-        if self.settings.early and case.proven and not few:
+        if self.settings.early and case.proven and not few and not case.rule.spoken:
             return replace(found, word=Word.HEALTHY, detail=f"{found.detail}; proven not to be worse")
         if not over:
             return found
-        blocks = 0 if case.first is None else case.counters.step - case.first + 1 if case.counters.step else 0
-        if numbers.blind and (case.first is None or blocks - case.seen >= _MOST_BLIND * blocks):
+        blocks, missed = numbers.judged, numbers.judged - case.seen
+        if numbers.blind and missed >= _MOST_BLIND * blocks:
             return replace(found, word=Word.BLIND, detail=numbers.blind.detail, blind=numbers.blind)
-        if blocks - case.seen >= _MOST_BLIND * max(1, blocks):
-            return replace(found, detail=f"{found.detail}; blind in {blocks - case.seen} of {blocks} blocks")
+        if blocks and missed >= _MOST_BLIND * blocks:
+            return replace(found, detail=f"{found.detail}; blind in {missed} of {blocks} blocks")
         if few:
             least = self.settings.min_requests
             detail = f"{numbers.candidate.total:.0f} judged requests, {least} are needed; {found.detail}"
             return replace(found, detail=detail)
         return replace(found, word=Word.HEALTHY)
 
+    def _speaker(self, case: _Case, *, over: bool) -> Spoken | None:
+        """The control that decides: the first whose word can be acted upon.
+
+        The time before alone moves nothing where nobody knows it (`no-history`). As long as old pods are there beside,
+        their word is waited for.
+        """
+        spoken = case.rule.spoken
+        known = (each for each in spoken if all(veto.reason is not VetoReason.NO_HISTORY for veto in each.vetoes))
+        if (acts := next(known, None)) or not spoken:
+            return acts
+        both = Control.CONCURRENT in self.settings.rules[case.numbers.signal].controls.each
+        return None if both and case.old_live and not over else spoken[0]
+
+
+def _mirrored(state: concurrent.State, block: Block, rule: sequential.Settings, *, started: bool) -> concurrent.State:
+    """Bet on the candidate not being worse than the stable pods of the same block (statistics.md §2.1)."""
+    settings = replace(rule.concurrent, design=replace(rule.concurrent.design, bar=_healthy_bar(rule)), mirrored=True)
+    candidate, stable = (Counts(max(each.total, each.bad), each.bad) for each in (block.candidate, block.stable))
+    return concurrent.step(
+        state, candidate, stable, settings, index=block.step, old_live=block.old_live, started=started
+    )
+
+
+def _healthy_bar(rule: sequential.Settings) -> float:
+    """What the mirrored test has to reach: it is one for each signal, whichever controls there are."""
+    return bar(rule.alpha, share=1 / rule.signals)
+
 
 def describe(numbers: Numbers) -> str:
     """The numbers in one line: ``candidate 8/92 bad 8.7 %  stable 3/810 0.4 %  evidence 41:1 of 100:1``."""
     candidate, stable = numbers.candidate, numbers.stable
+    if not candidate.total:
+        return (
+            f"{numbers.grace.total:.0f} requests in grace, none is judged yet" if numbers.grace.total else "no requests"
+        )
     beside = f"stable {_counts(stable)} {_percent(stable)}" if stable.total else "no stable requests"
     said = f"evidence {odds(numbers.log_e)} of {odds(numbers.bar)} ({numbers.control})"
-    waits = f"  ({numbers.grace.total:.0f} more in grace)" if numbers.grace.total and not candidate.total else ""
-    return f"candidate {_counts(candidate)} bad {_percent(candidate)}  {beside}  {said}{waits}"
+    return f"candidate {_counts(candidate)} bad {_percent(candidate)}  {beside}  {said}"
 
 
 def odds(log_e: float) -> str:

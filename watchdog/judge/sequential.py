@@ -81,6 +81,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         phi_historical: the same between blocks.
         m_cap: requests of a block that count in full, where no history gave these sizes.
         known: there is enough history to act by it.
+        past: where that history comes from, or why there is none, for people.
         incident_first: why the old pods were failing before, where they were.
         alpha: probability of a false rollback per rollout, over all signals and controls.
         alpha_alert: the same once an attributable alert fires.
@@ -98,6 +99,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     phi_historical: float
     m_cap: float | None = None
     known: bool = True
+    past: str = ""
     incident_first: Vetoed | None = None
     alpha: float = 0.01
     alpha_alert: float = 0.05
@@ -303,7 +305,8 @@ def _vetoes(state: State, settings: Settings, control: Control, *, onset: int, o
         found.append(vetoes.bystanders(others))
         found.append(vetoes.late(onset_s, completed_s=completed, allowed_s=allowed))
         if not settings.known:
-            found.append(Vetoed(VetoReason.NO_HISTORY, "too little history to act without old pods beside"))
+            detail = f"too little history to act without old pods beside ({settings.past or 'none'})"
+            found.append(Vetoed(VetoReason.NO_HISTORY, detail))
     return (*state.vetoed, *(each for each in found if each))
 
 

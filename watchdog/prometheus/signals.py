@@ -50,15 +50,18 @@ class PrometheusSignals:
         answers = await _all(self._client.rows(text, time=at, timeout_s=timeout_s) for text in _expressions(query))
         return _readings(query, answers, (step,), lambda _: step)[0]
 
-    async def read_past(self, query: SignalQuery, *, first: int, last: int, timeout_s: float) -> tuple[Reading, ...]:
-        """Read the same at every step from `first` to `last`, both included."""
-        slices = [range(start, min(start + MOST_POINTS, last + 1)) for start in range(first, last + 1, MOST_POINTS)]
+    async def read_past(
+        self, query: SignalQuery, *, first: int, last: int, every: int = 1, timeout_s: float
+    ) -> tuple[Reading, ...]:
+        """Read the same at steps from `first` to `last`, both included; of `every` so many one."""
+        steps = range(first, last + 1, every)
+        slices = [steps[at : at + MOST_POINTS] for at in range(0, len(steps), MOST_POINTS)]
         return tuple(chain.from_iterable(await _all(self._slice(query, steps, timeout_s) for steps in slices)))
 
     async def _slice(self, query: SignalQuery, steps: range, timeout_s: float) -> list[Reading]:
         start, end = self._time(steps[0]), self._time(steps[-1])
         answers = await _all(
-            self._client.query_range(text, start=start, end=end, step_s=self._step_s, timeout_s=timeout_s)
+            self._client.query_range(text, start=start, end=end, step_s=self._step_s * steps.step, timeout_s=timeout_s)
             for text in _expressions(query)
         )
         asked = {round(self._time(step), 3): step for step in steps}
@@ -117,7 +120,10 @@ async def _all(questions: Iterable[Coroutine[None, None, _T]]) -> list[_T]:
 
 def _expressions(query: SignalQuery) -> tuple[str, str, str]:
     """What is asked: the rows of total, those of bad, and the time of each row's newest sample."""
-    scope = [in_list("namespace", query.namespaces), *((in_list("pod", query.pods),) if query.pods else ())]
+    scope = [in_list("namespace", query.namespaces)]
+    if query.pods or query.workloads:
+        pods, others = in_list("pod", query.pods)[2], in_list("pod", query.workloads, then="-[^-]+-[^-]+")[2]
+        scope.append(("pod", "=~", "|".join(filter(None, (pods, others)))))
     total, bad = parse(query.total).text(*scope), parse(query.bad).text(*scope)
     by = f"by ({','.join((*_TARGET, query.join) if query.join else _POD)})"
     return f"sum {by} ({total})", f"sum {by} ({bad})", f"max {by} (timestamp({total}))"

@@ -80,10 +80,12 @@ class PodSignals:
         """Read all rows at one step of the grid; of a step that is over, what was read then."""
         return (await self.read_past(query, first=step, last=step, timeout_s=timeout_s))[0]
 
-    async def read_past(self, query: SignalQuery, *, first: int, last: int, timeout_s: float) -> tuple[Reading, ...]:
-        """Give what this process has read at every step from `first` to `last`; the last may be that of now."""
+    async def read_past(
+        self, query: SignalQuery, *, first: int, last: int, every: int = 1, timeout_s: float
+    ) -> tuple[Reading, ...]:
+        """Give what this process has read at steps from `first` to `last`; the last may be that of now."""
         blind = await self._scrape(query.targets, step=last, timeout_s=timeout_s)
-        past = tuple(self._reading(query, step) for step in range(first, last))
+        past = tuple(self._reading(query, step) for step in range(first, last, every))
         return (*past, Reading(last, blind=blind) if blind else self._reading(query, last))
 
     async def resets(self, query: SignalQuery, *, step: int, window_s: float, timeout_s: float) -> Mapping[Row, float]:

@@ -1,0 +1,289 @@
+"""The beginning of a watch: what has to be known before its first step, read for all that begin together.
+
+It may take Prometheus half a minute, and nothing else waits for it: a watch that begins late is fed the steps that it
+missed. What the first process found is frozen in the record, so that the next one begins alike.
+"""
+
+import asyncio
+import logging
+import math
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+
+import msgspec
+
+from watchdog.config import Policy, Rule, Signal
+from watchdog.decide.marks import condemned_by
+from watchdog.decide.record import Record, VerdictSeen
+from watchdog.engine import facts, history
+from watchdog.engine.context import Context
+from watchdog.engine.history import Asked, Past
+from watchdog.engine.rules import controls_of, frozen
+from watchdog.engine.watch import Watch, digest, failed_before, past_steps, query_of, signals_used
+from watchdog.judge import counters
+from watchdog.judge.blocks import Blind, Row, Track, Word
+from watchdog.model import IncidentId
+from watchdog.objects import Pod, ReplicaSet, TemplateHash, WorkloadRef
+from watchdog.ports import SignalQuery, Signals
+
+_log = logging.getLogger(__name__)
+
+_RESETS_S = 3600.0
+_PAST_S = 30.0
+_OF_STEP = 0.5
+"""How much of a step is waited for what begins; the rest goes on beside the next steps."""
+
+_NO_SOURCE = "no Prometheus is configured"
+
+Key = tuple[IncidentId, TemplateHash]
+
+
+class Start(msgspec.Struct, frozen=True):
+    """A watch that is to begin.
+
+    Args:
+        key: the incident, and the hash that is on the candidate's side.
+        record: of the rollout.
+        policy: of the workload.
+        strategy: the Deployment's.
+        step: the step of now.
+        pods: of both tracks.
+        replicasets: of the workload and of the other side.
+        named: those of both tracks, by name.
+    """
+
+    key: Key
+    record: Record
+    policy: Policy
+    strategy: str
+    step: int
+    pods: tuple[Pod, ...]
+    replicasets: tuple[ReplicaSet, ...]
+    named: facts.Named
+
+    @property
+    def watching(self) -> bool:
+        """Whether the rollout itself is on the candidate's side, and not what it went back to."""
+        return self.key[1] == self.record.rollout.hash
+
+    @property
+    def namespaces(self) -> set[str]:
+        """Where its pods are."""
+        return namespaces(self.record)
+
+    def first(self, step_s: float) -> int:
+        """The first step that is fed."""
+        return first_step(self.record, self.key[1], step=self.step, step_s=step_s)
+
+
+class Beginnings:
+    """Makes watches.
+
+    Args:
+        context: what the loops share.
+    """
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+        self._step_s = context.config.step_s
+        self._tasks: dict[Key, asyncio.Task[dict[Key, Watch]]] = {}
+
+    async def watches(self, starts: Sequence[Start]) -> dict[Key, Watch]:
+        """Give the watches that have begun; one that has not yet is asked for again with the next step."""
+        wanted = {start.key for start in starts}
+        for gone in self._tasks.keys() - wanted:
+            del self._tasks[gone]
+        if new := [start for start in starts if start.key not in self._tasks]:
+            self._tasks |= dict.fromkeys((start.key for start in new), asyncio.create_task(self._begin(new)))
+        if self._tasks:
+            await asyncio.wait(set(self._tasks.values()), timeout=_OF_STEP * self._step_s)
+        found: dict[Key, Watch] = {}
+        for key, task in list(self._tasks.items()):
+            if task.done():
+                del self._tasks[key]
+                found |= {key: task.result()[key]} if key in task.result() else {}
+        return found
+
+    async def close(self) -> None:
+        """Give up what has not begun."""
+        for task in (tasks := set(self._tasks.values())):
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+
+    async def _begin(self, starts: Sequence[Start]) -> dict[Key, Watch]:
+        starts = [await self._by_this_policy(start) for start in starts]
+        signals = self._context.ports.signals
+        resets = await self._resets(signals, starts) if signals else {}
+        pasts = await self._pasts(signals, starts)
+        return {start.key: await self._one(start, resets, pasts) for start in starts}
+
+    async def _by_this_policy(self, start: Start) -> Start:
+        """Forget what was frozen under another policy: the rollout is judged anew, and its record says so."""
+        policy, record = start.policy, self._context.records[start.record.id]
+        if not start.watching or record.policy_digest == digest(policy):
+            return start
+        why = "the policy was changed during the watch: the rollout is judged anew"
+        verdict = VerdictSeen(self._context.now(), str(Word.INSUFFICIENT), why)
+        changed = msgspec.structs.replace(
+            record,
+            policy=policy.name,
+            policy_digest=digest(policy),
+            signals=signals_used(policy),
+            bad_known={},
+            judged_by={},
+            verdicts=(*record.verdicts, verdict),
+        )
+        _log.warning("%s", why, extra={"event": "judged-anew", "incident": record.id, "workload": str(record.workload)})
+        return msgspec.structs.replace(start, record=await self._context.put(changed))
+
+    async def _resets(
+        self, signals: Signals, starts: Sequence[Start]
+    ) -> dict[tuple[SignalQuery, int], Mapping[Row, float]]:
+        """How often counters went down in the hour before, by selector set and first step."""
+        places: dict[tuple[SignalQuery, int], set[str]] = defaultdict(set)
+        targets: dict[tuple[SignalQuery, int], list[Pod]] = defaultdict(list)
+        for start in starts:
+            for signal in start.policy.signals.values():
+                key = query_of(signal, ("",)), start.first(self._step_s)
+                places[key] |= start.namespaces
+                targets[key] += start.pods
+
+        async def ask(query: SignalQuery, first: int) -> Mapping[Row, float]:
+            key = query, first
+            placed = msgspec.structs.replace(query, namespaces=tuple(sorted(places[key])), targets=tuple(targets[key]))
+            timeout_s = self._context.config.read_s
+            return await signals.resets(placed, step=first, window_s=_RESETS_S, timeout_s=timeout_s)
+
+        return dict(zip(places, await asyncio.gather(*(ask(*key) for key in places)), strict=True))
+
+    # -- the past ------------------------------------------------------------------------------------------------------
+
+    async def _pasts(self, signals: Signals | None, starts: Sequence[Start]) -> dict[tuple[Key, str], Past]:
+        """What the rule `sequential` is calibrated by, for those that are not frozen yet."""
+        wanted = [
+            (start, name, signal)
+            for start in starts
+            if start.policy.rule is Rule.SEQUENTIAL and start.watching
+            for name, signal in start.policy.signals.items()
+            if name not in start.record.judged_by
+        ]
+        if signals is None:
+            return {(start.key, name): history.none(_NO_SOURCE) for start, name, _ in wanted}
+        asked = [self._asked(start, signal) for start, _, signal in wanted]
+        found = await history.read(signals, asked, step_s=self._step_s)
+        return {(start.key, name): past for (start, name, _), past in zip(wanted, found, strict=True)}
+
+    def _asked(self, start: Start, signal: Signal) -> Asked:
+        record = start.record
+        old = frozenset(name for name, (track, _) in start.named.items() if track is Track.STABLE)
+        condemned = frozenset(
+            each.metadata.name for each in start.replicasets if condemned_by(each) and each.metadata.name not in old
+        )
+        refs = (record.workload, record.stable) if record.stable else (record.workload,)
+        return Asked(
+            query=query_of(signal, ("",)),
+            first=start.first(self._step_s),
+            workloads=tuple(dict.fromkeys(refs)),
+            label=signal.stable if signal.join else "",
+            others=() if signal.join else self._others(refs, signal),
+            old=old,
+            condemned=condemned,
+            restarts={pod.name: tuple(each.at for each in pod.restarts) for pod in record.pods if pod.restarts},
+        )
+
+    def _others(self, refs: tuple[WorkloadRef, ...], signal: Signal) -> tuple[WorkloadRef, ...]:
+        """Workloads with the same signal that are not rolling out."""
+        query, home = query_of(signal, ("",)), refs[0].namespace
+        found = [
+            ref
+            for ref, match in self._context.fleet.matched().items()
+            if ref not in refs
+            and self._context.open_of(ref) is None
+            and any(query_of(each, ("",)) == query for each in match.policy.signals.values())
+        ]
+        found.sort(key=lambda ref: (ref.namespace != home, ref))
+        return tuple(found[: history.MOST_OTHERS])
+
+    async def _before(self, signals: Signals, start: Start) -> str:
+        """Whether the workload was failing in the ten minutes before, by the rule `threshold`."""
+        record, policy = start.record, start.policy
+        begin, end = past_steps(start.first(self._step_s), policy, self._step_s)
+        for name, signal in policy.signals.items():
+            query = query_of(signal, start.namespaces, targets=start.pods)
+            readings = await signals.read_past(query, first=begin, last=end, timeout_s=_PAST_S)
+            namespace, begun = record.workload.namespace, end * self._step_s
+            pods = facts.by_name(
+                record.pods, readings, start.named, namespace=namespace, begun=begun, step_s=self._step_s
+            )
+            if why := failed_before(readings, policy, name, pods, namespace=namespace, step_s=self._step_s):
+                return why
+        return ""
+
+    # -- one watch -----------------------------------------------------------------------------------------------------
+
+    async def _one(
+        self,
+        start: Start,
+        resets: Mapping[tuple[SignalQuery, int], Mapping[Row, float]],
+        pasts: Mapping[tuple[Key, str], Past],
+    ) -> Watch:
+        record, policy, first = start.record, start.policy, start.first(self._step_s)
+        signals, watching = self._context.ports.signals, start.watching
+        bad_known = dict(record.bad_known)
+        if signals:
+            for name, signal in policy.signals.items():
+                if name not in bad_known:
+                    query = query_of(signal, start.namespaces, targets=start.pods)
+                    bad_known[name] = await signals.bad_seen(query, step=first, timeout_s=self._context.config.read_s)
+        judged_by = dict(record.judged_by)
+        for name in policy.signals:
+            if past := pasts.get((start.key, name)):
+                controls = controls_of(record.topology, start.strategy)
+                switched_s = record.started.timestamp() if record.switched else None
+                judged_by[name] = frozen(policy, past, controls=controls, step_s=self._step_s, switched_s=switched_s)
+        if watching and (bad_known, judged_by) != (dict(record.bad_known), dict(record.judged_by)):
+            found = [each.incident_first for each in judged_by.values() if each.incident_first]
+            why = found[0].detail if found else ""
+            if signals and not judged_by:
+                why = await self._before(signals, start)
+            latest = self._context.records[record.id]
+            why = latest.incident_first or why
+            changed = msgspec.structs.replace(latest, bad_known=bad_known, judged_by=judged_by, incident_first=why)
+            record = await self._context.put(changed)
+        return Watch(
+            record.workload,
+            policy,
+            step_s=self._step_s,
+            first=first,
+            begun=record.started.timestamp() if watching else first * self._step_s,
+            bad_known=bad_known,
+            sawtooth=self._sawtooth(start, resets),
+            beside=record.topology.side_by_side,
+            judged_by=judged_by if watching else {},
+        )
+
+    def _sawtooth(
+        self, start: Start, resets: Mapping[tuple[SignalQuery, int], Mapping[Row, float]]
+    ) -> dict[str, Blind]:
+        """Why a signal's counters cannot be believed."""
+        first = start.first(self._step_s)
+        end = first * self._step_s
+        restarts = {pod.name: facts.restarts_between(pod, end - _RESETS_S, end) for pod in start.record.pods}
+        found: dict[str, Blind] = {}
+        for name, signal in start.policy.signals.items():
+            rows = resets.get((query_of(signal, ("",)), first), {})
+            mine = {row: count for row, count in rows.items() if row.namespace in start.namespaces}
+            if blind := counters.not_monotonic(mine, restarts):
+                found[name] = blind
+        return found
+
+
+def first_step(record: Record, about: TemplateHash, *, step: int, step_s: float) -> int:
+    """The first step that is fed of a comparison with a hash on the candidate's side; `step` is the one of now."""
+    began = record.started if about == record.rollout.hash else record.write_at or record.started
+    return min(step, math.ceil(began.timestamp() / step_s))
+
+
+def namespaces(record: Record) -> set[str]:
+    """Where the pods of a rollout are."""
+    return {record.workload.namespace, *([record.stable.namespace] if record.stable else [])}

@@ -1,0 +1,55 @@
+"""What a gate does about a bad version: a person's action, which no guard of the judgement class binds."""
+
+from watchdog.config import GitOps
+from watchdog.decide.plan import Request
+from watchdog.errors import ClusterError
+from watchdog.gate.scene import Scene
+from watchdog.gate.task import End, Ports, Task
+from watchdog.judge.blocks import Verdict
+from watchdog.model import Action, Cause, Guard, Outcome, Result
+
+
+async def act(scene: Scene, verdict: Verdict, task: Task, ports: Ports) -> End:
+    """Carry out what a breach leads to.
+
+    One judgement guard keeps a gate from acting all the same: `no-history`, since what speaks then is a comparison with
+    a share of failures that nobody knows. Whoever runs the gate can tell it that share.
+    """
+    if task.action is None:
+        return End(verdict=verdict, detail="no action was asked for")
+    if unknown := next((each for each in verdict.doubts if each.guard == Guard.NO_HISTORY), None):
+        cure = "look at it yourself, or say what is usual with --baseline"
+        return End(verdict=verdict, detail=f"nothing was changed, {unknown.guard}: {unknown.detail}; {cure}")
+    why = f"gate: {verdict.detail}"
+    request = Request(
+        cause=Cause(task.cause.by, f"{task.cause.reason} ({why})" if task.cause.reason else why),
+        rollout=scene.rollout,
+        gitops_act=task.policy.gitops is GitOps.ACT,
+    )
+    try:
+        match task.action:
+            case Action.UNDO:
+                result = await ports.actor.undo(task.workload, request, dry_run=task.dry_run, condemned=True)
+            case Action.SCALE_DOWN:
+                result = await ports.actor.scale_down(task.workload, request, dry_run=task.dry_run)
+            case _:
+                result = await ports.actor.pause(task.workload, request, dry_run=task.dry_run)
+    except ClusterError as error:
+        result = Result(outcome=Outcome.FAILED, detail=str(error))
+    detail = f"dry run, nothing was changed: {result.detail}" if task.dry_run else result.detail
+    return End(verdict=verdict, outcome=result.outcome, detail=detail, result=result)
+
+
+def lost(end: End) -> bool:
+    """Whether somebody changed the workload before the action could; whoever that was has won."""
+    refused = end.result.refused if end.result else None
+    return refused is not None and refused.guard in (Guard.SUPERSEDED, Guard.NOTHING_TO_UNDO)
+
+
+def passed_over(verdict: Verdict) -> list[str]:
+    """Tell of the guards that would have had the service ask, and that do not bind whoever runs a gate."""
+    return [
+        f"{each.guard}: {each.detail}; the service would have asked a person first"
+        for each in verdict.doubts
+        if each.guard != Guard.NO_HISTORY
+    ]

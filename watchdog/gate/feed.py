@@ -1,0 +1,125 @@
+"""What a trial is fed: the pods of both tracks as they become known, and the counters of every step.
+
+Those of steps that are over are read as one question per signal, so a gate that waited, or began late, catches up.
+"""
+
+import math
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from watchdog.config import Signal
+from watchdog.engine import facts
+from watchdog.engine.watch import query_of
+from watchdog.gate import rules
+from watchdog.gate.scene import Look, Scene, began
+from watchdog.gate.task import Ports, Task
+from watchdog.gate.trial import Settings, Trial
+from watchdog.judge import counters
+from watchdog.judge.blocks import PodFact, Reading, Track, Word
+from watchdog.objects import Pod
+from watchdog.ports import SignalQuery
+
+_FEW_PODS = 50
+_RESETS_S = 3600.0
+_PAST_S = 30.0
+
+
+class Feed:
+    """Reads for one gate.
+
+    Args:
+        task: what is asked.
+        ports: the outside.
+        scene: what was pinned.
+    """
+
+    def __init__(self, task: Task, ports: Ports, scene: Scene) -> None:
+        self._task = task
+        self._ports = ports
+        self._scene = scene
+        self._pods: tuple[PodFact, ...] = ()
+
+    async def begin(self, seen: Look, *, now: float) -> Trial:
+        """Make the trial, with what has to be known before its first step, which is that of the version's first pod."""
+        task, signals, policy = self._task, self._ports.signals, self._task.policy
+        step = math.floor(now / task.step_s)
+        begun = began(self._scene, seen, now=now)
+        earliest = math.ceil((now - float(policy.max_watch)) / task.step_s)
+        first = min(max(math.ceil(begun / task.step_s), earliest), step)
+        begun = max(begun, first * task.step_s - task.step_s)
+        owners, _ = self._scene.sides(seen)
+        self._pods = facts.update((), seen.pods, owners, since=first, step=step, step_s=task.step_s, now=now)
+        read = {}
+        for name, signal in policy.signals.items():
+            query = self._query(signal, seen)
+            bad_known = await signals.bad_seen(query, step=step, timeout_s=self._ports.read_s)
+            resets = await signals.resets(query, step=step, window_s=_RESETS_S, timeout_s=self._ports.read_s)
+            restarts = {pod.name: facts.restarts_between(pod, now - _RESETS_S, now) for pod in self._pods}
+            read[name] = counters.Settings(
+                namespace=task.workload.namespace,
+                step_s=task.step_s,
+                grace_s=policy.grace_s,
+                begun=begun,
+                join=(signal.candidate, signal.stable) if signal.join else None,
+                bad_known=bad_known,
+                base_blind=counters.not_monotonic(resets, restarts),
+            )
+        settings = Settings(
+            rules=await rules.frozen(task, self._ports, self._scene, seen, self._pods, first=first),
+            bake=max(1, math.ceil(round(float(policy.bake) / task.step_s, 9))),
+            min_requests=policy.threshold.min_requests,
+            early=task.early,
+        )
+        return Trial(settings, read, first=first)
+
+    async def feed(self, trial: Trial, seen: Look, step: int, *, now: float) -> bool:
+        """Feed every step that the trial has not had, in order, until it is a breach; whether there was any."""
+        first, signals = trial.next_step, self._task.policy.signals
+        if step < first:
+            return False
+        owners, named = self._scene.sides(seen)
+        step_s = self._task.step_s
+        self._pods = facts.update(self._pods, seen.pods, owners, since=first, step=step, step_s=step_s, now=now)
+        names = sorted({pod.name for pod in self._pods})
+        few = names if first == step and len(names) < _FEW_PODS else ()
+        found: dict[str, Sequence[Reading]] = {}
+        for name, signal in signals.items():
+            query = self._query(signal, seen, () if signal.join else few)
+            if first == step:
+                found[name] = (await self._ports.signals.read(query, step=step, timeout_s=self._ports.read_s),)
+            else:
+                found[name] = await self._ports.signals.read_past(query, first=first, last=step, timeout_s=_PAST_S)
+        pods = self._pods
+        if first < step:
+            self._pods = pods = self._with_past(pods, next(iter(found.values())), seen, named, step, now=now)
+        for index in range(step - first + 1):
+            trial.feed({name: readings[index] for name, readings in found.items()}, pods)
+            if trial.verdict().word is Word.BREACH:
+                break
+        return True
+
+    def _with_past(
+        self,
+        pods: tuple[PodFact, ...],
+        past: Sequence[Reading],
+        seen: Look,
+        named: facts.Named,
+        step: int,
+        *,
+        now: float,
+    ) -> tuple[PodFact, ...]:
+        """The pods, and those that only their samples tell of, which are gone since."""
+        task = self._task
+        begun, namespace = past[0].step * task.step_s, task.workload.namespace
+        found = facts.by_name(pods, past, named, namespace=namespace, begun=begun, step_s=task.step_s)
+        there = {pod.name for pod in pods} | {pod.metadata.name for pod in seen.pods}
+        return tuple(
+            pod if pod.name in there or pod.gone is not None else replace(pod, gone=now, gone_step=step)
+            for pod in found
+        )
+
+    def _query(self, signal: Signal, seen: Look, pods: Sequence[str] = ()) -> SignalQuery:
+        sides = (self._scene.pods(seen, track) for track in (Track.CANDIDATE, Track.STABLE))
+        targets: tuple[Pod, ...] = tuple(pod for side in sides for pod in side)
+        return query_of(signal, {self._task.workload.namespace}, pods, targets=targets)
