@@ -10,115 +10,23 @@ Not done, and not needed by these pods: volumes, liveness probes, limits, and ot
 import asyncio
 import base64
 import contextlib
-import datetime as dt
 import itertools
-import json
 import os
 import signal
-import ssl
-import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import aiohttp
 
-from tests.controlplane.plane import _DIE_WITH_PARENT as DIE_WITH_PARENT
 from tests.controlplane.plane import ControlPlane, Json
+from tests.pipeline.api import Api, Status
+from tests.pipeline.image import Image
 from tests.pipeline.repository import Registry
 
 NODE = "agents"
 
 _NET = 64 + os.getpid() % 128  # so that two test runs on one machine have addresses of their own
-_MERGE = {"Content-Type": "application/merge-patch+json"}
-
-
-class Api:
-    """The API server, as the administrator."""
-
-    def __init__(self, plane: ControlPlane) -> None:
-        self._plane = plane
-
-    async def __aenter__(self) -> "Api":
-        tls = ssl.create_default_context(cafile=str(self._plane.ca_file))
-        self._session = aiohttp.ClientSession(
-            self._plane.url,
-            headers={"Authorization": f"Bearer {self._plane.token}"},
-            connector=aiohttp.TCPConnector(ssl=tls, limit=0),
-        )
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self._session.close()
-
-    async def ask(self, method: str, path: str, body: Json | None = None) -> Json | None:
-        """Make a request; None where there is nothing."""
-        headers = _MERGE if method == "PATCH" else None
-        async with self._session.request(method, path, json=body, headers=headers) as response:
-            answer: Json = await response.json()
-            if response.status in (404, 409):
-                return None
-            assert response.status < 300, f"{method} {path}: {answer}"
-            return answer
-
-    async def follow(self, path: str) -> AsyncIterator[tuple[str, Json]]:
-        """Yield what there is and every change to come, as a type and an object."""
-        while True:
-            listed = await self.ask("GET", path)
-            assert listed
-            for item in listed["items"]:
-                yield "ADDED", item
-            version = listed["metadata"]["resourceVersion"]
-            timeout = aiohttp.ClientTimeout(total=None)
-            query = f"{path}?watch=1&resourceVersion={version}"
-            async with self._session.get(query, timeout=timeout, read_bufsize=2**22) as response:
-                async for line in response.content:
-                    event = json.loads(line)
-                    if event["type"] == "ERROR":
-                        break
-                    yield event["type"], event["object"]
-
-
-class Image:
-    """The process that forks the pods of one image."""
-
-    def __init__(self, process: asyncio.subprocess.Process) -> None:
-        self._process = process
-        self._pids: dict[str, asyncio.Future[int]] = {}
-        self._exits: dict[str, asyncio.Future[int]] = {}
-
-    @classmethod
-    async def load(cls, python: Path, directory: Path) -> "Image":
-        """Import the image's code."""
-        launcher = [sys.executable, "-I", "-S", "-c", DIE_WITH_PARENT, str(os.getpid())]
-        zygote = [str(python), str(Path(__file__).with_name("zygote.py"))]
-        pipe = asyncio.subprocess.PIPE
-        process = await asyncio.create_subprocess_exec(*launcher, *zygote, cwd=directory, stdin=pipe, stdout=pipe)
-        assert process.stdout
-        assert await process.stdout.readline(), f"{directory} cannot be imported"
-        return cls(process)
-
-    async def start(self, pod: str, env: Mapping[str, str], log: Path) -> tuple[int, "asyncio.Future[int]"]:
-        """Fork a pod's process; its pid, and later its exit code."""
-        assert self._process.stdin
-        loop = asyncio.get_running_loop()
-        self._pids[pod], self._exits[pod] = loop.create_future(), loop.create_future()
-        self._process.stdin.write(json.dumps({"pod": pod, "env": dict(env), "log": str(log)}).encode() + b"\n")
-        return await self._pids[pod], self._exits[pod]
-
-    async def listen(self) -> None:
-        """Hear of beginnings and ends until the process ends."""
-        assert self._process.stdout
-        async for line in self._process.stdout:
-            told = json.loads(line)
-            found = self._pids if "pid" in told else self._exits
-            found[told["pod"]].set_result(told.get("pid", told.get("exit")))
-
-    async def end(self) -> None:
-        """End it, and with it every pod of the image."""
-        with contextlib.suppress(ProcessLookupError):
-            self._process.kill()
-        await self._process.wait()
 
 
 class Kubelet:
@@ -286,60 +194,6 @@ class Kubelet:
         return self._directory / f"{name}.log"
 
 
-class Status:
-    """Writes a pod's status."""
-
-    def __init__(self, api: Api, path: str, container: Json) -> None:
-        self._api = api
-        self._path = path
-        self._container = container
-        self._status: Json = {"startTime": _now()}
-        self._state: Json = {}
-        self._restarts = 0
-        self._was: bool | None = None
-
-    async def waiting(self, reason: str) -> None:
-        """The container cannot be made."""
-        self._state = {"waiting": {"reason": reason}}
-        await self._write("Pending", ready=False)
-
-    async def running(self, address: str, *, restarts: int) -> None:
-        """The process runs, and is not ready yet."""
-        self._status |= {"podIP": address, "podIPs": [{"ip": address}], "hostIP": "10.0.0.1"}
-        self._state, self._restarts, self._was = {"running": {"startedAt": _now()}}, restarts, False
-        await self._write("Running", ready=False)
-
-    async def ready(self, ready: bool) -> None:
-        """It takes requests, or no more."""
-        if ready is not self._was:
-            self._was = ready
-            await self._write("Running", ready=ready)
-
-    async def crashed(self, *, restarts: int, code: int) -> None:
-        """The process ended by itself, and is begun anew after a while."""
-        self._state, self._restarts, self._was = {"waiting": {"reason": "CrashLoopBackOff"}}, restarts + 1, False
-        self._last = {"terminated": {"exitCode": code, "reason": "Error", "finishedAt": _now()}}
-        await self._write("Running", ready=False)
-
-    async def _write(self, phase: str, *, ready: bool) -> None:
-        now, yes = _now(), {"status": "True"}
-        able = {"status": "True" if ready else "False"}
-        kinds: dict[str, Json] = {"PodScheduled": yes, "Initialized": yes, "ContainersReady": able, "Ready": able}
-        conditions = [{"type": kind, "lastTransitionTime": now, **about} for kind, about in kinds.items()]
-        container = {
-            "name": self._container["name"],
-            "image": self._container["image"],
-            "imageID": self._container["image"],
-            "ready": ready,
-            "started": ready,
-            "restartCount": self._restarts,
-            "state": self._state,
-            "lastState": getattr(self, "_last", {}),
-        }
-        status = {**self._status, "phase": phase, "conditions": conditions, "containerStatuses": [container]}
-        await self._api.ask("PATCH", f"{self._path}/status", {"status": status})
-
-
 def outside(address: str) -> str:
     """Where the pod of an address listens on this machine."""
     return f"127{address.removeprefix('10')}"
@@ -365,7 +219,3 @@ def _field(metadata: Json, path: str) -> str:
 
 def _decoded(text: str) -> str:
     return base64.b64decode(text).decode()
-
-
-def _now() -> str:
-    return f"{dt.datetime.now(dt.UTC):%Y-%m-%dT%H:%M:%SZ}"

@@ -12,7 +12,8 @@ import aiohttp
 from aiohttp import web
 
 from tests.controlplane.plane import ControlPlane, Json
-from tests.pipeline.kubelet import Api, Kubelet, outside
+from tests.pipeline.api import Api
+from tests.pipeline.kubelet import Kubelet, outside
 
 QUIET, BUSY = 10.0, 60.0  # messages per second: mostly, and while something is judged
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from tests.pipeline.runner import Host, StandIn
+from tests.pipeline.words import Host, StandIn
 
 ROOT = Path(__file__).parents[2]
 AGENT = "examples/agent-api"

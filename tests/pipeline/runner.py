@@ -1,26 +1,35 @@
 """Runs a workflow as GitHub would, on this machine: jobs by their needs, each `run:` step by bash and as it is written.
 
 What GitHub does with a step's environment, outputs, conditions and status is done here, too; what this file does not
-know is an error and never skipped. Actions of others are replaced by stand-ins that are given by name.
+know is an error and never skipped. Actions of others are replaced by stand-ins that are given by name. Of rights,
+concurrency and deadlines GitHub alone knows: `permissions` and `timeout-minutes` are read by `test_workflows.py`.
 """
 
 import datetime as dt
 import os
-import re
 import secrets
 import signal
 import subprocess
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import Any
 
 import yaml
 
 from tests.pipeline.expressions import Functions, Open, condition, fill
-
-Json: TypeAlias = dict[str, Any]
+from tests.pipeline.words import (
+    Configuration,
+    Event,
+    Host,
+    Job,
+    Json,
+    StandIn,
+    Step,
+    WorkflowError,
+    given_inputs,
+    pairs,
+)
 
 _SERVER = "https://github.com"
 _SHELLS = {"": ["bash", "-e"], "bash": ["bash", "--noprofile", "--norc", "-eo", "pipefail"]}
@@ -33,90 +42,6 @@ _KNOWN = {
     "step": {"name", "id", "if", "env", "run", "uses", "with", "shell"},
 }
 _LONGEST_S = 180.0
-
-
-class WorkflowError(Exception):
-    """A workflow has something that this runner does not know."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Event:
-    """What starts a workflow.
-
-    Args:
-        name: push, pull_request or workflow_dispatch.
-        sha: of the commit.
-        inputs: of a dispatch.
-        actor: who.
-    """
-
-    name: str
-    sha: str
-    inputs: Mapping[str, str] = field(default_factory=dict)
-    actor: str = "ada"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Configuration:
-    """Variables and secrets of the repository, and of each environment, whose go first."""
-
-    variables: Mapping[str, str] = field(default_factory=dict)
-    secrets: Mapping[str, str] = field(default_factory=dict)
-    environments: Mapping[str, "Configuration"] = field(default_factory=dict)
-
-
-@dataclass(kw_only=True)
-class Step:
-    """A step that has had its turn; a composite action's own steps are `inner`."""
-
-    title: str
-    outcome: str
-    began: float
-    took_s: float = 0.0
-    output: str = ""
-    inner: tuple["Step", ...] = ()
-    outputs: Open = field(default_factory=Open)
-
-
-@dataclass(kw_only=True)
-class Job:
-    """A job that has had its turn."""
-
-    name: str
-    result: str
-    steps: list[Step] = field(default_factory=list)
-    outputs: Open = field(default_factory=Open)
-
-    def step(self, title: str) -> Step:
-        """The step of this title."""
-        return next(each for each in self.steps if each.title == title)
-
-    @property
-    def failed(self) -> list[str]:
-        """The steps that failed."""
-        return [each.title for each in self.steps if each.outcome == "failure"]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Host:
-    """The machine for one job: what a stand-in may use.
-
-    Args:
-        workspace: where the commit is checked out.
-        temp: for files of the job.
-        env: of the next steps; a stand-in may add to it.
-        path: goes before PATH of the next steps.
-        summary: what the steps tell people.
-    """
-
-    workspace: Path
-    temp: Path
-    env: dict[str, str]
-    path: list[str]
-    summary: Path
-
-
-StandIn: TypeAlias = Callable[[Host, Mapping[str, str]], Mapping[str, str]]
 
 
 class Run:
@@ -195,7 +120,7 @@ class Run:
     def _inputs(self) -> dict[str, str]:
         """Of a dispatch, with the workflow's defaults; an input that it does not have is refused."""
         dispatch = (self._read["on"].get("workflow_dispatch") or {}) if isinstance(self._read["on"], dict) else {}
-        return _given(dispatch.get("inputs", {}), self._event.inputs)
+        return given_inputs(dispatch.get("inputs", {}), self._event.inputs)
 
     def _job(self, name: str, job: Json) -> Job:
         _known("job", job)
@@ -295,13 +220,13 @@ class Run:
         shell = _SHELLS[str(step.get("shell", defaults.get("shell", "")))]
         directory = host.workspace / defaults.get("working-directory", ".")
         code, output = _bash([*shell, str(script)], directory, env)
-        host.env.update(_pairs(files["ENV"].read_text()))
+        host.env.update(pairs(files["ENV"].read_text()))
         host.path[:0] = reversed(files["PATH"].read_text().split())
         outcome = "failure" if code else "success"
         if code:
             output += f"(exit code {code})\n"
         return Step(
-            title=title, outcome=outcome, began=began, output=output, outputs=_pairs(files["OUTPUT"].read_text())
+            title=title, outcome=outcome, began=began, output=output, outputs=pairs(files["OUTPUT"].read_text())
         )
 
     def _action(self, step: Json, title: str, host: Host, contexts: Json, where: str) -> Step:
@@ -325,7 +250,7 @@ class Run:
             raise WorkflowError(f"{directory.name} is no composite action")
         found = Step(title=title, outcome="success", began=time.time())
         github = {**contexts["github"], "action_path": str(directory)}
-        inputs = _given(read.get("inputs", {}), given)
+        inputs = given_inputs(read.get("inputs", {}), given)
         inner: Json = {"github": github, "inputs": inputs, "runner": contexts["runner"], "steps": {}}
         for each in read["runs"]["steps"]:
             step = self._step(each, {}, host, inner, found.outcome, f"{where}{title}: ")
@@ -371,38 +296,6 @@ def _defaults(read: Json) -> Json:
 def _needs(job: Json) -> list[str]:
     needs = job.get("needs", [])
     return [needs] if isinstance(needs, str) else list(needs)
-
-
-def _given(declared: Json, given: Mapping[str, str]) -> dict[str, str]:
-    """What is given for declared inputs, or their defaults; GitHub only warns of some of what is refused here."""
-    if unknown := given.keys() - declared.keys():
-        raise WorkflowError(f"there is no input {', '.join(sorted(unknown))}")
-    found = {name: str(given.get(name) or about.get("default", "")) for name, about in declared.items()}
-    for name, about in declared.items():
-        if about.get("required") and not found[name]:
-            raise WorkflowError(f"the input {name} is required")
-        if about.get("type") == "choice" and found[name] not in about["options"]:
-            raise WorkflowError(f"the input {name} cannot be {found[name]!r}")
-    return found
-
-
-def _pairs(text: str) -> Open:
-    """Read NAME=VALUE lines, and NAME<<END blocks."""
-    found, lines = Open(), iter(text.splitlines())
-    for line in lines:
-        if block := re.fullmatch(r"([\w-]+)<<(.+)", line):
-            inner: list[str] = []
-            for each in lines:
-                if each == block[2]:
-                    break
-                inner.append(each)
-            found[block[1]] = "\n".join(inner)
-        elif line:
-            name, equals, value = line.partition("=")
-            if not equals:
-                raise WorkflowError(f"{line!r} is neither NAME=VALUE nor NAME<<END")
-            found[name] = value
-    return found
 
 
 def _bash(command: list[str], directory: Path, env: Mapping[str, str]) -> tuple[int, str]:

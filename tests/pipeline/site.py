@@ -23,7 +23,8 @@ from tests.monitoring.prometheus import PrometheusServer
 from tests.pipeline.kubelet import NODE, Kubelet
 from tests.pipeline.network import BUSY, QUIET, People, Services, Slack, serve
 from tests.pipeline.repository import AGENT, ROOT, Commit, Registry, Repository, stand_ins
-from tests.pipeline.runner import Configuration, Event, Run
+from tests.pipeline.runner import Run
+from tests.pipeline.words import Configuration, Event
 
 NAMESPACES = ("staging", "production")
 GATE_FOR_S = 12

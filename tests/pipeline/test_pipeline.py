@@ -17,8 +17,9 @@ import pytest
 from tests.cluster.service import Service, allow, policy
 from tests.controlplane.plane import ControlPlane
 from tests.pipeline.repository import ROOT, Change
-from tests.pipeline.runner import Event, Run
+from tests.pipeline.runner import Run
 from tests.pipeline.site import Site
+from tests.pipeline.words import Event
 
 _ASKED = "        session_id = session_id or uuid.uuid4().hex\n"
 

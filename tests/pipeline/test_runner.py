@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.pipeline.expressions import ExpressionError, Open, evaluate, fill
-from tests.pipeline.runner import Configuration, Event, Host, Run, WorkflowError
+from tests.pipeline.runner import Run
+from tests.pipeline.words import Configuration, Event, Host, WorkflowError
 
 CONTEXTS: dict[str, Any] = {
     "github": {"event_name": "push", "ref": "refs/heads/main"},
