@@ -4,6 +4,7 @@ import asyncio
 import contextlib
 import hashlib
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -284,6 +285,13 @@ class Site:
             thread.join(30)
         if failures:
             raise failures[0]
+
+
+def missing() -> list[str]:
+    """The programs that this machine lacks."""
+    path = os.pathsep.join([os.environ["PATH"], *map(str, Path("/usr/lib/postgresql").glob("*/bin"))])
+    programs = ("curl", "git", "jq", "postgres", "prometheus", "redis-server")
+    return [each for each in programs if not shutil.which(each, path=path)]
 
 
 def agent_python() -> Path:

@@ -6,6 +6,7 @@ account, API server and controllers, the agent's processes with Redis and Postgr
 """
 
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -14,11 +15,12 @@ from pathlib import Path
 
 import pytest
 
+from tests.cluster.conftest import REQUIRED
 from tests.cluster.service import Service, allow, policy
 from tests.controlplane.plane import ControlPlane
 from tests.pipeline.repository import ROOT, Change
 from tests.pipeline.runner import Run
-from tests.pipeline.site import Site
+from tests.pipeline.site import Site, missing
 from tests.pipeline.words import Event
 
 _ASKED = "        session_id = session_id or uuid.uuid4().hex\n"
@@ -52,6 +54,9 @@ BAKE_S = 40
 
 @pytest.fixture(scope="module")
 def site(plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
+    if absent := missing():
+        reason = f"NO RUN OF THE PIPELINE without {', '.join(absent)}"
+        pytest.fail(reason, pytrace=False) if REQUIRED else pytest.skip(reason)
     with Site(plane, tmp_path_factory.mktemp("site")) as site:
         yield site
 
@@ -67,9 +72,11 @@ def installing(installed: Path) -> Iterator[subprocess.Popen[bytes]]:
     """The action's own script, beside the first of the runs, as it mostly waits for packages."""
     told = {"RUNNER_TEMP": str(installed.parent), "GITHUB_PATH": str(installed)}
     env = {**os.environ, **told, "PATH": f"{Path(sys.base_prefix) / 'bin'}:/usr/bin:/bin"}
-    with subprocess.Popen([ROOT / ".github/actions/gate/install"], env=env, cwd=installed.parent) as process:
+    script = ROOT / ".github/actions/gate/install"
+    with subprocess.Popen([script], env=env, cwd=installed.parent, start_new_session=True) as process:
         yield process
-        process.kill()
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 @pytest.fixture(scope="module")
