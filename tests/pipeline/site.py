@@ -107,14 +107,18 @@ class Site:
             run.run()
         finally:
             self.people.rate = QUIET
-            print(run.log)
-            if place := os.environ.get("PIPELINE_LOGS"):
-                Path(place).mkdir(parents=True, exist_ok=True)
-                (Path(place) / f"{self._runs}-{workflow}.log").write_text(run.log)
+            self.keep(workflow, run.log)
         tokens = [yaml.safe_load(each)["users"][0]["user"]["token"] for each in self._kubeconfigs.values()]
         assert run.leaked == []
         assert [token for token in tokens if token in run.log] == []
         return run
+
+    def keep(self, name: str, log: str) -> None:
+        """Show a log where the test fails, and keep it in the folder PIPELINE_LOGS."""
+        print(log)
+        if place := os.environ.get("PIPELINE_LOGS"):
+            Path(place).mkdir(parents=True, exist_ok=True)
+            (Path(place) / f"{self._runs}-{name}.log").write_text(log)
 
     def deploy(self, commit: Commit, *, gate_for_s: float = GATE_FOR_S) -> Run:
         """Push a commit to main."""

@@ -172,10 +172,13 @@ def test_a_version_that_fails_after_the_full_rollout_is_undone_by_the_service(si
     bad = site.image()
     assert set(site.pods().values()) == {bad} != {good}
     site.people.ask_for_rebates()
-    site.until(lambda: site.image() == good, "the undo")
+    asked = time.time()
+    site.until(lambda: site.image() == good, "the undo", BAKE_S)
     site.production.wait_complete("agent-api", 60)
     site.until(lambda: set(site.pods().values()) == {good}, "only the good version")
     site.until(lambda: site.people.unanswered(time.time() - 3, time.time() - 1)[0] == 0, "answers to everybody")
+    took = f"{time.time() - asked:.1f} s from the first failure until everybody had answers again"
+    site.keep("service", "\n".join([*(f"{line['time']} {line['message']}" for line in service.log), took]))
     condemned = [each for each in site.production.replicasets("agent-api") if _image(each) == bad]
     assert "rollback-watchdog.io/condemned" in condemned[0]["metadata"]["annotations"]
 
