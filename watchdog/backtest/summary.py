@@ -22,7 +22,7 @@ NOTES = (
     "it, to the end of the replay, so at least so much. How long an undo takes is left out on both sides.",
     "Approximate: a pod is Ready at its first sample and gone after its last; an undo is seen when its first pod is; a "
     "counter that falls in fewer than one step of ten has restarted. Alerts, conditions (crash loops, image pulls), "
-    "holds, modes, budgets and bystanders are not replayed.",
+    "posted evaluations, holds, modes, budgets and bystanders are not replayed.",
     "Others: their rules on the same counts, from the first Ready pod to the end of our watch (a bake after the end). "
     "rate() would miss the first sample of each new series; and Flagger and Argo shift traffic, Deployments do not.",
 )
