@@ -176,6 +176,7 @@ def readings(
     back: float = 1e9,
     falls: Sequence[int] = (),
     new: str = "web-2",
+    hangs: float = 1e9,
 ) -> list[Reading]:
     """What Prometheus shows of five pods of v1, which five of v2 replace; each has 5 requests a second.
 
@@ -187,6 +188,7 @@ def readings(
         back: when other pods of v1 come.
         falls: steps at which the counters of v2 begin anew.
         new: ReplicaSet of v2.
+        hangs: when v2 finishes no request any more.
     """
     groups = (
         ("web-1", "o", -5760, leaves, 0.004),
@@ -200,7 +202,7 @@ def readings(
             last = min(index, end * 4)
             if first <= index <= end * 4 + 20:  # Prometheus shows a series for five minutes after its last sample
                 since = max((fall for fall in (*falls, first) if fall <= last and owner == new), default=first)
-                total = 75.0 * (last - since)
+                total = 75.0 * (min(last, hangs * 4) - since)
                 for pod in range(5):
                     row = Row("shop", f"{owner}-{letter}pod{pod}", "app", f"10.0.0.{pod}:80", "web")
                     samples.append(Sample(row, total, float(int(total * bad)), BEGAN + last * STEP - 4))
@@ -327,6 +329,15 @@ def test_an_incident_that_began_before_only_asks() -> None:
     replayed = judged(readings(share=0.2), past=Past(reference=PAST.reference, told="", incident_first=first))
     assert {outcome(replayed, rule) for rule in Rule} == {Outcome.ASKED}
     assert all(each.why.startswith("incident-first") for each in replayed.ours)
+
+
+def test_a_version_that_callers_stay_away_from_is_asked_about() -> None:
+    read = readings(hangs=6)
+    quiet = judged(read, past=msgspec.structs.replace(PAST, lowest=3000.0))
+    (ours,) = (each for each in quiet.ours if each.rule == Rule.SEQUENTIAL)
+    assert (ours.acted, outcome(quiet, Rule.SEQUENTIAL)) == (None, Outcome.FALSE_ASKED)
+    assert ours.why.startswith("unconfirmed: 0 requests in the last 2 min")
+    assert outcome(judged(read), Rule.SEQUENTIAL) is Outcome.PASSED
 
 
 def test_what_comes_after_the_undo_saves_nothing() -> None:

@@ -17,7 +17,7 @@ from watchdog.config import Rule
 from watchdog.engine.history import Past
 from watchdog.engine.rules import controls_of, frozen
 from watchdog.engine.watch import Watch, rule_of
-from watchdog.judge import threshold
+from watchdog.judge import starved, threshold
 from watchdog.judge.blocks import Blind, Block, Counts, Reading, Verdict, Word
 
 _MOST_BLIND = 0.2
@@ -181,6 +181,7 @@ def _watched(
     """Feed a watch up to the undo, and say what the rule `sequential` did and where it stood after each block."""
     subject, first = rollout.subject, steps_of(rollout, step_s=step_s)[0]
     controls = controls_of(subject.topology, subject.strategy)
+    lowest = {name: each.past.lowest for name, each in known.items() if each.past.lowest is not None}
     watch = Watch(
         subject.workload,
         subject.policy,
@@ -192,13 +193,16 @@ def _watched(
         judged_by={
             name: frozen(subject.policy, each.past, controls=controls, step_s=step_s) for name, each in known.items()
         },
-        lowest={},  # `starved` only asks
+        lowest=lowest,
     )
     finding = Finding(rule=Rule.SEQUENTIAL)
     evidence: dict[str, list[tuple[float, ...]]] = {name: [] for name in readings}
     for index in range(math.floor(there.over / step_s) - first + 1):
         watch.feed({name: each[index] for name, each in readings.items()}, there.pods)
-        reached = False
+        reached = any(
+            starved.judge(watch.blocks[name], usual, step_s=step_s, alone=False, signal=name)
+            for name, usual in lowest.items()
+        )
         for name, stands in watch.evidence().items():
             shares = tuple(stand.log_e / stand.bar for stand in stands)
             evidence[name].append(shares)
