@@ -358,6 +358,18 @@ class Conditions(_Section, frozen=True):
     image_pull: Seconds = Seconds(120)
 
 
+class Evaluations(_Section, frozen=True):
+    """Evaluations that are posted to `POST /evaluations`, as a signal of that name.
+
+    Args:
+        enabled: whether they are taken.
+        baseline: the share of them that fails as a rule, for versions with nothing to compare with.
+    """
+
+    enabled: bool = False
+    baseline: Annotated[float, msgspec.Meta(ge=0, lt=1)] = 0.01
+
+
 class Confirm(StrEnum):
     """What an alert needs before it counts as a breach."""
 
@@ -402,6 +414,7 @@ class Policy(_Section, frozen=True):
         sequential: the rule `sequential`.
         threshold: the rule `threshold`.
         conditions: the rule `conditions`.
+        evaluations: what pipelines post, by the rule `sequential`.
         alerts: how alerts are taken.
     """
 
@@ -424,6 +437,7 @@ class Policy(_Section, frozen=True):
     sequential: Sequential = Sequential()
     threshold: Threshold = Threshold()
     conditions: Conditions = Conditions()
+    evaluations: Evaluations = Evaluations()
     alerts: Alerts = Alerts()
 
     @property
@@ -436,6 +450,11 @@ class Policy(_Section, frozen=True):
         if self.sequential.blocks is not None:
             return self.sequential.blocks
         return _BLOCKS[self.sensitivity] * (1 if step_s >= _LONG_STEP_S else 2)
+
+    @property
+    def judged(self) -> int:
+        """Among how many signals `alpha` is shared."""
+        return len(self.signals) + self.evaluations.enabled
 
     @property
     def selects(self) -> bool:
@@ -679,6 +698,9 @@ def _check_policy(policy: Policy, path: str) -> None:
             "scale-down would take every pod of a Deployment that has no stable one beside it: write undo or pause"
         )
         raise ConfigError(f"{path}.action", problem)
+    if policy.evaluations.enabled and "evaluations" in policy.signals:
+        problem = "is the name of the evaluations that are posted: give this signal another"
+        raise ConfigError(f"{path}.signals.evaluations", problem)
     for name, signal in policy.signals.items():
         _check_signal(signal, f"{path}.signals.{name}")
 

@@ -15,6 +15,7 @@ from tests.controlplane.plane import ControlPlane
 AUDIENCE = "rollback-watchdog"
 SHOP = "shop-over-http"
 NOBODY = "http://127.0.0.1:9"
+EVALUATIONS = "[policies.evaluations]\nenabled = true"
 NEVER_READY = {"sim/mode": "never-ready"}
 
 
@@ -39,7 +40,7 @@ def service(
 ) -> Iterator[Service]:
     """The service; conditions of Kubernetes are all that it judges by, and people decide."""
     directory = tmp_path_factory.mktemp("service")
-    policies = [policy(SHOP, mode="approve", signal="", bake="60s")]
+    policies = [policy(SHOP, mode="approve", signal="", bake="60s", after=EVALUATIONS)]
     with Service(directory, kubeconfig=account, policies=policies, prometheus=NOBODY, records=SHOP) as service:
         yield service
 
@@ -205,6 +206,34 @@ def test_a_breach_that_people_are_asked_about_is_undone_when_somebody_who_may_ap
     service.until(lambda: service.get(f"/incidents/{name}")[1]["incident"].get("outcome") == "recovered", "recovered")
     assert (image(shop, "asked"), about(service, "rollouts", "asked")) == ("v1", [])
     assert service.post(f"/incidents/{name}/approve", {}, token=developer)[0] == 409
+
+
+def evaluated(name: str, version: str, bad: int) -> Mapping[str, Any]:
+    """A batch of evaluations."""
+    about = {"namespace": SHOP, "deployment": name, "image": version}
+    return {**about, "bad": bad, "total": 100, "id": f"run-{version}"}
+
+
+def test_evaluations_of_whoever_may_patch_the_deployment_are_a_breach_where_the_stable_version_did_better(
+    shop: Cluster, service: Service
+) -> None:
+    two_versions(shop, "evaluated")
+    service.until(lambda: about(service, "rollouts", "evaluated"), "watched")
+    guest = shop.plane.token_for(SHOP, "guest", audience=AUDIENCE)
+    assert code(service.post("/evaluations", evaluated("evaluated", "v2", 60), token=guest)) == (403, "forbidden")
+    developer = shop.plane.token_for(SHOP, "developer", audience=AUDIENCE)
+    for version, bad, track in (("v1", 3, "stable"), ("v2", 60, "candidate")):
+        status, body = service.post("/evaluations", evaluated("evaluated", version, bad), token=developer)
+        assert (status, body["counted"], body["rollouts"][0]["track"]) == (200, True, track)
+    again = service.post("/evaluations", evaluated("evaluated", "v2", 60))
+    assert (again[0], again[1]["counted"]) == (200, False)
+    assert code(service.post("/evaluations", evaluated("evaluated", "v3", 1))) == (409, "conflict")
+    assert code(service.post("/evaluations", evaluated("nobody", "v1", 1))) == (404, "not-found")
+    service.until(lambda: any(each["state"] == "asking" for each in about(service, "incidents", "evaluated")), "asking")
+    incident = service.get(f"/incidents/{about(service, 'incidents', 'evaluated')[0]['id']}")[1]["incident"]
+    assert (incident["plan"]["cause"], incident["verdicts"][-1]["signal"]) == ("sequential", "evaluations")
+    assert "60 of 100 evaluations failed, of the stable version 3 of 100" in incident["verdicts"][-1]["detail"]
+    assert image(shop, "evaluated") == "v2"
 
 
 def test_lists_and_incidents_are_for_those_who_are_known(service: Service) -> None:

@@ -14,9 +14,11 @@ from aiohttp import web
 from tests.component.fake_api import FakeApi, good
 from tests.unit.builders import NOW, UID, Json, hash_of
 from watchdog.config import Server
+from watchdog.decide.evaluations import Posted, Side, Taken
 from watchdog.decide.plan import Request
 from watchdog.decide.record import Answer, Record, State
 from watchdog.errors import NotFound
+from watchdog.judge.blocks import Track
 from watchdog.kube import Reviews
 from watchdog.kube.transport import Transport
 from watchdog.model import Action, Alert, IncidentId, Mode, Outcome, Result, Revision, Rollout, Topology, Undo
@@ -72,6 +74,7 @@ class FakeBackend:
         self.kept: list[Record] = []
         self.watched: list[Record] = []
         self.answers: list[Answer] = []
+        self.posted: list[tuple[WorkloadRef, Posted]] = []
         self.refusal: Exception | None = None
 
     def alive(self) -> bool:
@@ -99,6 +102,14 @@ class FakeBackend:
         if isinstance(self.result, Exception):
             raise self.result
         return self.result
+
+    async def evaluated(self, ref: WorkloadRef, posted: Posted) -> Taken:
+        """Count them for the candidate of one rollout."""
+        if self.refusal:
+            raise self.refusal
+        self.posted.append((ref, posted))
+        side = Side(IncidentId("web-2-12345678"), Track.CANDIDATE)
+        return Taken(hash=hash_of("v2"), counted=True, rollouts=(side,), detail="candidate of web-2-12345678")
 
     async def records(self) -> tuple[Record, ...]:
         """All that are kept."""

@@ -181,3 +181,42 @@ async def test_whoever_replays_the_past_after_a_death_comes_to_the_same_counts_a
         _, record = await play(0.3, die_after=write)
         assert (record.outcome, breach(record)) == (undisturbed.outcome, breach(undisturbed)), write
         assert record.judged_by == undisturbed.judged_by
+
+
+@pytest.mark.parametrize(("rps", "outcome"), [(0.2, Outcome.REFUSED), (5.0, Outcome.PASSED)])
+async def test_a_version_that_callers_stay_away_from_is_asked_about_two_minutes_after_it_is_alone(
+    rps: float, outcome: Outcome
+) -> None:
+    world = World(policy=POLICY, rule="sequential", age=dt.timedelta(hours=3))
+    world.config = parse(SETTINGS.replace('bake = "10s"', 'bake = "140s"').format(policy=POLICY, rule="sequential"))
+    world.traffic = {"bad": rps}
+    story = asyncio.create_task(deployed(world))
+    await world.live(300)
+    await story
+    record = newest(world)
+    assert record.lowest["errors"] == pytest.approx(120 * 3 * 50)
+    assert record.outcome is outcome, record.detail
+    assert world.writes.count("patch") == 0
+    if outcome is Outcome.REFUSED:
+        assert breach(record) == "72 requests in the last 2 min, where the day before had 18000 and more"
+        assert [veto.guard for veto in record.vetoes] == ["unconfirmed"]
+        assert record.plan
+        assert record.plan.cause == "starved"
+
+
+async def test_a_starved_version_is_found_by_the_process_that_replays_its_past_too() -> None:
+    ends = []
+    for dies in (None, 4):
+        world = World(policy=POLICY, rule="sequential", age=dt.timedelta(hours=3), die_after=dies)
+        world.config = parse(SETTINGS.replace('bake = "10s"', 'bake = "140s"').format(policy=POLICY, rule="sequential"))
+        world.traffic = {"bad": 0.2}
+        story = asyncio.create_task(deployed(world))
+        await world.live(300)
+        assert world.dead.is_set() == (dies is not None)
+        world.revive()
+        await asyncio.sleep(1)
+        await world.live(300)
+        await story
+        record = newest(world)
+        ends.append((record.outcome, breach(record), record.lowest))
+    assert ends[0] == ends[1]

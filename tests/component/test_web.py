@@ -10,9 +10,10 @@ from pathlib import Path
 import pytest
 
 from tests.component.backend import FakeBackend, Served, exchange, post, record, rolled_back, serving, token_file
-from tests.unit.builders import Json
+from tests.unit.builders import Json, hash_of
 from watchdog.alertmanager.payload import read_webhook
 from watchdog.config import Server
+from watchdog.decide.evaluations import Posted
 from watchdog.decide.plan import Request
 from watchdog.decide.record import State
 from watchdog.errors import (
@@ -79,6 +80,7 @@ async def test_alerts_that_cannot_be_held_are_to_be_sent_again_and_perhaps_to_an
     [
         ("POST", "/alerts"),
         ("POST", "/rollback"),
+        ("POST", "/evaluations"),
         ("GET", "/incidents"),
         ("GET", "/rollouts"),
         ("POST", "/incidents/a/approve"),
@@ -377,6 +379,73 @@ async def test_a_rollback_goes_on_although_its_client_has_gone(served: Served, b
     writer.close()
     await writer.wait_closed()
     await asyncio.wait_for(ended.wait(), 130)
+
+
+# -- evaluations -------------------------------------------------------------------------------------------------------
+
+POSTED = {"namespace": "shop", "deployment": "web", "image": "web:v2", "bad": 2, "total": 10, "id": "7-1"}
+
+
+async def test_evaluations_are_passed_on_whole_and_what_became_of_them_is_told(
+    served: Served, backend: FakeBackend
+) -> None:
+    reply = await served.ask("POST", "/evaluations", POSTED, token=P)
+    assert backend.posted == [(WorkloadRef("shop", "web"), Posted(id="7-1", total=10, bad=2, image="web:v2"))]
+    assert (reply.status, reply.json) == (
+        200,
+        {
+            "schema": 1,
+            "namespace": "shop",
+            "deployment": "web",
+            "hash": hash_of("v2"),
+            "counted": True,
+            "rollouts": [{"incident": "web-2-12345678", "track": "candidate"}],
+            "detail": "candidate of web-2-12345678",
+        },
+    )
+
+
+@pytest.mark.parametrize(
+    ("changed", "named"),
+    [
+        ({"bad": 11}, "`bad` is more than `total`"),
+        ({"bad": -1}, "$.bad"),
+        ({"total": 0}, "$.total"),
+        ({"total": "10"}, "$.total"),
+        ({"id": " "}, "$.id"),
+        ({"id": "x" * 101}, "$.id"),
+        ({"image": ""}, "`image` or `hash`"),
+        ({"hash": "12345"}, "`image` or `hash`"),
+        ({"deployment": "a/b"}, "`deployment`"),
+        ({"good": 8}, "`good`"),
+    ],
+    ids=str,
+)
+async def test_a_wrong_field_of_evaluations_is_named_and_nothing_is_counted(
+    served: Served, backend: FakeBackend, changed: Json, named: str
+) -> None:
+    reply = await served.ask("POST", "/evaluations", {**POSTED, **changed}, token=P)
+    assert (reply.status, reply.error["code"]) == (400, "bad-request")
+    assert named in reply.error["detail"]
+    assert not backend.posted
+
+
+@pytest.mark.parametrize("missing", sorted({*POSTED} - {"image"}))
+async def test_a_missing_field_of_evaluations_is_named(served: Served, missing: str) -> None:
+    body = {key: value for key, value in POSTED.items() if key != missing}
+    assert f"`{missing}`" in (await served.ask("POST", "/evaluations", body, token=P)).error["detail"]
+
+
+@pytest.mark.parametrize(
+    ("refusal", "status"), [(UsageError("image web:v2 is not live"), 409), (NotFound("evaluations", "nobody"), 404)]
+)
+async def test_evaluations_that_cannot_count_are_refused_with_the_reason(
+    served: Served, backend: FakeBackend, refusal: Exception, status: int
+) -> None:
+    backend.refusal = refusal
+    reply = await served.ask("POST", "/evaluations", POSTED, token=P)
+    assert reply.status == status
+    assert str(refusal) in f"{reply.error['message']} {reply.error['detail']}"
 
 
 # -- incidents ---------------------------------------------------------------------------------------------------------

@@ -34,6 +34,7 @@ ROLLBACK = {"namespace": "shop", "deployment": "web", "reason": "checkout fails"
 EVERY_ROUTE = [
     ("POST", "/alerts"),
     ("POST", "/rollback"),
+    ("POST", "/evaluations"),
     ("POST", "/incidents/web-2-12345678/approve"),
     ("POST", "/incidents/web-2-12345678/dismiss"),
     ("GET", "/incidents"),
@@ -253,6 +254,19 @@ async def test_an_incident_that_may_not_be_seen_looks_like_one_that_is_not_there
             hidden = await served.ask(method, f"/incidents/{incident(backend, 'vault')}{end}", token=JANE)
             absent = await served.ask(method, f"/incidents/nobody-1-12345678{end}", token=JANE)
             assert (hidden.status, hidden.body) == (404, absent.body)
+
+
+async def test_only_who_may_patch_the_deployment_posts_evaluations_of_it(
+    api: FakeApi, backend: FakeBackend, transport: Transport
+) -> None:
+    body = {"namespace": "shop", "deployment": "web", "image": "web:v2", "bad": 2, "total": 10, "id": "7"}
+    know(api, "get shop/web", "patch shop/cart")
+    async with serving(backend, transport, Server()) as served:
+        assert (await served.ask("POST", "/evaluations", body, token=JANE)).status == 403
+        assert not backend.posted
+        know(api, "patch shop/web")
+        assert (await served.ask("POST", "/evaluations", body, token=JANE)).status == 200
+    assert len(backend.posted) == 1
 
 
 async def test_only_who_may_patch_the_deployment_answers_for_it(

@@ -61,10 +61,14 @@ class World(MemoryCluster):
         records: what the store holds.
         said: what Slack shows, one text per message.
         errors: share of failed requests by version, or by version and pod, as in `bad-0`.
+        traffic: requests per second and pod, by version, where it is not `RPS`.
         failing: a further share, and since when, in seconds, by version.
         neighbours: other Deployments, with the share of their requests that fail, and since when.
         writes: what was written, in order.
+        service: the process that lives now.
     """
+
+    service: Service | None = None
 
     def __init__(
         self,
@@ -80,6 +84,7 @@ class World(MemoryCluster):
         self.records: dict[IncidentId, Record] = {}
         self.said: list[tuple[IncidentId, list[str]]] = []
         self.errors: dict[str, float] = {}
+        self.traffic: dict[str, float] = {}
         self.failing: dict[str, tuple[float, float]] = {}
         self.neighbours: dict[str, tuple[float, float]] = {}
         self.writes: list[str] = []
@@ -133,13 +138,15 @@ class World(MemoryCluster):
 
     async def live(self, seconds: float) -> None:
         """Let a process run for some time, or until it dies."""
-        task = asyncio.create_task(self.start().run())
+        self.service = self.start()
+        task = asyncio.create_task(self.service.run())
         end = asyncio.create_task(self._end())
         await asyncio.wait({task, end}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
         end.cancel()
         while not task.done():  # the dead never answer, and whoever waits for them is cut off again
             task.cancel()
             await asyncio.wait({task}, timeout=5)
+        self.service = None
         results = await asyncio.gather(task, end, return_exceptions=True)
         assert isinstance(results[0], asyncio.CancelledError), results[0]
 
@@ -231,7 +238,7 @@ class World(MemoryCluster):
             if at < born or at > self._gone.get(item.metadata.name, at):
                 continue  # not yet there, or no longer scraped
             for index in range(3):
-                total = RPS * (at - born)
+                total = self.traffic.get(version, RPS) * (at - born)
                 row = Row("shop", f"{item.metadata.name}-{index:05}", "web", f"10.0.0.{index}", "pods")
                 bad = total * self.errors.get(f"{version}-{index}", self.errors.get(version, 0.0))
                 if version in self.failing:

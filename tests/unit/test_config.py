@@ -270,6 +270,11 @@ def with_signal(signal: str, policy: str = WEB) -> str:
         (policies(WEB + "candidate = 'a=b,'\nstable = 'web'"), "policies[0].candidate", "no selector"),
         (policies(WEB + "candidate = 'a'\nstable = 'b'\nworkloads = ['c']"), "policies[0].workloads", "does not go"),
         (policies(WEB + "action = 'scale-down'"), "policies[0].action", "write undo or pause"),
+        (
+            policies(WEB + "evaluations.enabled = true\nsignals.evaluations = {bad = 'b', total = 't'}"),
+            "policies[0].signals.evaluations",
+            "give this signal another",
+        ),
         (policies(WEB + "mode = 'loud'"), "policies[0].mode", "write one of observe, approve, enforce"),
         ("limits.budget = -1", "limits.budget", ">= 0"),
         ("limits.breaker_window = '0s'", "limits.breaker_window", "write more than 0"),

@@ -11,6 +11,7 @@ from enum import StrEnum
 import msgspec
 
 from watchdog.judge.blocks import Block, PodFact
+from watchdog.judge.evaluations import Evaluation
 from watchdog.judge.sequential import Settings
 from watchdog.model import Action, IncidentId, Mode, Outcome, Rollout, Topology
 from watchdog.objects import TemplateHash, WorkloadRef
@@ -193,6 +194,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         incident_first: why the workload was already failing when the rollout began; empty where it was not.
         bad_known: by signal: whether `bad` was seen in the 7 days before.
         judged_by: by signal: what the rule `sequential` is held to; empty under another rule.
+        lowest: by signal: requests of the quietest two minutes of the day before, where that is known.
+        evaluated_by: what posted evaluations are held to; None where none are taken.
+        evaluations: those that were posted, oldest first.
         evidence: by signal: where it stood after the newest block.
         pods: facts that Prometheus does not know.
         blocks: by signal, oldest first.
@@ -230,6 +234,9 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     incident_first: str = ""
     bad_known: Mapping[str, bool] = {}
     judged_by: Mapping[str, Settings] = {}
+    lowest: Mapping[str, float] = {}
+    evaluated_by: Settings | None = None
+    evaluations: tuple[Evaluation, ...] = ()
     evidence: Mapping[str, tuple[Stand, ...]] = {}
     pods: tuple[PodFact, ...] = ()
     blocks: Mapping[str, tuple[Block, ...]] = {}

@@ -17,6 +17,7 @@ from watchdog.decide.marks import condemned_by
 from watchdog.decide.record import Record, VerdictSeen
 from watchdog.engine import facts, history
 from watchdog.engine.context import Context
+from watchdog.engine.evaluations import settings_of
 from watchdog.engine.history import Asked, Past
 from watchdog.engine.rules import controls_of, frozen
 from watchdog.engine.watch import Watch, digest, failed_before, past_steps, query_of, signals_used
@@ -131,6 +132,8 @@ class Beginnings:
             signals=signals_used(policy),
             bad_known={},
             judged_by={},
+            lowest={},
+            evaluated_by=settings_of(policy, self._step_s),
             verdicts=(*record.verdicts, verdict),
         )
         _log.warning("%s", why, extra={"event": "judged-anew", "incident": record.id, "workload": str(record.workload)})
@@ -235,12 +238,13 @@ class Beginnings:
                 if name not in bad_known:
                     query = query_of(signal, start.namespaces, targets=start.pods)
                     bad_known[name] = await signals.bad_seen(query, step=first, timeout_s=self._context.config.read_s)
-        judged_by = dict(record.judged_by)
+        judged_by, lowest = dict(record.judged_by), dict(record.lowest)
         for name in policy.signals:
             if past := pasts.get((start.key, name)):
                 controls = controls_of(record.topology, start.strategy)
                 switched_s = record.started.timestamp() if record.switched else None
                 judged_by[name] = frozen(policy, past, controls=controls, step_s=self._step_s, switched_s=switched_s)
+                lowest |= {name: past.lowest} if past.lowest is not None else {}
         if watching and (bad_known, judged_by) != (dict(record.bad_known), dict(record.judged_by)):
             found = [each.incident_first for each in judged_by.values() if each.incident_first]
             why = found[0].detail if found else ""
@@ -248,7 +252,9 @@ class Beginnings:
                 why = await self._before(signals, start)
             latest = self._context.records[record.id]
             why = latest.incident_first or why
-            changed = msgspec.structs.replace(latest, bad_known=bad_known, judged_by=judged_by, incident_first=why)
+            changed = msgspec.structs.replace(
+                latest, bad_known=bad_known, judged_by=judged_by, lowest=lowest, incident_first=why
+            )
             record = await self._context.put(changed)
         return Watch(
             record.workload,
@@ -260,6 +266,8 @@ class Beginnings:
             sawtooth=self._sawtooth(start, resets),
             beside=record.topology.side_by_side,
             judged_by=judged_by if watching else {},
+            lowest=lowest if watching else {},
+            evaluated_by=record.evaluated_by if watching else None,
         )
 
     def _sawtooth(

@@ -18,6 +18,7 @@ from watchdog.decide.record import Record, State, Switched
 from watchdog.decide.status import Progress, rollout_status
 from watchdog.decide.switch import colour_before, selector_text, stands
 from watchdog.engine.context import Context
+from watchdog.engine.evaluations import settings_of
 from watchdog.engine.fleet import Match
 from watchdog.engine.rollouts import mode_of
 from watchdog.engine.watch import digest, signals_used
@@ -151,6 +152,8 @@ class Switches:
             switched = await self._switched(service, deployment, other, selector)
             stable_hash = await self._hash_at(other, at or now)
             record = _record(rollout, replicaset, match, switched, stable_hash, started=at or now, mode=mode)
+            evaluated_by = settings_of(match.policy, self._context.config.step_s)
+            record = msgspec.structs.replace(record, evaluated_by=evaluated_by)
             await self._begin(record, complete=_complete(deployment))
 
     async def _begin(self, record: Record, *, complete: bool) -> None:

@@ -68,8 +68,13 @@ class Context:
         return self.remember(record)
 
     def remember(self, record: Record) -> Record:
-        """Make a record the newest in memory, without a reason to save it; its blocks can be read anew."""
+        """Make a record the newest in memory, without a reason to save it; its blocks can be read anew.
+
+        What came from outside while somebody held an older state of it stays: the message, and posted evaluations.
+        """
         before = self.records.get(record.id)
+        if before and len(before.evaluations) > len(record.evaluations):
+            record = msgspec.structs.replace(record, evaluations=before.evaluations)
         if before and before.told and not record.told:
             record = msgspec.structs.replace(record, told=before.told)
         self.records[record.id] = record

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
 
-from watchdog.judge import calibration, historical, vetoes
+from watchdog.judge import calibration, historical, starved, vetoes
 from watchdog.judge.blocks import Counts, Reading, Row
 from watchdog.judge.calibration import Reference
 from watchdog.judge.past import Span, by_pod, spans
@@ -90,12 +90,14 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
         told: where it comes from, or why there is none.
         incident_first: why the old pods were failing before, where they were.
         bystanders: other workloads, by which an outage shows.
+        lowest: requests of the quietest two minutes; None where that is not known.
     """
 
     reference: Reference
     told: str
     incident_first: Vetoed | None = None
     bystanders: tuple[Bystander, ...] = ()
+    lowest: float | None = None
 
 
 def none(why: str) -> Past:
@@ -130,7 +132,7 @@ async def _read(
     )
 
     async def past(every_s: float, count: int) -> tuple[Reading, ...]:
-        every = max(1, math.ceil(round(every_s / step_s, 9)))
+        every = _every(every_s, step_s)
         last = first // every * every
         left_s = max(1.0, deadline - asyncio.get_running_loop().time())
         return await signals.read_past(query, first=last - count * every, last=last, every=every, timeout_s=left_s)
@@ -183,9 +185,20 @@ def _pasts(asked: Sequence[Asked], far: Sequence[Reading], near: Sequence[Readin
                     before, limit=historical.limit(earlier.base), phi=earlier.phi_historical
                 ),
                 bystanders=tuple(item for _, item in seen[:MOST_BYSTANDERS]),
+                lowest=starved.lowest(_requests(blocks), _requests(windows), block_s=_every(BLOCK_S, step_s) * step_s),
             )
         )
     return pasts
+
+
+def _every(seconds: float, step_s: float) -> int:
+    """How many steps a time takes, rounded up."""
+    return max(1, math.ceil(round(seconds / step_s, 9)))
+
+
+def _requests(found: Sequence[Span]) -> list[float | None]:
+    """What was counted in each; None where nothing was there to count it, or a counter went down."""
+    return [span.counts.total if span.pods and not span.torn else None for span in found]
 
 
 def _reference(windows: Sequence[Span], blocks: Sequence[Span], *, newest_out: int = 0) -> Reference:

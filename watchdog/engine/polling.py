@@ -101,6 +101,11 @@ class Poller:
         """What the last step showed of a rollout."""
         return self._last.get(incident)
 
+    def next_step(self, incident: IncidentId) -> int:
+        """The first step of a rollout that has not been judged; 0 where nobody has looked at it yet."""
+        seen = self._last.get(incident)
+        return seen.watch.next_step if seen else 0
+
     async def tick(self, step: int) -> None:
         """One step: look at pods, read counters, feed, and have it judged."""
         context = self._context
@@ -240,7 +245,8 @@ class Poller:
                 time = at * self.step_s
                 readings = {name: answers[asked[index, name]].get(at, _missing(at)) for name in names}
                 gone = {ref for ref, began in rolling.items() if began <= time}
-                item.watch.feed(readings, pods, alert=self._alerted(item.record.id, time), gone=gone)
+                posted, alert = self._context.records[item.record.id].evaluations, self._alerted(item.record.id, time)
+                item.watch.feed(readings, pods, posted=posted, alert=alert, gone=gone)
 
     def _rolling(self, item: Seen) -> dict[WorkloadRef, float]:
         """When bystanders began to roll out, those that did since this rollout's start."""

@@ -18,6 +18,7 @@ from watchdog.decide.plan import Request
 from watchdog.decide.record import Answer, Planned, Record, State
 from watchdog.decide.status import Progress, progressed_at, rollout_status
 from watchdog.engine.context import Context
+from watchdog.engine.evaluations import settings_of
 from watchdog.engine.fleet import Match, Side
 from watchdog.engine.watch import digest, signals_used
 from watchdog.errors import ClusterError
@@ -194,6 +195,7 @@ class Rollouts:
             stable=stable,
             stable_hash=stable_hash,
             signals=signals_used(policy),
+            evaluated_by=settings_of(policy, context.config.step_s),
         )
         fields = {"event": "rollout-begins", "incident": record.id, "workload": str(record.workload)}
         _log.info("revision %d is under watch, beside %s", rollout.revision, stable_hash or "nothing", extra=fields)

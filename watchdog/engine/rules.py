@@ -79,17 +79,7 @@ class BySequence:
 
     def evidence(self, signal: str) -> tuple[Stand, ...]:
         """Give the controls of the signal."""
-        settings, state = self._settings[signal], self._states[signal]
-        return tuple(
-            Stand(
-                control=control,
-                log_e=state.evidence(control).log_e,
-                bar=settings.bar,
-                onset_step=state.evidence(control).onset,
-                reached=next((each.bar for each in state.spoken if each.control is control), None),
-            )
-            for control in settings.controls.each
-        )
+        return stands_of(self._states[signal], self._settings[signal])
 
     def verdict(self, signal: str, blocks: Sequence[Block], *, urgent: bool, baked_s: float | None) -> Verdict:
         """Judge by the control that decided; an alert has lowered its bar when the block was taken."""
@@ -131,6 +121,20 @@ class BySequence:
         return "" if requests >= self._least else f"{requests:.0f} requests in the bake, {self._least} are needed"
 
 
+def stands_of(state: sequential.State, settings: sequential.Settings) -> tuple[Stand, ...]:
+    """Say where each control of a signal stands."""
+    return tuple(
+        Stand(
+            control=control,
+            log_e=state.evidence(control).log_e,
+            bar=settings.bar,
+            onset_step=state.evidence(control).onset,
+            reached=next((each.bar for each in state.spoken if each.control is control), None),
+        )
+        for control in settings.controls.each
+    )
+
+
 def controls_of(topology: Topology, strategy: str) -> Controls:
     """Give the controls of a rollout: those whose pods run beside the candidate's, and the time before.
 
@@ -170,7 +174,7 @@ def frozen(
         incident_first=past.incident_first,
         alpha=policy.sequential.alpha,
         alpha_alert=policy.alerts.alpha_alert,
-        signals=len(policy.signals),
+        signals=policy.judged,
         bake_s=float(policy.bake),
         completed_s=switched_s,
         bystanders=() if controls is Controls.CONCURRENT else past.bystanders,

@@ -17,11 +17,13 @@ import msgspec
 
 from watchdog.config import GitOps
 from watchdog.decide import limits
+from watchdog.decide.evaluations import Posted, Taken
 from watchdog.decide.plan import Request
 from watchdog.decide.record import Answer, Record, State
 from watchdog.engine.alerts import Alerts
 from watchdog.engine.bluegreen import Switches
 from watchdog.engine.context import Context
+from watchdog.engine.evaluations import Evaluations
 from watchdog.engine.incidents import Incidents
 from watchdog.engine.polling import Poller
 from watchdog.engine.rollouts import Rollouts
@@ -62,6 +64,7 @@ class Service:
         self.incidents = Incidents(context, spawn=self._spawn)
         self.poller = Poller(context, judge=self.incidents.judge)
         self.alerts = Alerts(context, hurry=self._hurry)
+        self._evaluations = Evaluations(context, next_step=self.poller.next_step)
         self._rollouts = Rollouts(context, changed=self.incidents.answered, began=self.alerts.held_again)
         self._switches = Switches(
             context,
@@ -223,6 +226,10 @@ class Service:
         else:
             work.close()
         return await asyncio.shield(task)
+
+    async def evaluated(self, ref: WorkloadRef, posted: Posted) -> Taken:
+        """Take evaluations of a version. Raises as `Evaluations.take` does."""
+        return await self._evaluations.take(ref, posted)
 
     async def records(self) -> tuple[Record, ...]:
         """Every record."""

@@ -9,9 +9,10 @@ import msgspec
 from watchdog.config import Policy, Signal
 from watchdog.decide.record import Record, SignalUsed, Stand
 from watchdog.engine.bystanders import Bystanders
-from watchdog.engine.rules import BySequence, ByThreshold, Rule
-from watchdog.judge import counters, sequential, threshold
+from watchdog.engine.rules import BySequence, ByThreshold, Rule, stands_of
+from watchdog.judge import counters, evaluations, sequential, starved, threshold
 from watchdog.judge.blocks import Blind, Block, Counts, PodFact, Reading, Track, Verdict
+from watchdog.judge.evaluations import Evaluation
 from watchdog.objects import Pod, WorkloadRef
 from watchdog.ports import SignalQuery
 
@@ -34,6 +35,8 @@ class Watch:
         sawtooth: by signal: why its counters cannot be believed from the start.
         beside: the stable side takes traffic at the same time, and so is a control.
         judged_by: by signal: what the rule `sequential` is held to; empty for the rule `threshold`.
+        lowest: by signal: requests of the quietest two minutes of the day before, where that is known.
+        evaluated_by: what posted evaluations are held to; None where none are taken.
     """
 
     def __init__(
@@ -47,6 +50,8 @@ class Watch:
         bad_known: Mapping[str, bool],
         sawtooth: Mapping[str, Blind],
         judged_by: Mapping[str, sequential.Settings],
+        lowest: Mapping[str, float],
+        evaluated_by: sequential.Settings | None = None,
         beside: bool = True,
     ) -> None:
         self.ref = ref
@@ -71,6 +76,10 @@ class Watch:
         self._window = limits.steps(limits.window_s)
         self._rule: Rule = BySequence(judged_by, min_requests=limits.min_requests) if judged_by else ByThreshold(limits)
         self._beside = beside
+        self._lowest = lowest
+        self._least = limits.min_requests
+        self._evaluated_by = evaluated_by
+        self._evaluated = evaluations.State()
         self._bystanders = {
             name: Bystanders(settings.bystanders, step_s=step_s) for name, settings in judged_by.items()
         }
@@ -82,6 +91,7 @@ class Watch:
         readings: Mapping[str, Reading],
         pods: Sequence[PodFact],
         *,
+        posted: Sequence[Evaluation] = (),
         alert: bool = False,
         gone: Collection[WorkloadRef] = (),
     ) -> None:
@@ -90,6 +100,7 @@ class Watch:
         Args:
             readings: one per signal.
             pods: what is known of the pods.
+            posted: all evaluations of this rollout.
             alert: an attributable alert was firing then.
             gone: bystanders that are rolling out themselves, or have.
         """
@@ -99,6 +110,10 @@ class Watch:
             self.blocks[name].append(block)
             others = self._bystanders[name].take(readings[name], gone=gone) if name in self._bystanders else {}
             self._rule.take(name, block, alert=alert, bystanders=others)
+        if self._evaluated_by:
+            self._evaluated = evaluations.step(
+                self._evaluated, posted, self._evaluated_by, at=self.next_step, alert=alert
+            )
         self.next_step += 1
 
     @property
@@ -114,13 +129,24 @@ class Watch:
             baked: the bake is over.
         """
         baked_s = float(self.policy.bake) if baked else None
-        return tuple(
+        found = tuple(
             self._rule.verdict(name, blocks, urgent=urgent, baked_s=baked_s) for name, blocks in self.blocks.items()
         )
+        evaluated = self._evaluated_by and evaluations.verdict(
+            self._evaluated, self._evaluated_by, alone=not found, baked=baked, least=self._least
+        )
+        quiet = (
+            starved.judge(self.blocks[name], usual, step_s=self.step_s, alone=not self._beside, signal=name)
+            for name, usual in self._lowest.items()
+        )
+        return (*found, *(each for each in (evaluated, *quiet) if each))
 
     def evidence(self) -> dict[str, tuple[Stand, ...]]:
         """Where each signal's controls stand; empty under the rule `threshold`."""
-        return {name: found for name in self.blocks if (found := self._rule.evidence(name))}
+        found = {name: stands for name in self.blocks if (stands := self._rule.evidence(name))}
+        if self._evaluated_by:
+            found[evaluations.SIGNAL] = stands_of(self._evaluated.judged, self._evaluated_by)
+        return found
 
 
 def rule_of(policy: Policy, step_s: float) -> threshold.Settings:

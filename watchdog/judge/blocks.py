@@ -185,8 +185,8 @@ class Verdict(msgspec.Struct, frozen=True):
     Args:
         word: one word.
         detail: one sentence with the numbers against their limits.
-        cause: what found a breach: `sequential`, `threshold`, `progress-deadline`, `crash-loop`, `image-pull`,
-            `condemned-image`, `alert`; empty without a breach.
+        cause: what found a breach: `sequential`, `threshold`, `starved`, `progress-deadline`, `crash-loop`,
+            `image-pull`, `condemned-image`, `alert`; empty without a breach.
         blind: why it is blind.
         candidate: the window's counts, for messages.
         stable: the same of the other track.

@@ -10,6 +10,9 @@ and neither a 4xx nor a 3xx. `POST /rollback` answers
     404   no such workload
     503   the cluster cannot be reached
 
+`POST /evaluations` answers 200 also where a batch does not count, and says why: it came before, or no rollout of that
+version is under watch. 409 is for what a caller has to mend: the version is not live, or the policy takes none.
+
 Denied and absent look the same wherever a name alone would tell that something exists.
 """
 
@@ -23,6 +26,7 @@ import msgspec
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
+from watchdog.decide.evaluations import Posted
 from watchdog.decide.plan import Request
 from watchdog.decide.record import Answer, Record
 from watchdog.model import Alert, Cause, IncidentId, Outcome
@@ -55,9 +59,32 @@ class _Rollback(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     idempotency_key: Annotated[str, msgspec.Meta(max_length=200)] = ""
 
     def __post_init__(self) -> None:
-        for field in ("namespace", "deployment"):
-            if not is_name(getattr(self, field)):
-                raise ValueError(f"`{field}` is not a name that Kubernetes allows")
+        _named(self)
+
+
+class _Evaluations(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """The body of `POST /evaluations`."""
+
+    namespace: str
+    deployment: str
+    bad: Annotated[int, msgspec.Meta(ge=0)]
+    total: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
+    id: Annotated[str, msgspec.Meta(pattern=r"\S", max_length=100)]
+    image: Annotated[str, msgspec.Meta(max_length=1000)] = ""
+    hash: Annotated[str, msgspec.Meta(max_length=63)] = ""
+
+    def __post_init__(self) -> None:
+        _named(self)
+        if bool(self.image) == bool(self.hash):
+            raise ValueError("write `image` or `hash`, one of the two: which version was evaluated")
+        if self.bad > self.total:
+            raise ValueError("`bad` is more than `total`: write how many of them failed, and how many there were")
+
+
+def _named(body: "_Rollback | _Evaluations") -> None:
+    for field in ("namespace", "deployment"):
+        if not is_name(getattr(body, field)):
+            raise ValueError(f"`{field}` is not a name that Kubernetes allows")
 
 
 class Api:
@@ -75,6 +102,7 @@ class Api:
             [
                 web.post("/alerts", self._alerts),
                 web.post("/rollback", self._rollback),
+                web.post("/evaluations", self._evaluations),
                 web.post("/incidents/{id}/{answer:approve|dismiss}", self._answer),
                 web.get("/incidents", self._incidents),
                 web.get("/incidents/{id}", self._incident),
@@ -127,6 +155,19 @@ class Api:
             detail = guard.guard_class if guard else ""
             raise HttpError(409, result.detail, detail, code=guard or result.outcome, beside=fields)
         return reply(fields, status=200 if asked.dry_run or result.elapsed_s is not None else 202)
+
+    async def _evaluations(self, request: web.Request) -> web.Response:
+        caller = await self._gate.caller(request)
+        try:
+            told = msgspec.json.decode(await _body(request), type=_Evaluations)
+        except ValueError as error:
+            raise HttpError(400, "these are no evaluations", str(error)) from error
+        ref = WorkloadRef(told.namespace, told.deployment)
+        await self._require(caller, ref, "evaluations-posted")
+        posted = Posted(id=told.id, total=told.total, bad=told.bad, hash=told.hash, image=told.image)
+        taken = await self._backend.evaluated(ref, posted)
+        where = {"namespace": ref.namespace, "deployment": ref.name}
+        return reply({"schema": SCHEMA, **where, **msgspec.structs.asdict(taken)})
 
     async def _answer(self, request: web.Request) -> web.Response:
         caller = await self._gate.caller(request)

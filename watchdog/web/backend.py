@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+from watchdog.decide.evaluations import Posted, Taken
 from watchdog.decide.plan import Request
 from watchdog.decide.record import Answer, Record
 from watchdog.model import Alert, IncidentId, Result
@@ -29,6 +30,14 @@ class Backend(Protocol):
 
         A `key` that is not empty names one action together with all other arguments: whoever repeats them is given
         the same result, also while the first call is still under way.
+        """
+
+    async def evaluated(self, ref: WorkloadRef, posted: Posted) -> Taken:
+        """Take evaluations of a version, and keep them before this comes back.
+
+        Raises:
+            NotFound: no policy matches such a Deployment.
+            UsageError: its policy takes none, or the version is not live.
         """
 
     async def records(self) -> tuple[Record, ...]:

@@ -44,9 +44,18 @@ def send(results: dict[str, object], *, workload: str, image: str, url: str, tok
             pass
     except urllib.error.HTTPError as error:
         with error:
-            raise ReportError(f"the watchdog answered {error.code}") from None
+            raise ReportError(f"the watchdog answered {error.code}{_why(error)}") from None
     except OSError as error:
         raise ReportError(f"the watchdog does not answer: {error}") from None
+
+
+def _why(error: urllib.error.HTTPError) -> str:
+    """What the watchdog says of it, where it says something."""
+    try:
+        told = json.loads(error.read(10_000))["error"]
+        return f": {told['message']} {told['detail']}".rstrip()
+    except (OSError, ValueError, KeyError, TypeError):
+        return ""
 
 
 def main(arguments: list[str]) -> int:

@@ -1,0 +1,190 @@
+"""Failed evaluations, which pipelines post in batches, judged by the rule `sequential`.
+
+A batch belongs to the block in which it arrived. Those of the stable version are the concurrent control whether or not
+its pods still run, and they wait for the candidate's: who evaluates both does so one after the other. That is a rule on
+volumes alone, as the merging of polls is, and costs no validity (reference/statistics-after.md §1, process C). Without
+them only the control from the past can speak; its reference is configured or unknown, so it never does more than ask.
+
+A batch is a measurement somebody made on purpose, not what traffic happened to bring in a few seconds: one alone may
+reach the bar, where errors of requests need several blocks, and no number of its cases is too many to count. That cases
+fail together, such as one that is asked three times, is what phi is for; it is that of an unknown past.
+"""
+
+import math
+from collections.abc import Iterable
+
+import msgspec
+from msgspec.structs import replace
+
+from watchdog.judge import calibration, sequential
+from watchdog.judge.blocks import Block, Counts, Doubt, Track, Verdict, Word
+from watchdog.judge.sequential import Control, Settings, Spoken
+from watchdog.judge.vetoes import Vetoed, VetoReason
+
+SIGNAL = "evaluations"
+"""The name of the signal."""
+
+MOST = 200
+"""Batches that are kept of one rollout."""
+
+_BLOCKS = 0.5
+"""One block may bring twice the bar: the mean of ten bets has to reach it, and a single one may have to carry it."""
+
+
+class Evaluation(msgspec.Struct, frozen=True):
+    """One batch of evaluations of one version.
+
+    Args:
+        id: its name, by which it counts once.
+        step: the step of the grid that ends the block in which it arrived.
+        track: the side of the version that was evaluated.
+        total: evaluations.
+        bad: those of them that failed.
+    """
+
+    id: str
+    step: int
+    track: Track
+    total: int
+    bad: int
+
+    @property
+    def counts(self) -> Counts:
+        """Its numbers."""
+        return Counts(self.total, self.bad)
+
+
+class State(msgspec.Struct, frozen=True):
+    """Where the judgement stands.
+
+    Args:
+        judged: the rule's own state.
+        held: evaluations of the stable version that wait for some of the candidate.
+        candidate: all of the candidate's so far.
+        stable: all of the stable version's.
+    """
+
+    judged: sequential.State = sequential.State()
+    held: Counts = Counts()
+    candidate: Counts = Counts()
+    stable: Counts = Counts()
+
+
+def frozen(
+    *, step_s: float, baseline: float, alpha: float, alpha_alert: float, signals: int, bake_s: float
+) -> Settings:
+    """Give what evaluations of a rollout are held to, fixed at its start.
+
+    Args:
+        step_s: the grid.
+        baseline: the share of evaluations that fails as a rule.
+        alpha: probability of a false rollback per rollout, over all signals.
+        alpha_alert: the same once an attributable alert fires.
+        signals: among how many signals it is shared, this one included.
+        bake_s: how long the version is watched after completion.
+    """
+    past = calibration.unknown()
+    return Settings(
+        step_s=step_s,
+        blocks=_BLOCKS,
+        base=baseline,
+        phi_concurrent=past.phi_concurrent,
+        phi_historical=past.phi_historical,
+        known=False,
+        alpha=alpha,
+        alpha_alert=alpha_alert,
+        signals=signals,
+        bake_s=bake_s,
+    )
+
+
+def step(state: State, posted: Iterable[Evaluation], settings: Settings, *, at: int, alert: bool) -> State:
+    """Take the next block.
+
+    Args:
+        state: after the block before.
+        posted: of the rollout; what did not arrive in this block is passed over.
+        settings: frozen at the rollout's start.
+        at: the step that ends the block.
+        alert: an attributable alert is firing.
+    """
+    sums = {track: Counts() for track in Track}
+    for each in posted:
+        if each.step == at:
+            sums[each.track] += each.counts
+    candidate, stable = sums[Track.CANDIDATE], sums[Track.STABLE]
+    held = state.held + stable
+    waiting = candidate.total > 0 or state.judged.concurrent.candidate.total > 0
+    beside, held = (held, Counts()) if waiting else (Counts(), held)
+    block = Block(at, candidate=candidate, stable=beside, ready=True, old_live=True)
+    return State(
+        sequential.step(state.judged, block, settings, alert=alert),
+        held,
+        state.candidate + candidate,
+        state.stable + stable,
+    )
+
+
+def verdict(state: State, settings: Settings, *, alone: bool, baked: bool, least: int) -> Verdict | None:
+    """Say what evaluations say; None where they are no reason for anything.
+
+    Beside other signals they only ever speak of a breach: that nobody evaluates, or too few, is no fault of a version.
+
+    Args:
+        state: after the newest block.
+        settings: frozen at the rollout's start.
+        alone: there is no other signal.
+        baked: the bake is over.
+        least: with fewer evaluations a version is not called healthy.
+    """
+    counts = f"{_share(state.candidate)} evaluations failed, {_beside(state.stable)}"
+    if speaker := state.judged.speaker:
+        return Verdict(
+            Word.BREACH,
+            f"{counts}; evidence {_odds(speaker.log_e)} {_against(speaker)}, needed {_odds(speaker.bar)}",
+            cause="sequential",
+            candidate=state.candidate,
+            stable=state.stable,
+            signal=SIGNAL,
+            doubts=tuple(Doubt(str(each.reason), _doubt(each, state.stable)) for each in speaker.vetoes),
+        )
+    if not alone:
+        return None
+    most = max(state.judged.evidence(control).log_e for control in Control)
+    found = Verdict(
+        Word.INSUFFICIENT,
+        f"{counts}; evidence {_odds(most)}, needed {_odds(settings.bar)}",
+        candidate=state.candidate,
+        stable=state.stable,
+        signal=SIGNAL,
+    )
+    if not baked:
+        return found
+    if state.candidate.total < least:
+        return replace(found, detail=f"{found.detail}; {least} evaluations are needed to call it healthy")
+    return replace(found, word=Word.HEALTHY)
+
+
+def _against(speaker: Spoken) -> str:
+    if speaker.control is Control.CONCURRENT:
+        return "by those of the stable version"
+    return "by the configured baseline"
+
+
+def _doubt(vetoed: Vetoed, stable: Counts) -> str:
+    """A doubt in words of evaluations."""
+    if vetoed.reason is VetoReason.NO_HISTORY:
+        return "post evaluations of the stable version, too: without them a person is asked"
+    return f"{_share(stable)} evaluations of the stable version failed, too"
+
+
+def _beside(stable: Counts) -> str:
+    return f"of the stable version {_share(stable)}" if stable.total else "none of the stable version were posted"
+
+
+def _share(counts: Counts) -> str:
+    return f"{counts.bad:.0f} of {counts.total:.0f}"
+
+
+def _odds(log_e: float) -> str:
+    return f"{math.exp(min(log_e, 20.0)):.3g} : 1"

@@ -1,0 +1,64 @@
+"""Callers that stay away: a version that finishes next to nothing of what its workload always finished.
+
+A version may hang, or be shut out, and then nothing fails that could be counted. It is looked for only where no old pod
+takes traffic any more: beside old ones long-lived connections make it common in healthy rollouts. And it is never more
+than a reason to ask, since missing requests prove no failure.
+
+Source: reference/statistics-after.md §5 ("Starved", i): less than 5 % of the lowest count of two minutes of the day
+before, that at least 50. Only six hours are known in blocks that fine; of the rest the lowest five minutes count, by
+their share, which is at least as high as the lowest two minutes in them.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from watchdog.judge.blocks import Block, Counts, Doubt, Verdict, Word
+
+WINDOW_S = 120.0
+COARSE_S = 300.0
+
+_SHARE = 0.05
+_LEAST = 50.0
+_SHORTEST_S = 3600.0
+
+
+def lowest(blocks: Sequence[float | None], windows: Iterable[float | None], *, block_s: float) -> float | None:
+    """Give the lowest count of requests of two minutes; None where less than an hour is known.
+
+    Args:
+        blocks: requests of each block of the last hours, oldest first; None where they are not known.
+        windows: those of each 5 minutes of the day.
+        block_s: length of a block.
+    """
+    size = math.ceil(round(WINDOW_S / block_s, 9))
+    ends = range(size, len(blocks) + 1)
+    runs = ([each for each in blocks[end - size : end] if each is not None] for end in ends)
+    fine = [sum(each) for each in runs if len(each) == size]
+    coarse = [each for each in windows if each is not None]
+    if len(coarse) * COARSE_S < _SHORTEST_S:
+        return None
+    return min([*fine, *(each * WINDOW_S / COARSE_S for each in coarse)])
+
+
+def judge(blocks: Sequence[Block], usual: float, *, step_s: float, alone: bool, signal: str) -> Verdict | None:
+    """Give a breach that asks, where the last two minutes were starved; None where there is nothing to say.
+
+    Args:
+        blocks: of the rollout, oldest first.
+        usual: the lowest count of two minutes of the time before.
+        step_s: the grid.
+        alone: stable pods take no traffic at the same time, even while they live.
+        signal: whose requests they are.
+    """
+    size = math.ceil(round(WINDOW_S / step_s, 9))
+    recent = blocks[-size:]
+    if usual < _LEAST or len(recent) < size:
+        return None
+    if any(each.blind or not each.ready or (each.old_live and not alone) for each in recent):
+        return None
+    seen = sum((each.candidate + each.grace for each in recent), Counts())
+    if seen.total >= _SHARE * usual:
+        return None
+    what = f"{seen.total:.0f} requests in the last 2 min, where the day before had {usual:.0f} and more"
+    doubt = Doubt("unconfirmed", "missing requests prove no failure; look whether callers stay away")
+    return Verdict(Word.BREACH, what, cause="starved", candidate=seen, signal=signal, doubts=(doubt,))
