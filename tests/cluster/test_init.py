@@ -39,7 +39,7 @@ def test_what_init_proposes_passes_check_and_sees_the_pods(
     lines = online.out.splitlines()
     line = next(line for line in lines if line.startswith("web: "))
     share = r"\((9\.\d|10) %\)"  # of 0.1; counters are whole numbers
-    numbers = rf"3 stable \+ 1 canary pods, 4/4 export total, bad last seen now {share}, scrape 1 s"
+    numbers = rf"3 stable \+ 1 canary pods, 4/4 export total, bad last seen now {share}, phi 3, scrape 1 s, .* 8.3 %.*"
     assert re.fullmatch(f"web: {numbers}", line), online
     assert f"  watches {web}, {web}-canary" in lines
     assert "PROBLEM" not in online.out

@@ -97,7 +97,8 @@ async def test_each_policy_is_told_in_one_line_of_numbers(run: Run, shop: FakeAp
     ran = await run("check", "--online")
     assert ran.code == 0
     assert seen(ran.out) == [
-        "agent-api: 9 stable + 1 canary pods, 10/10 export total, bad last seen 3 h ago (0.4 %), scrape 15 s",
+        "agent-api: 9 stable + 1 canary pods, 10/10 export total, bad last seen 3 h ago (0.4 %), no history, "
+        "scrape 15 s, without requests 8.3 % is not seen",
         "  watches shop/web, shop/web-canary",
     ]
 
@@ -106,6 +107,7 @@ async def test_the_same_in_json(run: Run, shop: FakeApi) -> None:
     found = (await run("check", "--online", "--output", "json")).json
     (sight,) = found["sees"]
     assert sight.pop("bad_age_s") == pytest.approx(3 * 3600, abs=30)
+    assert sight.pop("foreseen")["history"].startswith("no history: ")
     assert sight == {
         "policy": "agent-api",
         "workloads": ["shop/web", "shop/web-canary"],
@@ -116,6 +118,67 @@ async def test_the_same_in_json(run: Run, shop: FakeApi) -> None:
         "scrape_s": 15,
     }
     assert (found["problems"], found["reached"]) == ([], [])
+
+
+def remembers(api: FakeApi, *names: str, rps: float, since_s: float = 86400 * 2) -> None:
+    """Let Prometheus have the past of these pods, too, of each of whose requests 0.4 % fail."""
+    now = time.time()
+
+    async def give(request: web.Request) -> web.StreamResponse:
+        form = await request.post()
+        start, end, step = (float(str(form[key])) for key in ("start", "end", "step"))
+        times = [start + index * step for index in range(round((end - start) / step) + 1)]
+        query, rows = str(form["query"]), []
+        for name in names:
+            points = {at: at // 15 * 15 for at in times if at > now - since_s}
+            if not query.startswith("max"):
+                share = 0.004 if "bad_total" in query else 1.0
+                points = {at: share * rps * (at - now + since_s) for at in points}
+            rows.append((row(name), points))
+        return await matrix(*rows)(request)
+
+    api.answer("POST", QUERY_RANGE, give)
+
+
+STABLE, CANDIDATE = [f"web-5d9-abcd{index}" for index in range(9)], "web-canary-7f4-abcd0"
+
+
+async def test_the_past_and_the_time_to_see_a_failure_are_told_of_a_canary(run: Run, shop: FakeApi) -> None:
+    remembers(shop, *STABLE, CANDIDATE, rps=10)
+    (line, _) = seen((await run("check", "--online")).out)
+    assert line.endswith("(0.4 %), phi 1.5, scrape 15 s, about 90 s to see 8.3 %")
+
+
+async def test_of_a_rolling_update_the_reference_is_told_and_the_busiest_workload_is_looked_at(
+    run: Run, shop: FakeApi
+) -> None:
+    configure(CANARY.format(url=shop.url).replace('stable = "web"\ncandidate = "web-canary"\n', ""))
+    remembers(shop, *STABLE, CANDIDATE, rps=10)
+    (sight,) = (await run("check", "--online", "--output", "json")).json["sees"]
+    found = sight["foreseen"]
+    assert (found["workload"], found["rps"]) == ("shop/web", pytest.approx(90))
+    assert "288 windows of 5 min" in found["history"]
+    (line, _) = seen((await run("check", "--online")).out)
+    assert line.endswith(", phi 1.5, reference 0.4 %, scrape 15 s, about 90 s to see 8.3 %")
+
+
+async def test_with_little_traffic_it_takes_longer_and_with_little_past_it_is_asked_about(
+    run: Run, shop: FakeApi
+) -> None:
+    remembers(shop, *STABLE, CANDIDATE, rps=0.5)
+    (line, _) = seen((await run("check", "--online")).out)
+    assert line.endswith(" min to see 8.3 %")
+    configure(CANARY.format(url=shop.url).replace('stable = "web"\ncandidate = "web-canary"\n', ""))
+    remembers(shop, *STABLE, rps=0.033, since_s=650)
+    (line, _) = seen((await run("check", "--online")).out)
+    assert "phi 3, reference 1 %" in line
+    assert line.endswith(" min to ask about 8.3 %")
+
+
+async def test_a_policy_with_the_rule_threshold_is_told_nothing_of_that(run: Run, shop: FakeApi) -> None:
+    configure(CANARY.format(url=shop.url).replace("candidate =", 'rule = "threshold"\ncandidate ='))
+    (line, _) = seen((await run("check", "--online")).out)
+    assert line.endswith("(0.4 %), scrape 15 s")
 
 
 async def test_pods_that_export_nothing_are_missing_in_the_count(run: Run, shop: FakeApi) -> None:

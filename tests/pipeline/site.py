@@ -6,6 +6,7 @@ import hashlib
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -67,6 +68,8 @@ class Site:
         self._stack = contextlib.ExitStack()
 
     def __enter__(self) -> Self:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.2", 8080))  # the pods' port; who has it on every address is in our way
         with contextlib.ExitStack() as stack:
             (self.directory / "pods").mkdir(parents=True)
             self._link_programs()

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Set
 import msgspec
 
 from watchdog.app import Parts
+from watchdog.cli.foreseeing import Foreseen, foresee
 from watchdog.cli.init import scrape_interval
 from watchdog.cli.once import MOST_PODS_NAMED
 from watchdog.config import Signal
@@ -36,6 +37,7 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
         bad_age_s: how long ago there was a series of `bad`; None where there was none for a week.
         bad_ratio: of the last day; None without requests.
         scrape_s: the scrape interval.
+        foreseen: what the rule `sequential` would make of its busiest workload; None under another rule.
     """
 
     policy: str
@@ -46,6 +48,7 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     bad_age_s: float | None = None
     bad_ratio: float | None = None
     scrape_s: float | None = None
+    foreseen: Foreseen | None = None
 
     def lines(self) -> list[str]:
         """The same for a person."""
@@ -55,8 +58,12 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
             seen = "never seen" if self.bad_age_s is None else f"last seen {_ago(self.bad_age_s)}"
             ratio = "" if self.bad_ratio is None else f" ({100 * self.bad_ratio:.2g} %)"
             parts += [f"{self.exporting}/{self.stable + (self.canary or 0)} export total", f"bad {seen}{ratio}"]
+        if self.foreseen:
+            parts.append(self.foreseen.known)
         if self.scrape_s:
             parts.append(f"scrape {self.scrape_s:g} s")
+        if self.foreseen:
+            parts.append(self.foreseen.time)
         others = len(self.workloads) - _MOST_WORKLOADS_NAMED
         more = f" and {others} more" if others > 0 else ""
         about = ", ".join(self.workloads[:_MOST_WORKLOADS_NAMED])
@@ -97,8 +104,18 @@ async def look(parts: Parts) -> tuple[list[Sight], list[str]]:
             found = await _see(parts, client, signal, mine, msgspec.structs.replace(base, policy=title))
             if isinstance(found, Blind):
                 problems.append(f"{title}: {found.reason}: {found.detail}")
-            else:
-                sights.append(found)
+                continue
+            foreseen = await foresee(
+                parts.signals(client),
+                policy,
+                signal,
+                {ref: matches[ref] for ref in mine},
+                {item.ref: item for item in deployments},
+                mine,
+                step_s=parts.config.prometheus.step,
+                usual=found.bad_ratio or 0.0,
+            )
+            sights.append(msgspec.structs.replace(found, foreseen=foreseen))
     return sights, problems
 
 

@@ -91,6 +91,7 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
         incident_first: why the old pods were failing before, where they were.
         bystanders: other workloads, by which an outage shows.
         lowest: requests of the quietest two minutes; None where that is not known.
+        rps: requests per second of the newest five minutes.
     """
 
     reference: Reference
@@ -98,6 +99,7 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
     incident_first: Vetoed | None = None
     bystanders: tuple[Bystander, ...] = ()
     lowest: float | None = None
+    rps: float = 0.0
 
 
 def none(why: str) -> Past:
@@ -153,6 +155,7 @@ def _pasts(asked: Sequence[Asked], far: Sequence[Reading], near: Sequence[Readin
     joined = bool(asked[0].query.join)
     coarse, fine = (_by_place(each, joined=joined) for each in (far, near))
     others: dict[WorkloadRef, tuple[float, Bystander] | None] = {}
+    block_s = _every(BLOCK_S, step_s) * step_s
 
     def counted(places: Mapping[Place, Sequence[Reading]], each: Asked, *, old: bool = False) -> tuple[Span, ...]:
         merged = _merged([places[place] for place in each.places if place in places])
@@ -185,7 +188,8 @@ def _pasts(asked: Sequence[Asked], far: Sequence[Reading], near: Sequence[Readin
                     before, limit=historical.limit(earlier.base), phi=earlier.phi_historical
                 ),
                 bystanders=tuple(item for _, item in seen[:MOST_BYSTANDERS]),
-                lowest=starved.lowest(_requests(blocks), _requests(windows), block_s=_every(BLOCK_S, step_s) * step_s),
+                lowest=starved.lowest(_requests(blocks), _requests(windows), block_s=block_s),
+                rps=_rps(blocks, block_s=block_s),
             )
         )
     return pasts
@@ -199,6 +203,12 @@ def _every(seconds: float, step_s: float) -> int:
 def _requests(found: Sequence[Span]) -> list[float | None]:
     """What was counted in each; None where nothing was there to count it, or a counter went down."""
     return [span.counts.total if span.pods and not span.torn else None for span in found]
+
+
+def _rps(blocks: Sequence[Span], *, block_s: float) -> float:
+    """Give the requests per second of the newest five minutes, as far as they are known."""
+    known = [each for each in _requests(blocks[-math.ceil(WINDOW_S / block_s) :]) if each is not None]
+    return sum(known) / (len(known) * block_s) if known else 0.0
 
 
 def _reference(windows: Sequence[Span], blocks: Sequence[Span], *, newest_out: int = 0) -> Reference:
