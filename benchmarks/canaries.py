@@ -10,8 +10,9 @@ import msgspec
 import numpy as np
 from msgspec.structs import replace
 
-from benchmarks.checkers import Checker, rollbacks_s
+from benchmarks.checkers import rollbacks_s
 from benchmarks.worlds import HISTORY_S, PODS, STEP_S, TICK_S, Chance, Numbers, Seen, World, history, play, shares
+from watchdog.backtest.peers import Checker
 from watchdog.judge import calibration, sequential
 from watchdog.judge.blocks import Block, Counts
 from watchdog.judge.calibration import Reference

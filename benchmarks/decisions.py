@@ -1,7 +1,8 @@
 """The decision beside others', in worlds where one knows who is to blame: `python -m benchmarks.decisions`.
 
 Healthy and bad rollouts are drawn (`worlds`, `rolling`) and go through the shipped judge by its public interface, and
-past threshold checkers with the semantics of others (`checkers`). What the numbers do not show is in docs/decisions.md.
+past threshold checkers with the semantics of others (`watchdog.backtest.peers`). What the numbers do not show is in
+docs/decisions.md.
 """
 
 import argparse
@@ -14,6 +15,7 @@ from msgspec.structs import replace
 
 from benchmarks import canaries, checkers, presets, rolling
 from benchmarks.worlds import Numbers
+from watchdog.backtest.peers import PEERS
 from watchdog.judge import sequential
 from watchdog.judge.blocks import Block, Counts
 from watchdog.judge.sequential import Controls, Sensitivity, Settings
@@ -78,7 +80,7 @@ def percent(hits: int, runs: int) -> str:
 
 def print_canaries(runs: int, seed: int) -> None:
     """Print the tables of canaries: ours, the peers, and the best of the grid."""
-    others = (*checkers.PEERS, *checkers.GRID)
+    others = (*PEERS, *checkers.GRID)
     rows = [Row(name, {}, [], []) for name in (OURS, *(each.name for each in others))]
     for family, worlds in canaries.HEALTHY.items():
         tally = [0] * len(rows)
@@ -93,7 +95,7 @@ def print_canaries(runs: int, seed: int) -> None:
         for row, each in zip(rows, [found.acted_s, *canaries.checked(others, seen)], strict=True):
             row.served.append(canaries.errors(world, seen, each))
             row.medians.append(canaries.median_s(world, each))
-    peers = rows[1 : 1 + len(checkers.PEERS)]
+    peers = rows[1 : 1 + len(PEERS)]
     everywhere = best(rows[1:], canaries.HEALTHY)
     independent = best(rows[1:], ["independent failures"])
     shown = [rows[0], *peers]

@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -58,10 +59,15 @@ class Command:
         command = [sys.executable, "-m", "watchdog", *args, f"--kubeconfig={self._kubeconfig}"]
         with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
             assert process.stdout
+            assert process.stderr
+            late = threading.Timer(60, process.kill)
+            late.start()
             first = process.stdout.readline()
             what()
-            out, err = process.communicate(timeout=60)
-        return Done(subprocess.CompletedProcess(command, process.returncode, first + out, err))
+            # Not `communicate`: it would miss what was read together with the first line.
+            out, err = first + process.stdout.read(), process.stderr.read()
+            late.cancel()
+        return Done(subprocess.CompletedProcess(command, process.returncode, out, err))
 
     def rollback(self, *options: str) -> Done:
         """Run `rollback` of the workload."""

@@ -50,8 +50,6 @@ approval = "1d"
 name = "web"
 namespaces = ["shop"]
 rule = "sequential"
-mode = "approve"
-bake = "1h"
 {policy}
 [policies.signals.errors]
 bad = 'errors_total{{world="{world}"}}'
@@ -102,7 +100,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
         completed: when the rollout was complete.
         until: when the story ends.
         since: when Prometheus first scraped.
-        policy: further settings.
+        policy: its settings; nobody acts, so that all goes on, unless they say so.
     """
 
     name: str
@@ -111,7 +109,7 @@ class Story(msgspec.Struct, frozen=True, kw_only=True):
     completed: float
     until: float = 900.0
     since: float = -5400.0
-    policy: str = ""
+    policy: str = 'mode = "approve"\nbake = "1h"'
 
     def samples(self) -> Iterator[Sample]:
         """What Prometheus scraped: each pod from its creation to its end, at an offset of its own."""
@@ -149,7 +147,6 @@ def update(
     rps: float,
     share: Share,
     gap_s: float = 40.0,
-    policy: str = "",
     restarts: bool = True,
     seed: int = 0,
 ) -> Story:
@@ -161,7 +158,6 @@ def update(
         rps: requests per second of each pod.
         share: what fails.
         gap_s: from one new pod to the next.
-        policy: further settings.
         restarts: a container of the last old pod and one of the first new pod begin anew, and a new pod is evicted.
         seed: of the times.
     """
@@ -198,7 +194,7 @@ def update(
         evicted = new.pop()
         new.append(msgspec.structs.replace(evicted, deleted=leaves, ended=leaves + chance.uniform(5, 30)))
         new.append(Life(version="bad", suffix=suffix(), created=leaves + 1, ready=leaves + 9, rps=rps))
-    return Story(name=name, pods=(*old, *new), share=share, completed=completed, policy=policy)
+    return Story(name=name, pods=(*old, *new), share=share, completed=completed)
 
 
 class RollingWorld(World):

@@ -1,6 +1,8 @@
 """`gate` on a real control plane, with a real Prometheus, under an account that may do no more than a gate needs."""
 
+import math
 import re
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from tests.cluster.service import Service, allow, policy
 from tests.controlplane.cluster import Cluster
 from tests.controlplane.plane import ControlPlane, Json
 from tests.monitoring.exporter import Exporter
+from tests.monitoring.fixtures import MISSING, REASON, REQUIRED
+from tests.monitoring.past import PastServer, Sample
 from tests.monitoring.prometheus import PrometheusServer
 from watchdog.decide.record import Record, State
 from watchdog.model import Outcome
@@ -62,10 +66,12 @@ class Shop:
         self.cluster.set_image(name, image, template_annotations={"sim/rps": "50", "sim/errors": errors})
         self.cluster.wait_complete(name)
 
-    def gate(self, *options: str, name: str = "web", meanwhile: Callable[[], object] = lambda: None) -> Done:
+    def gate(
+        self, *options: str, name: str = "web", url: str = "", meanwhile: Callable[[], object] = lambda: None
+    ) -> Done:
         """Run the gate for a few seconds; something happens once it has pinned the version."""
         config = self._directory / "gate.toml"
-        config.write_text(CONFIG.format(url=self._prometheus.url, namespace=self.cluster.namespace))
+        config.write_text(CONFIG.format(url=url or self._prometheus.url, namespace=self.cluster.namespace))
         records = f"--namespace={self.cluster.namespace}"
         about = ("gate", f"{self.cluster.namespace}/{name}", f"--config={config}", "--for=6s", records)
         return self._ci.meanwhile(meanwhile, *about, *SELECTORS, *options)
@@ -114,6 +120,33 @@ def test_a_bad_version_is_undone_and_kubectl_sees_the_one_before(shop: Shop) -> 
     bad = next(each for each in shop.cluster.replicasets("web") if _image(each) == "v2")
     assert "rollback-watchdog.io/condemned" in bad["metadata"]["annotations"]
     assert "ci" in shop.marks()["last-rollback"]
+
+
+@pytest.mark.skipif(not REQUIRED and "promtool" in MISSING, reason=REASON)
+def test_a_bad_version_is_undone_by_what_the_hours_before_show(shop: Shop, tmp_path: Path) -> None:
+    shop.good()
+    old = [pod["metadata"]["name"] for pod in shop.cluster.pods("web")]
+    shop.roll_out("v2", errors="0.4")
+    new = [name for pod in shop.cluster.pods("web") if (name := pod["metadata"]["name"]) not in old]
+    now = math.floor(time.time())
+    hours = _counted(shop, old, range(now - 7200, now, 5), rps=50, share=0.01)
+    since = _counted(shop, new, range(now - 5, now + 120), rps=50, share=0.1)
+    with PastServer(tmp_path, (*hours, *since)) as prometheus:
+        done = shop.gate("--for=60s", url=prometheus.url)
+    assert done.code == 1, done
+    assert re.search(r"^usual share of failures 1\.\d\d%, by \d+ requests in 2\d windows", done.out, re.MULTILINE), done
+    assert "this gate: rolled-back" in done.out, done
+    assert shop.kubectl() == "v1"
+
+
+def _counted(shop: Shop, pods: list[str], times: range, *, rps: int, share: float) -> Iterator[Sample]:
+    """What pods have counted, and will, where a share fails."""
+    for name in pods:
+        labels = {"namespace": shop.cluster.namespace, "pod": name, "container": "app", "instance": name, "job": "pods"}
+        for at in times:
+            requests = rps * (at - times[0])
+            yield "agent_requests_total", labels, requests, at
+            yield "agent_errors_total", labels, math.floor(requests * share), at
 
 
 def test_a_bad_canary_is_scaled_to_zero_and_the_stable_one_goes_on(shop: Shop) -> None:

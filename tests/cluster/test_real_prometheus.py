@@ -266,7 +266,7 @@ async def test_a_text_is_read_as_it_was_meant(url: str) -> None:
             (series,) = await rows(client, f'label_replace({made}, "hit", "yes", "v", {quoted(anchored)})')
             assert series.labels["hit"] == "yes"
 
-    @settings(max_examples=150, deadline=None, database=None)
+    @settings(max_examples=150, database=None)
     @given(st.text(max_size=8), st.text(max_size=4))
     def property_holds(text: str, other: str) -> None:
         asyncio.run(check(text, other))

@@ -4,10 +4,15 @@ The real adapter reads from a real Prometheus, to which whole rolling updates we
 """
 
 import asyncio
+import itertools
+import json
 import random
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import chain
+from typing import Any
 
 import msgspec
 import pytest
@@ -15,10 +20,11 @@ import pytest
 from tests.cluster.rolling import STEP_S, Life, RollingWorld, Share, Story, update
 from tests.monitoring.fixtures import MISSING, REASON, REQUIRED
 from tests.monitoring.past import PastServer
-from watchdog.decide.record import Record
+from watchdog.decide.record import Record, State
 from watchdog.engine.service import Service
 from watchdog.judge.blocks import Blind, Block, Counts
-from watchdog.judge.sequential import Control
+from watchdog.judge.sequential import Control, Settings
+from watchdog.records.form import read, write
 
 pytestmark = pytest.mark.skipif(not REQUIRED and "promtool" in MISSING, reason=REASON)
 
@@ -32,6 +38,12 @@ def _outage(pod: Life, at: float) -> float:
     return 0.3 if 100 <= at < 340 else 0.004
 
 
+def _late(_pod: Life, at: float) -> float:
+    """What the version leans on fails from a quarter of an hour on."""
+    return 0.3 if at >= LATE_S else 0.004
+
+
+LATE_S = 900.0
 STORIES = (
     update("one-in-ten", replicas=3, rps=3.4, share=_share(0.1), gap_s=90, seed=1),
     update("healthy", replicas=3, rps=3.4, share=_share(0.004), gap_s=90, seed=2),
@@ -43,6 +55,19 @@ PASSING = Life(version="bad", suffix="brief", created=300.0, ready=308.0, delete
 QUIET = update("quiet", replicas=2, rps=4.0, share=_share(0.004), restarts=False, seed=6)
 EPISODE = msgspec.structs.replace(QUIET, pods=(*QUIET.pods, PASSING))
 """A new pod comes and goes."""
+
+LATE = msgspec.structs.replace(
+    update("late", replicas=3, rps=3.4, share=_late, restarts=False, seed=7),
+    policy='mode = "enforce"\nbake = "1h"',
+    until=1500.0,
+)
+"""Everything fails, but only twelve minutes after the new version has taken all traffic."""
+
+A_DAY = msgspec.structs.replace(
+    update("a-day", replicas=3, rps=3.4, share=_share(0.004), restarts=False, seed=8),
+    policy='mode = "enforce"\nbake = "25h"\nmax_watch = "26h"',
+    until=86_400.0,
+)
 
 ASKS = {
     "one-in-ten": {"mode"},
@@ -73,7 +98,9 @@ class Run(msgspec.Struct):
 def prometheus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[PastServer]:
     """The Prometheus that was told all stories."""
     directory = tmp_path_factory.mktemp("past")
-    with PastServer(directory, chain.from_iterable(story.samples() for story in (*STORIES, EPISODE))) as server:
+    with PastServer(
+        directory, chain.from_iterable(story.samples() for story in (*STORIES, EPISODE, LATE, A_DAY))
+    ) as server:
         yield server
 
 
@@ -96,12 +123,8 @@ async def _lived(world: RollingWorld, kills: list[tuple[int, float]]) -> Run:
             run.calls_at[round(world.at)] = world.crossings
         if not world.dead.is_set():
             _look(service, run, last=True)
-        while not task.done():  # the dead never answer, and whoever waits for them is cut off again
-            world.dead.set()
-            task.cancel()
-            await asyncio.wait({task}, timeout=0.1)
-        with pytest.raises(asyncio.CancelledError):
-            await task
+        world.dead.set()
+        await stop(task)
         world.revive()
         if kills:
             run.deaths += 1
@@ -109,6 +132,15 @@ async def _lived(world: RollingWorld, kills: list[tuple[int, float]]) -> Run:
     run.calls = world.crossings
     await plays
     return run
+
+
+async def stop(task: asyncio.Task[None]) -> None:
+    """End a process: the dead never answer, and whoever waits for them is cut off again."""
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=0.1)
+    with pytest.raises(asyncio.CancelledError):
+        await task
 
 
 def _look(service: Service, run: Run, *, last: bool = False) -> None:
@@ -173,3 +205,83 @@ async def test_a_pod_that_came_and_went_while_nobody_ran_has_counted(prometheus:
     assert [pod.gone for pod in run.record.pods if pod.name == PASSING.name] != [None]
     counted = [sum((block.candidate + block.grace for block in each.blocks), Counts()) for each in (run, undisturbed)]
     assert counted[0] == counted[1]
+
+
+# -- what comes late ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.looptime
+async def test_an_outage_that_begins_long_after_the_rollout_is_asked_about(prometheus: PastServer) -> None:
+    assert LATE_S - LATE.completed > 720
+    run = await live(LATE, prometheus.url, [])
+    assert run.record
+    [veto] = [each for each in run.record.vetoes if each.guard == "late"]
+    assert veto.lowers
+    assert "evidence" in breach(run.record)[-1]
+    assert (run.record.state, run.record.writes) == (State.ASKING, ())
+    stands = list(run.stands.values())[-1]
+    assert stands[Control.HISTORICAL] > run.record.judged_by["errors"].bar
+
+
+@pytest.mark.looptime
+async def test_a_healthy_version_is_left_alone_for_a_day(prometheus: PastServer) -> None:
+    """A service that comes after a day reads what it has missed, block by block."""
+    with closing(RollingWorld(A_DAY, prometheus.url)) as world:
+        await world.play()
+        await asyncio.sleep(A_DAY.until - 60 - world.at)
+        service = world.start()
+        task = asyncio.create_task(service.run())
+        await asyncio.sleep(45)
+        [record] = service.context.records.values()
+        seen = service.poller.last(record.id)
+        await stop(task)
+    assert seen
+    blocks = seen.watch.blocks["errors"]
+    assert len(blocks) > 5700
+    assert {block.blind for block in blocks} == {None}
+    assert sum(block.candidate.total for block in blocks) > 800_000
+    assert [each.word for each in record.verdicts if each.word == "breach"] == []
+    assert record.state is State.WATCHING
+    assert "patch" not in world.writes
+    assert all(each.reached is None for each in seen.watch.evidence()["errors"])
+
+
+# -- the record --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("story", STORIES, ids=lambda story: story.name)
+async def test_evaluate_gives_the_records_number_from_the_records_blocks(story: Story, prometheus: PastServer) -> None:
+    kept = (await live(story, prometheus.url, [])).record
+    assert kept
+    record = read(write(kept))
+    assert record.blocks == kept.blocks, "nothing was left out to make it short"
+    settings, stands = record.judged_by["errors"], record.evidence["errors"]
+    for stand, phi in zip(stands, (settings.phi_concurrent, settings.phi_historical), strict=True):
+        found = evaluated(trace_of(record, "errors"), settings, phi=phi)
+        column = {"concurrent": "log_e", "historical": "log_e_historical"}[stand.control]
+        assert found[-2][column] == pytest.approx(stand.log_e, abs=1e-6)
+        assert found[-2]["onset"] is not None
+
+
+def trace_of(record: Record, signal: str) -> str:
+    """A record's blocks as `evaluate` reads them: from the first on in which a pod of the version was Ready."""
+    rows = ["time,candidate_total,candidate_bad,stable_total,stable_bad,stable_ready"]
+    for block in itertools.dropwhile(lambda each: not each.ready, record.blocks[signal]):
+        sides = (block.candidate, block.stable)
+        counts = ",".join(f"{max(side.total, side.bad)!r},{side.bad!r}" for side in sides)
+        rows.append(f"{block.step * STEP_S},{counts},{block.old_live:d}")
+    return "\n".join(rows)
+
+
+def evaluated(trace: str, settings: Settings, *, phi: float) -> list[dict[str, Any]]:
+    """What the command says, held to what the record says that it was judged by."""
+    words = {"control": settings.controls, "baseline": settings.base, "phi": phi, "blocks": settings.blocks}
+    words |= {"alpha": settings.alpha / settings.signals}
+    if settings.m_cap is not None:
+        words["m-cap"] = settings.m_cap
+    command = [sys.executable, "-m", "watchdog", "evaluate", "-", "--output", "json"]
+    command += [f"--{name}={value}" for name, value in words.items()]
+    done = subprocess.run(command, input=trace, capture_output=True, text=True, check=False, timeout=60)
+    assert not done.stderr
+    return [json.loads(line) for line in done.stdout.splitlines()]

@@ -19,7 +19,7 @@ from tests.monitoring.exporter import Exporter
 from tests.monitoring.fixtures import MISSING, REASON, REQUIRED
 from tests.monitoring.past import Sample
 from tests.monitoring.prometheus import PrometheusServer
-from watchdog.decide.record import Stand
+from watchdog.decide.record import Stand, State
 from watchdog.judge.blocks import BlindReason
 from watchdog.judge.sequential import Control
 from watchdog.model import Outcome
@@ -29,6 +29,7 @@ pytestmark = pytest.mark.skipif(not REQUIRED and "promtool" in MISSING, reason=R
 RECORDS = "sequential-records"
 USUAL = "0.004"
 RPS = 10.0
+PATIENCE_S = 90
 PAST_S, SCRAPED_S = 7200.0, 15.0
 ALONE = """
 [policies.signals.errors]
@@ -41,16 +42,26 @@ total = "http_requests_total"
 def running(scene: Scene, name: str = "web", *, replicas: int, rps: float = RPS) -> None:
     """A version that is complete, known to be good, and fails as rarely as it always did."""
     told = {"sim/rps": f"{rps / replicas:g}", "sim/errors": USUAL}
-    scene.create_deployment(name, replicas=replicas, template_annotations=told)
+    one_by_one = {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
+    scene.create_deployment(name, replicas=replicas, template_annotations=told, strategy=one_by_one)
     scene.complete(name)
     scene.mark_passed(name)
+
+
+def finished(scene: Scene, name: str = "web") -> None:
+    """Wait until the watch of the version has ended."""
+
+    def over() -> bool:
+        return any(each.state is State.ENDED for each in scene.seen(2, name))
+
+    scene.wait(over, PATIENCE_S, what=f"the end of the watch in {scene.namespace}")
 
 
 def roll(scene: Scene, replicas: int) -> None:
     """A version comes that fails one request in ten."""
     running(scene, replicas=replicas)
     scene.set_image("web", "v2", template_annotations={"sim/errors": "0.1"})
-    scene.ended()
+    finished(scene)
 
 
 def three_replicas(scene: Scene) -> None:
@@ -68,7 +79,7 @@ def canary_beside(scene: Scene) -> None:
     running(scene, replicas=9, rps=9 * RPS)
     running(scene, "web-canary", replicas=1)
     scene.set_image("web-canary", "v2", template_annotations={"sim/errors": "0.1"})
-    scene.ended(name="web-canary")
+    finished(scene, "web-canary")
 
 
 def upstream_outage(scene: Scene) -> None:
@@ -79,16 +90,16 @@ def upstream_outage(scene: Scene) -> None:
     scene.complete("web-canary")
     scene.wait(lambda: scene.seen(name="web-canary"), 20, what="the watch")
     scene.fail("web")  # and web-canary with it
-    scene.ended(name="web-canary")
+    finished(scene, "web-canary")
 
 
 def two_workers(scene: Scene) -> None:
     """Two workers count apart behind one /metrics, and the new version fails."""
     scene.exporter.saw_tooth(f"{scene.namespace}/")
     running(scene, replicas=3)
-    scene.shown("min(resets(http_requests_total%[1m])) >= 3")
+    scene.shown("min(resets(agent_requests_total%[1m])) >= 3")
     scene.set_image("web", "v2", template_annotations={"sim/errors": "0.1"})
-    scene.ended()
+    finished(scene)
 
 
 def judged(play: Callable[[Scene], None], **settings: str) -> Scenario:

@@ -124,3 +124,32 @@ def test_a_file_that_is_not_there_is_named(trace: Path) -> None:
     code, _, said = run(trace)
     assert code == 2
     assert "trace.csv" in said
+
+
+# -- cost --------------------------------------------------------------------------------------------------------------
+
+MEASURED = (
+    "import resource, sys\n"
+    "from watchdog.cli import cli\n"
+    "cli(['evaluate', '-', '--baseline', '0.004', '--output', 'json'], standalone_mode=False)\n"
+    "print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)\n"
+)
+
+
+def memory(rows: int) -> float:
+    """Judge so many rows, and give the most memory that took, in MB."""
+    command = [sys.executable, "-c", MEASURED]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdin
+        assert process.stderr
+        process.stdin.write(f"{HEADER}\n")
+        for at in range(rows):
+            process.stdin.write(f"{15 * at},{10 + at % 7},{at % 29 == 0:d},{90 + at % 11},{at % 3 == 0:d},1\n")
+        process.stdin.close()
+        return float(process.stderr.read()) / 1024
+
+
+def test_a_long_trace_takes_no_more_memory_than_a_short_one() -> None:
+    assert memory(200_000) - memory(20_000) < 16  # 2 MB here; kept rows would be 100 MB

@@ -47,7 +47,7 @@ def write(directory: Path, samples: Iterable[Sample]) -> None:
     families: dict[str, list[str]] = {}
     for metric, labels, value, at in samples:
         inside = ",".join(f'{name}="{text}"' for name, text in labels.items())
-        families.setdefault(metric, []).append(f"{metric}{{{inside}}} {value:g} {at:.3f}")
+        families.setdefault(metric, []).append(f"{metric}{{{inside}}} {value!r} {at:.3f}")
     lines = [line for family in families.values() for line in family]
     (directory / "past").write_text("\n".join([*lines, "# EOF\n"]))
     if not (tool := find(TOOL)):

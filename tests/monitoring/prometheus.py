@@ -4,11 +4,20 @@ import json
 import urllib.parse
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from tests.controlplane.plane import Json
-from tests.monitoring.exporter import SHARDS, Exporter
+from tests.monitoring.exporter import SHARDS
 from tests.monitoring.server import Server
+
+
+class Exposed(Protocol):
+    """Where pods are found: their discovery at /sd, or all of them behind this one address."""
+
+    @property
+    def address(self) -> str:
+        """HOST:PORT."""
+        ...
 
 
 class PrometheusServer(Server):
@@ -33,7 +42,7 @@ class PrometheusServer(Server):
         self,
         directory: Path,
         *,
-        exporter: Exporter,
+        exporter: Exposed,
         scrape_interval: str = "1s",
         http_sd: bool = False,
         rules: Sequence[Json] = (),

@@ -97,6 +97,29 @@ def test_the_published_closed_form_is_reproduced(case: dict[str, float]) -> None
         assert uniform(case["n_c"], case["e_c"], 0.05) == pytest.approx(case["A_uniform_p05"], rel=1e-9, abs=1e-9)
 
 
+@pytest.mark.parametrize("case", VALUES["single_block"], ids=lambda case: f"{case['n_c']}-{case['e_c']}-{case['e_s']}")
+def test_the_published_closed_form_beside_stable_pods_is_reproduced(case: dict[str, float]) -> None:
+    """Of all that failed the candidate has its share of the requests, where it is as good."""
+    requests = case["n_c"] + case["n_s"]
+    if case["n_c"] and case["n_s"]:
+        found = uniform(case["e_c"] + case["e_s"], case["e_c"], case["n_c"] / requests)
+        assert found == pytest.approx(case["B_uniform_rho1"], rel=1e-9, abs=1e-9)
+    else:
+        assert case["B_uniform_rho1"] == 0, "with nobody beside there is nothing to compare"
+
+
+@given(st.integers(1, 200), st.integers(1, 1800), st.integers(0, 40), st.integers(0, 40))
+def test_ten_bets_say_much_the_same_as_all_of_the_closed_form(n: int, ns: int, e: int, es: int) -> None:
+    """Where the bets speak for a breach, a prior over all alternatives does, too; ten points cost little beside it."""
+    e, es = min(e, n), min(es, ns)
+    grid = one_block((n, e, ns, es), 0.0, 1.0)
+    closed = uniform(e + es, e, n / (n + ns))
+    if grid > bar(0.01):
+        assert closed > bar(0.01) / 2
+    if closed > 4 * bar(0.01):
+        assert grid > bar(0.01)
+
+
 @pytest.mark.parametrize(
     ("design", "expected"),
     [

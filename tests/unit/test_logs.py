@@ -10,7 +10,7 @@ from contextlib import redirect_stderr
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from watchdog.cli.logs import JsonLines, set_up
@@ -83,7 +83,6 @@ def test_no_control_character_of_a_foreign_text_leaves_the_string_it_is_in(field
     assert [character for character in CONTROLS if character in text] == []
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(foreign=st.text())
 def test_a_line_cannot_be_forged_by_a_foreign_text(foreign: str) -> None:
     text = line("hold: %s", foreign, event=foreign)

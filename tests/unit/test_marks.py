@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from tests.unit.builders import NOW, Json, decoded, hash_of, managed, replicaset
@@ -76,7 +76,6 @@ def test_a_passed_mark_keeps_the_colons_of_its_time_and_counts_only_at_home() ->
 # -- last-rollback -----------------------------------------------------------------------------------------------------
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(cause=st.text(max_size=3000), by=st.text(max_size=300))
 @example(cause="\x00" * 3000, by="\x00" * 1200)
 @example(cause='"\\' * 2000, by="")
@@ -160,7 +159,6 @@ def test_a_hold_that_cannot_be_read_binds_for_seven_days(text: str) -> None:
     assert marks.read_hold(text, set_at=NOW - 7 * DAY, now=NOW) is None
 
 
-@settings(deadline=None)  # a busy machine is no failure
 @given(text=st.text(max_size=60), age_hours=st.integers(0, 200))
 @example(text="until=0001-01-01T00:00:00+14:00", age_hours=0)
 @example(text="until=9999-12-31T23:59:59-14:00", age_hours=0)

@@ -13,6 +13,7 @@ import sys
 import click
 
 from watchdog import __version__
+from watchdog.cli.backtest import backtest
 from watchdog.cli.check import check
 from watchdog.cli.demo import demo
 from watchdog.cli.evaluate import evaluate
@@ -43,6 +44,7 @@ cli.add_command(init)
 cli.add_command(once)
 cli.add_command(evaluate)
 cli.add_command(gate)
+cli.add_command(backtest)
 cli.add_command(incidents)
 cli.add_command(approve)
 cli.add_command(dismiss)

@@ -51,24 +51,6 @@ class Decision(StrEnum):
     ACT = "act"
 
 
-class Sensitivity(StrEnum):
-    """The trade between speed and forgiven blips; every one keeps alpha."""
-
-    QUICK = "quick"
-    BALANCED = "balanced"
-    PATIENT = "patient"
-
-    @property
-    def grace_s(self) -> float:
-        """How long a candidate pod is not judged after it became Ready."""
-        return {Sensitivity.QUICK: 10.0, Sensitivity.BALANCED: 30.0, Sensitivity.PATIENT: 60.0}[self]
-
-    def blocks(self, step_s: float) -> float:
-        """Into how many blocks of full evidence the bar is divided: twice as many at steps under 15 s."""
-        found = {Sensitivity.QUICK: 2.0, Sensitivity.BALANCED: 4.0, Sensitivity.PATIENT: 8.0}[self]
-        return found if step_s >= 15 else 2 * found
-
-
 class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """All that is frozen at the rollout's start.
 

@@ -102,12 +102,17 @@ def _free_port() -> int:
 
 def main() -> None:
     """Run both until told to end."""
+    for stop in (signal.SIGINT, signal.SIGTERM):  # handled and not blocked: Redis would inherit that, and never end
+        signal.signal(stop, signal.default_int_handler)
     directory = Path(sys.argv[1])
-    with redis_url(directory) as sessions, postgres_url(directory) as transcripts:
+    with (
+        contextlib.suppress(KeyboardInterrupt),
+        redis_url(directory) as sessions,
+        postgres_url(directory) as transcripts,
+    ):
         print(f"REDIS_URL={sessions}\nDATABASE_URL={transcripts}", flush=True)
-        signal.sigwait({signal.SIGTERM, signal.SIGINT})
+        signal.pause()
 
 
 if __name__ == "__main__":
-    signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM, signal.SIGINT})
     main()
