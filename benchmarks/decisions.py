@@ -16,9 +16,10 @@ from msgspec.structs import replace
 from benchmarks import canaries, checkers, presets, rolling
 from benchmarks.worlds import Numbers
 from watchdog.backtest.peers import PEERS
+from watchdog.config import Sensitivity
 from watchdog.judge import sequential
 from watchdog.judge.blocks import Block, Counts
-from watchdog.judge.sequential import Controls, Sensitivity, Settings
+from watchdog.judge.sequential import Controls, Settings
 
 OURS = "sequential"
 MOST_FALSE = 0.01

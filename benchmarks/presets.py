@@ -11,9 +11,10 @@ import numpy as np
 
 from benchmarks import rolling
 from benchmarks.worlds import STEP_S
+from watchdog.config import Sensitivity
 from watchdog.judge import sequential
 from watchdog.judge.blocks import Block, Counts
-from watchdog.judge.sequential import Controls, Sensitivity, Settings
+from watchdog.judge.sequential import Controls, Settings
 
 AFTER_S = (0, 60, 300, 1800)
 """When blips begin, in seconds from Ready."""
@@ -82,7 +83,7 @@ def _settings(sensitivity: Sensitivity, step_s: int, controls: Controls) -> Sett
     return Settings(
         step_s=step_s,
         controls=controls,
-        blocks=sensitivity.blocks(step_s),
+        blocks=float(rolling.preset(sensitivity).blocks(step_s)),
         base=_USUAL,
         phi_concurrent=1.5,
         phi_historical=1.5,
@@ -105,6 +106,6 @@ def _blocks(sensitivity: Sensitivity, begin_s: int, seconds: int, step_s: int) -
         begins, ends = (index - 1) * step_s, index * step_s
         served = max(0, ends - max(begins, ready_s))
         out = max(0, min(ends, begin_s + seconds) - max(begins, begin_s))
-        judged = begins >= ready_s + sensitivity.grace_s
+        judged = begins >= ready_s + rolling.preset(sensitivity).grace_s
         counts = Counts(_RPS * served, _RPS * (out + (served - out) * _USUAL)) if judged else Counts()
         yield Block(index, counts, ready=ends > ready_s)

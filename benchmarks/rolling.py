@@ -15,9 +15,10 @@ from msgspec.structs import replace
 
 from benchmarks.canaries import SIZES, TRAFFIC, Found, decision, found, seeded, settings
 from benchmarks.worlds import STEP_S, TICK_S, Chance, Numbers, Shares, drawn, history, scraped, shares
+from watchdog.config import Policy, Sensitivity
 from watchdog.judge import calibration, historical, vetoes
 from watchdog.judge.blocks import Block, Counts, PodCounts
-from watchdog.judge.sequential import Controls, Sensitivity, Settings
+from watchdog.judge.sequential import Controls, Settings
 
 DAY_S = 24 * 3600
 BEFORE_S = 600
@@ -169,12 +170,17 @@ def run(world: World, *, runs: int, seed: int, seconds: int, sensitivity: Sensit
         seconds: watched from the rollout's beginning.
         sensitivity: of the judge.
     """
-    rng = seeded(seed, repr(world))
-    frozen = [replace(_frozen(world, rng), blocks=sensitivity.blocks(STEP_S)) for _ in range(HISTORIES)]
+    rng, policy = seeded(seed, repr(world)), preset(sensitivity)
+    frozen = [replace(_frozen(world, rng), blocks=float(policy.blocks(STEP_S))) for _ in range(HISTORIES)]
     offsets = rng.integers(STEP_S // TICK_S, size=runs)
-    pods = _played(world, offsets, rng, ticks=seconds // TICK_S, grace_s=sensitivity.grace_s)
+    pods = _played(world, offsets, rng, ticks=seconds // TICK_S, grace_s=policy.grace_s)
     each = world.bad is not None  # `one-pod` could only turn acting on a healthy version into asking
     return found([decision(_blocks(pods, index, each=each), frozen[index % HISTORIES]) for index in range(runs)])
+
+
+def preset(sensitivity: Sensitivity) -> Policy:
+    """Give a policy that leaves all else to its sensitivity."""
+    return Policy(name="drawn", namespaces=("drawn",), sensitivity=sensitivity)
 
 
 def caught(world: World, *, runs: int, seed: int, within_s: int = 300) -> float:

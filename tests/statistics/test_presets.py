@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from benchmarks import presets
-from watchdog.judge.sequential import Controls, Sensitivity
+from watchdog.config import Sensitivity
+from watchdog.judge.sequential import Controls
 
 PAGE = (Path(__file__).parents[2] / "docs/decisions.md").read_text()
 
