@@ -13,9 +13,10 @@ from collections.abc import Callable, Iterable, Sequence
 import msgspec
 from msgspec.structs import replace
 
-from benchmarks import canaries, checkers, rolling
+from benchmarks import canaries, checkers, presets, rolling
 from benchmarks.worlds import Numbers
 from watchdog.backtest.peers import PEERS
+from watchdog.config import Sensitivity
 from watchdog.judge import sequential
 from watchdog.judge.blocks import Block, Counts
 from watchdog.judge.sequential import Controls, Settings
@@ -47,12 +48,16 @@ def main() -> None:
     parser.add_argument("--full", action="store_true", help="1,000 runs of each cell: some hours of a core")
     parser.add_argument("--seed", type=int, default=1, help="[1]")
     parser.add_argument("--cost", action="store_true", help="what judging costs, and nothing else")
+    parser.add_argument("--presets", action="store_true", help="quick, balanced and patient, and nothing else")
     parser.add_argument("--only", choices=["canary", "rolling"], help="one part of it")
     asked = parser.parse_args()
     if asked.cost:
         print_cost()
         return
     runs = 1000 if asked.full else asked.runs
+    if asked.presets:
+        print_presets(runs, asked.seed)
+        return
     print(f"{runs} runs of each cell, seed {asked.seed}, 95 % intervals by Wilson\n")
     if asked.only != "rolling":
         print_canaries(runs, asked.seed)
@@ -149,6 +154,47 @@ def print_rolling(runs: int, seed: int) -> None:
         rows.append([str(rps), *(f"{sum(cell) / len(cell):.2f}" for cell in cells)])
     print_table(["requests per second", *(f"{size:.1%}" for size in canaries.SIZES)], rows)
     print(f"\nmean of all {len(shares)} cells: {sum(shares.values()) / len(shares):.3f}")
+
+
+def print_presets(runs: int, seed: int) -> None:
+    """Print the table of presets."""
+    head = ["", *Sensitivity]
+    print("Longest blip that is forgiven, all requests of the new version failing, in seconds\n")
+    print_table(
+        head,
+        (
+            [f"{after_s} s after Ready", *(str(presets.forgiven_s(each, after_s=after_s)) for each in Sensitivity)]
+            for after_s in presets.AFTER_S
+        ),
+    )
+    print("\nAfter idle blocks one block decides by itself, where all that it counts fails: from which block on\n")
+    print_table(
+        head,
+        (
+            [name, *(str(presets.alone_from(each, controls) or "never") for each in Sensitivity)]
+            for name, controls in (("rolling, both controls", Controls.BOTH), ("one control", Controls.HISTORICAL))
+        ),
+    )
+    print(f"\nMedian seconds from Ready to the undo, 4 pods that take 15 s, {runs} runs each\n")
+    print_table(
+        head,
+        (
+            [f"{bad:.1%} at {rps} rps"]
+            + [
+                f"{median:.0f}"
+                for median in (presets.median_s(rps, bad, each, runs=runs, seed=seed) for each in Sensitivity)
+            ]
+            for rps, bad in presets.DETECTED
+        ),
+    )
+    print(f"\nHealthy rolling updates that are undone within 25 min, {runs} runs of each of eight cells\n")
+    print_table(
+        head,
+        (
+            [family, *(percent(*presets.false(family, each, runs=runs, seed=seed)) for each in Sensitivity)]
+            for family in rolling.HEALTHY
+        ),
+    )
 
 
 def _columns(results: Sequence[canaries.Found]) -> tuple[list[Numbers], list[Numbers]]:

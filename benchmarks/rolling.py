@@ -15,12 +15,12 @@ from msgspec.structs import replace
 
 from benchmarks.canaries import SIZES, TRAFFIC, Found, decision, found, seeded, settings
 from benchmarks.worlds import STEP_S, TICK_S, Chance, Numbers, Shares, drawn, history, scraped, shares
+from watchdog.config import Policy, Sensitivity
 from watchdog.judge import calibration, historical, vetoes
 from watchdog.judge.blocks import Block, Counts, PodCounts
 from watchdog.judge.sequential import Controls, Settings
 
 DAY_S = 24 * 3600
-GRACE_S = 30
 BEFORE_S = 600
 HISTORIES = 2
 """Histories of each cell, which its runs share in turn."""
@@ -160,7 +160,7 @@ class _Pods(msgspec.Struct, frozen=True):
     live: Numbers
 
 
-def run(world: World, *, runs: int, seed: int, seconds: int) -> Found:
+def run(world: World, *, runs: int, seed: int, seconds: int, sensitivity: Sensitivity = Sensitivity.BALANCED) -> Found:
     """Play and judge a cell.
 
     Args:
@@ -168,13 +168,19 @@ def run(world: World, *, runs: int, seed: int, seconds: int) -> Found:
         runs: how many.
         seed: of chance.
         seconds: watched from the rollout's beginning.
+        sensitivity: of the judge.
     """
-    rng = seeded(seed, repr(world))
-    frozen = [_frozen(world, rng) for _ in range(HISTORIES)]
+    rng, policy = seeded(seed, repr(world)), preset(sensitivity)
+    frozen = [replace(_frozen(world, rng), blocks=float(policy.blocks(STEP_S))) for _ in range(HISTORIES)]
     offsets = rng.integers(STEP_S // TICK_S, size=runs)
-    pods = _played(world, offsets, rng, ticks=seconds // TICK_S)
+    pods = _played(world, offsets, rng, ticks=seconds // TICK_S, grace_s=policy.grace_s)
     each = world.bad is not None  # `one-pod` could only turn acting on a healthy version into asking
     return found([decision(_blocks(pods, index, each=each), frozen[index % HISTORIES]) for index in range(runs)])
+
+
+def preset(sensitivity: Sensitivity) -> Policy:
+    """Give a policy that leaves all else to its sensitivity."""
+    return Policy(name="drawn", namespaces=("drawn",), sensitivity=sensitivity)
 
 
 def caught(world: World, *, runs: int, seed: int, within_s: int = 300) -> float:
@@ -207,7 +213,7 @@ def _drift(world: World, ticks: Numbers) -> Shares:
     return 1 + (world.drift - 1) * np.clip(ticks * TICK_S / 3600, 0, 1)
 
 
-def _played(world: World, offsets: Numbers, rng: np.random.Generator, *, ticks: int) -> _Pods:
+def _played(world: World, offsets: Numbers, rng: np.random.Generator, *, ticks: int, grace_s: float) -> _Pods:
     """Draw what each pod counts; a new one counts only what is judged."""
     runs, none = len(offsets), np.zeros(len(offsets), np.int64)
     at_s = (np.arange(ticks)[None, :] - offsets[:, None]) * TICK_S
@@ -234,7 +240,7 @@ def _played(world: World, offsets: Numbers, rng: np.random.Generator, *, ticks: 
         expected[(at_s >= begins_s) & (at_s < begins_s + seconds)] = max(share, world.chance.share)
         expected[out] = np.maximum(expected[out], out_share)
         total, bad = drawn(volume * each, expected, world.chance, rng)
-        judged = block_s >= begins_s + GRACE_S
+        judged = block_s >= begins_s + grace_s
         new.append((scraped(total * judged, none), scraped(bad * judged, none)))
     ready, live = (scraped(np.any(each, axis=0).astype(np.int64), none) for each in (up, there))
     return _Pods(new, (scraped(old[0], none), scraped(old[1], none)), ready, live)

@@ -220,3 +220,18 @@ async def test_a_starved_version_is_found_by_the_process_that_replays_its_past_t
         record = newest(world)
         ends.append((record.outcome, breach(record), record.lowest))
     assert ends[0] == ends[1]
+
+
+@pytest.mark.parametrize("rps", [0.2, 50.0])
+async def test_new_pods_with_little_traffic_beside_old_ones_are_noted_once_and_pass(rps: float) -> None:
+    world = World(policy=POLICY, rule="sequential", age=dt.timedelta(hours=3))
+    world.config = parse(SETTINGS.replace('bake = "10s"', 'bake = "140s"').format(policy=POLICY, rule="sequential"))
+    world.traffic, world.stays = {"bad": rps}, True
+    story = asyncio.create_task(deployed(world))
+    await world.live(300)
+    await story
+    record = newest(world)
+    assert record.outcome is Outcome.PASSED, record.detail
+    notes = [each.detail for each in record.verdicts if "little traffic" in each.detail]
+    where = "where their share were 4518"
+    assert notes == ([f"the new pods get little traffic: 36 requests in a minute, {where}"] if rps < 1 else [])

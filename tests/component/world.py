@@ -61,6 +61,7 @@ class World(MemoryCluster):
         records: what the store holds.
         said: what Slack shows, one text per message.
         errors: share of failed requests by version, or by version and pod, as in `bad-0`.
+        stays: old pods go on beside the new ones.
         traffic: requests per second and pod, by version, where it is not `RPS`.
         failing: a further share, and since when, in seconds, by version.
         neighbours: other Deployments, with the share of their requests that fail, and since when.
@@ -84,6 +85,7 @@ class World(MemoryCluster):
         self.records: dict[IncidentId, Record] = {}
         self.said: list[tuple[IncidentId, list[str]]] = []
         self.errors: dict[str, float] = {}
+        self.stays = False
         self.traffic: dict[str, float] = {}
         self.failing: dict[str, tuple[float, float]] = {}
         self.neighbours: dict[str, tuple[float, float]] = {}
@@ -125,7 +127,7 @@ class World(MemoryCluster):
         for item in self.scene.snapshot.replicasets:
             if templates.same(item.spec.template, live):
                 self._gone.pop(item.metadata.name, None)
-            else:
+            elif not self.stays:
                 self._gone.setdefault(item.metadata.name, self.now().timestamp())
         complete(self.scene, revision=revision)
 
@@ -186,7 +188,7 @@ class World(MemoryCluster):
         return tuple(
             decoded(_pod(item.metadata.name, item.metadata.uid, index, self._born[item.metadata.name]), Pod)
             for item in self.scene.snapshot.replicasets
-            if templates.same(item.spec.template, self.scene.snapshot.deployment.spec.template)
+            if self.stays or templates.same(item.spec.template, self.scene.snapshot.deployment.spec.template)
             for index in range(self.scene.spec["replicas"])
         )
 

@@ -4,7 +4,7 @@ import pytest
 from msgspec.structs import replace
 
 from watchdog.judge.blocks import Blind, BlindReason, Block, Counts, Verdict, Word
-from watchdog.judge.starved import judge, lowest
+from watchdog.judge.starved import beside, judge, lowest
 
 USUAL = 1000.0
 QUIET = Block(1, Counts(4, 0), grace=Counts(1, 0), ready=True)
@@ -46,6 +46,26 @@ def test_two_minutes_have_to_be_over_and_the_workload_busy_enough() -> None:
 
 def test_old_pods_that_live_without_traffic_explain_nothing() -> None:
     assert said([replace(QUIET, old_live=True)] * 8, alone=True)
+
+
+# -- beside old pods ---------------------------------------------------------------------------------------------------
+
+
+def noted(mine: float, theirs: float, *, candidates: int = 1, stables: int = 3, blocks: int = 4) -> str:
+    block = Block(1, Counts(mine, 0), Counts(theirs, 0), ready=True, old_live=True)
+    return beside([block] * blocks, candidates=candidates, stables=stables, step_s=15)
+
+
+def test_new_pods_that_get_less_than_a_twentieth_of_their_share_are_worth_a_note() -> None:
+    assert noted(2, 200) == "the new pods get little traffic: 8 requests in a minute, where their share were 202"
+    assert noted(3, 200) == ""
+
+
+def test_nothing_is_noted_before_a_minute_or_with_few_requests_or_without_both_sides() -> None:
+    assert noted(2, 200, blocks=3) == ""
+    assert noted(0, 49) == ""
+    assert noted(0, 200, candidates=0) == ""
+    assert noted(0, 200, stables=0) == ""
 
 
 # -- what is usual -----------------------------------------------------------------------------------------------------

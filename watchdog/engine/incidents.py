@@ -170,6 +170,10 @@ class Incidents:
             if record.state is State.WATCHING:
                 context.keep(incident.advance(record, Happening.BREACH, now=now))
             return
+        if (note := item.watch.note) and all(note != each.detail for each in record.verdicts):
+            noted = VerdictSeen(now, str(verdict.word), note, about, verdict.signal)
+            record = await context.put(msgspec.structs.replace(record, verdicts=(*record.verdicts, noted)))
+            _log.info("%s", note, extra=_fields(record, "note"))
         if record.state is State.BREACH:
             record = await context.put(incident.advance(record, Happening.CLEARED, now=now))
         await self._maybe_end(record, verdict, item)

@@ -77,6 +77,8 @@ class Watch:
         self._rule: Rule = BySequence(judged_by, min_requests=limits.min_requests) if judged_by else ByThreshold(limits)
         self._beside = beside
         self._lowest = lowest
+        self.note = ""
+        """What was seen once, and is worth a word in the record."""
         self._least = limits.min_requests
         self._evaluated_by = evaluated_by
         self._evaluated = evaluations.State()
@@ -114,7 +116,23 @@ class Watch:
             self._evaluated = evaluations.step(
                 self._evaluated, posted, self._evaluated_by, at=self.next_step, alert=alert
             )
+        self.note = self.note or self._little(pods)
         self.next_step += 1
+
+    def _little(self, pods: Sequence[PodFact]) -> str:
+        """Say that new pods get little traffic beside old ones; empty where they do not."""
+        if not self._beside:
+            return ""
+        old, since = self.next_step * self.step_s - starved.BESIDE_S, self.next_step
+        ready = [each for each in pods if each.ready is not None and (each.ready_step or since) <= since]
+        there = [each for each in ready if each.gone_step is None or each.gone_step > since]
+        candidates = sum(each.track is Track.CANDIDATE and (each.ready or old) <= old for each in there)
+        stables = sum(each.track is Track.STABLE for each in there)
+        found = (
+            starved.beside(blocks, candidates=candidates, stables=stables, step_s=self.step_s)
+            for blocks in self.blocks.values()
+        )
+        return next(filter(None, found), "")
 
     @property
     def full(self) -> bool:

@@ -16,6 +16,7 @@ from watchdog.judge.blocks import Block, Counts, Doubt, Verdict, Word
 
 WINDOW_S = 120.0
 COARSE_S = 300.0
+BESIDE_S = 60.0
 
 _SHARE = 0.05
 _LEAST = 50.0
@@ -38,6 +39,28 @@ def lowest(blocks: Sequence[float | None], windows: Iterable[float | None], *, b
     if len(coarse) * COARSE_S < _SHORTEST_S:
         return None
     return min([*fine, *(each * WINDOW_S / COARSE_S for each in coarse)])
+
+
+def beside(blocks: Sequence[Block], *, candidates: int, stables: int, step_s: float) -> str:
+    """Say that new pods get far less than their share of the traffic beside old ones; empty where they do not.
+
+    A note and never a verdict: connections that live for minutes stay where they are in most healthy rollouts (ii).
+
+    Args:
+        blocks: of the rollout, oldest first.
+        candidates: pods of the new version that have been Ready for a minute.
+        stables: pods of the old one.
+        step_s: the grid.
+    """
+    size = math.ceil(round(BESIDE_S / step_s, 9))
+    recent = blocks[-size:]
+    if not candidates or not stables or len(recent) < size or any(each.blind for each in recent):
+        return ""
+    mine = sum((each.candidate + each.grace for each in recent), Counts()).total
+    expected = (mine + sum(each.stable.total for each in recent)) * candidates / (candidates + stables)
+    if expected < _LEAST or mine >= _SHARE * expected:
+        return ""
+    return f"the new pods get little traffic: {mine:.0f} requests in a minute, where their share were {expected:.0f}"
 
 
 def judge(blocks: Sequence[Block], usual: float, *, step_s: float, alone: bool, signal: str) -> Verdict | None:
