@@ -62,6 +62,7 @@ class Site:
         self.address = f"127.0.0.1:{self._port}"
         self._ports = dict(zip(_SERVICES, ports, strict=True))
         self.slack = Slack()
+        self.watchdog: tuple[str, str] | None = None  # URL and token of the service, where one runs
         self.people = People(self.url("production", "agent-api"))
         self._programs = directory / "bin"
         self._runs = 0
@@ -153,9 +154,11 @@ class Site:
 
     def _configuration(self, gate_for_s: float) -> Configuration:
         variables = {"PROMETHEUS_URL": self.prometheus.url, "GATE_FOR": f"{gate_for_s:g}s", "GATE_CONFIG": GATE_CONFIG}
+        secrets = {"KUBE_CONFIG": self._kubeconfigs["production"]}
+        if self.watchdog:
+            variables["WATCHDOG_URL"], secrets["WATCHDOG_TOKEN"] = self.watchdog
         production = Configuration(
-            variables={**variables, "AGENT_PREVIEW_URL": self.url("production", "agent-api-preview")},
-            secrets={"KUBE_CONFIG": self._kubeconfigs["production"]},
+            variables={**variables, "AGENT_PREVIEW_URL": self.url("production", "agent-api-preview")}, secrets=secrets
         )
         staging = Configuration(
             variables={"AGENT_URL": self.url("staging", "agent-api")},

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster.conftest import REQUIRED
-from tests.cluster.service import Service, allow, policy
+from tests.cluster.service import API_TOKEN, Service, allow, policy
 from tests.controlplane.plane import ControlPlane
 from tests.pipeline.repository import ROOT, Change
 from tests.pipeline.runner import Run
@@ -83,18 +83,21 @@ def installing(installed: Path) -> Iterator[subprocess.Popen[bytes]]:
 def service(
     site: Site, plane: ControlPlane, account: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Service]:
-    """The service, under its own account, which may undo rollouts of production's stable Deployment."""
+    """The service, under its own account, which may act on production's Deployments, and is told of evaluations."""
     allow(plane, "production")
-    more = 'workloads = ["agent-api"]'
+    more = 'stable = "agent-api"\ncandidate = "agent-api-canary"'
+    evaluations = "[policies.evaluations]\nenabled = true"
     service = Service(
         tmp_path_factory.mktemp("service"),
         kubeconfig=account,
-        policies=[policy("production", more=more, bake=f"{BAKE_S}s")],
+        policies=[policy("production", more=more, after=evaluations, bake=f"{BAKE_S}s")],
         prometheus=site.prometheus.url,
         records="rollback-watchdog",
     )
     with service:
+        site.watchdog = service.url, API_TOKEN
         yield service
+        site.watchdog = None
 
 
 def results(run: Run) -> dict[str, str]:
@@ -169,6 +172,10 @@ def test_a_version_that_fails_after_the_full_rollout_is_undone_by_the_service(si
     good = site.image()
     run = site.deploy(site.repository.commit("no rebates", NO_REBATES))
     assert results(run)["production"] == "success"
+    assert "0 bad of 10 answers reported" in run.jobs["production"].step("Report the evaluation").output
+    assert [line["workload"] for line in service.log if line.get("event") == "evaluations"] == [
+        "production/agent-api-canary"
+    ]
     bad = site.image()
     assert set(site.pods().values()) == {bad} != {good}
     site.people.ask_for_rebates()
@@ -177,6 +184,9 @@ def test_a_version_that_fails_after_the_full_rollout_is_undone_by_the_service(si
     site.production.wait_complete("agent-api", 60)
     site.until(lambda: set(site.pods().values()) == {good}, "only the good version")
     site.until(lambda: site.people.unanswered(time.time() - 3, time.time() - 1)[0] == 0, "answers to everybody")
+    assert site.production.get("deployments", "agent-api-canary")["spec"]["replicas"] == 0, (
+        "scaled back by the pipeline"
+    )
     took = f"{time.time() - asked:.1f} s from the first failure until everybody had answers again"
     site.keep("service", "\n".join([*(f"{line['time']} {line['message']}" for line in service.log), took]))
     condemned = [each for each in site.production.replicasets("agent-api") if _image(each) == bad]

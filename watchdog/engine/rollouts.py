@@ -277,11 +277,14 @@ class Rollouts:
         await self._context.put(incident.end(record, Outcome.SUPERSEDED, why, now=self._context.now()))
 
     async def _maybe_restore(self, deployment: Deployment, record: Record | None) -> None:
-        """Give a scaled-down canary its replicas back, when another template has come (DESIGN §5)."""
+        """Give a scaled-down canary its replicas back, when another template has come (DESIGN §5).
+
+        Where that came with replicas of its own only the mark goes: it would undo a later scaling to zero.
+        """
         context, text = self._context, deployment.metadata.annotations.get(marks.REPLICAS_BEFORE)
         acting = record is not None and record.state in (State.ACTING, State.VERIFYING)
         key = (deployment.ref, bytes(deployment.spec.template).hex()[:4096] + (text or ""))
-        if not text or acting or deployment.spec.replicas or key in self._bringing_back:
+        if not text or acting or key in self._bringing_back:
             return
         if deployment.metadata.generation > deployment.status.observed_generation:
             return
