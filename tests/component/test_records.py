@@ -18,13 +18,13 @@ from tests.unit.json_patch import apply
 from watchdog.config import RecordKind
 from watchdog.decide.record import AlertSeen, Answer, Planned, Record, State, VerdictSeen, Veto, Written
 from watchdog.errors import ClusterError, Denied, Unanswered
-from watchdog.judge.blocks import Blind, BlindReason, Block, Counts, PodFact, Restart, Track
+from watchdog.judge.blocks import Blind, BlindReason, Block, Counts, PodCounts, PodFact, Restart, Track
 from watchdog.kube import KubeCluster, connect
 from watchdog.kube.watching import WatchSettings
 from watchdog.model import Action, IncidentId, Mode, Outcome, Rollout, Topology
 from watchdog.objects import TemplateHash, WorkloadRef
 from watchdog.records import RecordStore
-from watchdog.records.form import LONGEST_BYTES, write
+from watchdog.records.form import LONGEST_BYTES, read, write
 from watchdog.records.store import expendable
 
 HASH = TemplateHash("6d4cf56db6")
@@ -303,6 +303,17 @@ def test_of_a_long_watch_the_newest_blocks_of_each_signal_stay_and_all_else() ->
     assert len(kept.blocks["a"]) > 100
 
 
+def test_every_block_of_two_hours_stays_and_what_single_pods_counted_goes_first() -> None:
+    counts = tuple(PodCounts(f"web-2f05d4b689-{index:05}", Counts(15.0, 1.0)) for index in range(10))
+    blocks = tuple(
+        Block(118157769 + step, Counts(150.0, 10.0), pods=counts, ready=True, old_live=step < 40) for step in range(480)
+    )
+    kept = read(write(msgspec.structs.replace(FULL, blocks={"errors": blocks}))).blocks["errors"]
+    assert [msgspec.structs.replace(each, pods=counts) for each in kept] == list(blocks)
+    assert kept[-1].pods == counts
+    assert kept[0].pods == ()
+
+
 def test_of_two_thousand_pods_and_480_blocks_those_pods_stay_that_went_last() -> None:
     pods = [*(pod(index, gone=2e9 - index) for index in range(1900)), *(pod(index) for index in range(1900, 2000))]
     blocks = {name: tuple(block(step) for step in range(480)) for name in ("a", "b", "c")}
@@ -330,7 +341,7 @@ def test_a_guard_that_lowered_the_incident_is_never_forgotten() -> None:
 def test_what_was_decided_and_done_outlives_everything_else() -> None:
     done: Json = {"plan": PLAN, "writes": (Written(NOW, "undo"),), "people": FULL.people, "images": {"web": "web:v2"}}
     alerts = tuple(AlertSeen(f"{index:016}", "High ☂" * 50, NOW, "attributed") for index in range(500))
-    many = {f"signal-{index}": tuple(block(step) for step in range(8)) for index in range(60)}
+    many = {f"signal-{index}": tuple(block(step) for step in range(8)) for index in range(90)}
     pods = tuple(pod(index) for index in range(500))
     text = write(record(pods=pods, alerts=alerts, blocks=many, **done))
     assert len(text.encode()) <= LONGEST_BYTES

@@ -117,7 +117,7 @@ class PodFact(msgspec.Struct, frozen=True):
     gone_step: int | None = None
 
 
-class Counts(msgspec.Struct, frozen=True):
+class Counts(msgspec.Struct, frozen=True, omit_defaults=True):
     """Requests, and those of them that failed, in one block or window."""
 
     total: float = 0.0
@@ -139,7 +139,7 @@ class PodCounts(msgspec.Struct, frozen=True):
     counts: Counts
 
 
-class Block(msgspec.Struct, frozen=True):
+class Block(msgspec.Struct, frozen=True, omit_defaults=True):
     """The deltas of one step of the grid.
 
     Args:

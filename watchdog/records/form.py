@@ -1,6 +1,7 @@
 """A record as text: JSON of at most 64 KiB, which the process before and the next one can read too.
 
-What does not fit goes in this order, the oldest first: blocks (the newest 8 of each signal stay), verdicts (the newest
+What does not fit goes in this order, the oldest first: what single pods counted in a block, which no evidence follows
+from (`evaluate` gives the record's number without it), blocks (the newest 8 of each signal stay), verdicts (the newest
 10 stay), guards that did not lower the incident, facts about pods (those gone longest first, then live ones, which the
 API server still shows), alerts, and at last those blocks. The plan, the writes, the images and what people said always
 stay. Prometheus still has the blocks that went, and the plan has the counts that decided.
@@ -13,7 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from watchdog.decide.record import SCHEMA, Record
-from watchdog.judge.blocks import PodFact
+from watchdog.judge.blocks import Block, PodFact
 
 T = TypeVar("T")
 
@@ -73,10 +74,25 @@ def _enough(items: Iterable[T], excess: int) -> list[T]:
     return found
 
 
+def _bare(record: Record, excess: int) -> Record:
+    """Without what single pods counted, in the oldest blocks."""
+    counted = sorted((each for blocks in record.blocks.values() for each in blocks if each.pods), key=_step)
+    going = {each.step for each in counted[: len(_enough((each.pods for each in counted), excess))]}
+    rest = {
+        signal: tuple(msgspec.structs.replace(each, pods=()) if each.step in going else each for each in blocks)
+        for signal, blocks in record.blocks.items()
+    }
+    return msgspec.structs.replace(record, blocks=rest)
+
+
+def _step(block: Block) -> int:
+    return block.step
+
+
 def _blocks(keep: int) -> Callable[[Record, int], Record]:
     def shorten(record: Record, excess: int) -> Record:
         older = (block for blocks in record.blocks.values() for block in blocks[: max(0, len(blocks) - keep)])
-        going = _enough(sorted(older, key=lambda block: block.step), excess)
+        going = _enough(sorted(older, key=_step), excess)
         last = going[-1].step if going else -math.inf
         rest = {
             signal: tuple(
@@ -103,6 +119,7 @@ def _gone_longest(pod: PodFact) -> tuple[bool, float]:
 
 
 _SHORTENING = (
+    _bare,
     _blocks(_NEWEST_BLOCKS),
     _items("verdicts", lambda record: record.verdicts[:-_NEWEST]),
     _items("vetoes", lambda record: [veto for veto in record.vetoes if not veto.lowers]),
