@@ -29,7 +29,7 @@ pytestmark = pytest.mark.skipif(not REQUIRED and "promtool" in MISSING, reason=R
 RECORDS = "sequential-records"
 USUAL = "0.004"
 RPS = 10.0
-PATIENCE_S = 90
+PATIENCE_S = 150
 PAST_S, SCRAPED_S = 7200.0, 15.0
 ALONE = """
 [policies.signals.errors]
@@ -109,7 +109,7 @@ def judged(play: Callable[[Scene], None], **settings: str) -> Scenario:
 
 PLAYS = (
     judged(three_replicas),
-    judged(ten_replicas),
+    judged(ten_replicas, bake="120s"),
     judged(canary_beside, more=CANARY),
     judged(upstream_outage, more=CANARY, signal=ALONE, bake="20s"),
     judged(two_workers, signal=ALONE, bake="10s"),

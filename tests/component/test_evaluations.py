@@ -158,7 +158,7 @@ async def test_what_cannot_count_is_refused_with_its_cure() -> None:
     assert "is not live" in await refused(
         world, WEB, Posted(id="1", total=5, bad=1, image="registry.example/web:worse")
     )
-    for number in range(200):
+    for number in range(100):
         await post(world, batch("good", 0, name=str(number)))
     assert "post fewer and larger" in await refused(world, WEB, batch("good", 0, name="one more"))
     await task

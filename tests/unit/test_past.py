@@ -35,10 +35,10 @@ def counted(*readings: Reading, restarts: dict[str, tuple[float, ...]] | None = 
     return spans(readings, lambda each: each.pod, step_s=STEP_S, restarts=restarts or {})
 
 
-def test_what_was_counted_before_the_first_reading_is_left_out_and_a_new_pod_counts_from_zero() -> None:
+def test_what_a_pod_shows_first_was_counted_nobody_knows_when_and_is_left_out() -> None:
     found = counted(reading(1, a_x=(1000, 7)), reading(2, a_x=(1010, 8), a_y=(30, None)), reading(3, a_y=(31, 2)))
-    assert [span.counts for span in found] == [Counts(40, 1), Counts(1, 2)]
-    assert by_pod(found) == [[Counts(10, 1), Counts()], [Counts(30, 0), Counts(1, 2)]]
+    assert [span.counts for span in found] == [Counts(10, 1), Counts(1, 2)]
+    assert by_pod(found) == [[Counts(10, 1), Counts()], [Counts(), Counts(1, 2)]]
 
 
 def test_what_comes_back_after_a_gap_does_not_count_what_the_gap_hid() -> None:
@@ -72,13 +72,14 @@ class Prometheus:
         self.rps = rps
         self.asked: list[tuple[SignalQuery, range]] = []
         self.blind: Blind | None = None
+        self.fine_blind: Blind | None = None
 
     async def read_past(
         self, query: SignalQuery, *, first: int, last: int, every: int = 1, timeout_s: float
     ) -> tuple[Reading, ...]:
         self.asked.append((query, range(first, last + 1, every)))
-        if self.blind:
-            return tuple(Reading(step, blind=self.blind) for step in range(first, last + 1, every))
+        if blind := self.blind or (self.fine_blind if every == 1 else None):
+            return tuple(Reading(step, blind=blind) for step in range(first, last + 1, every))
         found, bad = [], dict.fromkeys(self.pods, 0.0)
         for step in range(first, last + 1, every):
             time = step * STEP_S
@@ -152,6 +153,14 @@ async def test_a_past_that_cannot_be_read_is_the_default_with_its_reason() -> No
     assert len(signals.asked) == 1
 
 
+async def test_a_past_that_is_read_in_part_only_is_the_default_too() -> None:
+    signals = Prometheus(PODS, rate=lambda _, time: 0.3 if time > 10 * DAY - 300 else 0.004)
+    signals.fine_blind = Blind(BlindReason.UNREACHABLE, "no answer within 1 s")
+    [past] = await read(signals, ask())
+    assert past.told == "no history: no answer within 1 s"
+    assert not past.reference.known
+
+
 async def test_the_loop_does_not_wait_for_the_arithmetic_of_many_pods() -> None:
     signals = Prometheus([f"web-aaa-{index:05}" for index in range(60)], rate=lambda *_: 0.004)
     task, rounds = asyncio.create_task(read(signals, ask())), 0
@@ -188,3 +197,18 @@ def test_bystanders_count_step_by_step_until_they_roll_out_themselves() -> None:
     assert watched.take(at(2, 6, 53), gone=()) == {"shop/web": Counts(10, 1), "bank/web": Counts(30, 3)}
     assert watched.take(at(3, 1, 54), gone=()) == {"shop/web": Counts(), "bank/web": Counts(10, 1)}
     assert watched.take(at(4, 2, 55), gone={WorkloadRef("bank", "web")}) == {"shop/web": Counts(10, 1)}
+
+
+def test_a_bystander_that_was_not_scraped_once_does_not_count_its_whole_life() -> None:
+    watched = Bystanders([Bystander("shop/web", 0.005, 1.5), Bystander("shop/api", 0.005, 1.5)], step_s=STEP_S)
+
+    def at(step: int, **totals: float) -> Reading:
+        rows = ((row(f"{name}-aaa-11111"), total) for name, total in totals.items())
+        return Reading(step, tuple(Sample(each, total, total / 10, step * STEP_S) for each, total in rows))
+
+    watched.take(at(1, web=1_000_000, api=500), gone=())
+    assert watched.take(at(2, api=510), gone=()) == {"shop/web": Counts(), "shop/api": Counts(10, 1)}
+    assert watched.take(at(3, web=1_000_020, api=520), gone=()) == {
+        "shop/web": Counts(20, 2),
+        "shop/api": Counts(10, 1),
+    }

@@ -8,7 +8,7 @@ import asyncio
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import msgspec
 
@@ -23,7 +23,7 @@ from watchdog.engine.rules import controls_of, frozen
 from watchdog.engine.watch import Watch, digest, failed_before, past_steps, query_of, signals_used
 from watchdog.judge import counters
 from watchdog.judge.blocks import Blind, Row, Track, Word
-from watchdog.model import IncidentId
+from watchdog.model import IncidentId, Topology
 from watchdog.objects import Pod, ReplicaSet, TemplateHash, WorkloadRef
 from watchdog.ports import SignalQuery, Signals
 
@@ -88,21 +88,35 @@ class Beginnings:
         self._context = context
         self._step_s = context.config.step_s
         self._tasks: dict[Key, asyncio.Task[dict[Key, Watch]]] = {}
+        self._failed: set[Key] = set()
 
-    async def watches(self, starts: Sequence[Start]) -> dict[Key, Watch]:
-        """Give the watches that have begun; one that has not yet is asked for again with the next step."""
-        wanted = {start.key for start in starts}
-        for gone in self._tasks.keys() - wanted:
+    async def watches(self, starts: Sequence[Start], *, wanted: Collection[Key]) -> dict[Key, Watch]:
+        """Give the watches that have begun; one that has not yet is asked for again with the next step.
+
+        Args:
+            starts: what is to begin.
+            wanted: every watch there is to be; what is not among them is given up.
+        """
+        for gone in self._tasks.keys() - set(wanted):
             del self._tasks[gone]
-        if new := [start for start in starts if start.key not in self._tasks]:
-            self._tasks |= dict.fromkeys((start.key for start in new), asyncio.create_task(self._begin(new)))
+        self._failed &= set(wanted)
+        new = [start for start in starts if start.key not in self._tasks]
+        together = [start for start in new if start.key not in self._failed]
+        for batch in filter(None, (together, *([start] for start in new if start.key in self._failed))):
+            self._tasks |= dict.fromkeys((start.key for start in batch), asyncio.create_task(self._begin(batch)))
         if self._tasks:
             await asyncio.wait(set(self._tasks.values()), timeout=_OF_STEP * self._step_s)
         found: dict[Key, Watch] = {}
         for key, task in list(self._tasks.items()):
             if task.done():
                 del self._tasks[key]
-                found |= {key: task.result()[key]} if key in task.result() else {}
+                if error := task.exception():
+                    # It is tried again alone, so that one rollout holds up no other.
+                    self._failed.add(key)
+                    fields = {"event": "begin-failed", "incident": key[0]}
+                    _log.error("a watch could not begin: %r", error, extra=fields, exc_info=error)
+                else:
+                    found[key] = task.result()[key]
         return found
 
     async def close(self) -> None:
@@ -120,7 +134,7 @@ class Beginnings:
 
     async def _by_this_policy(self, start: Start) -> Start:
         """Forget what was frozen under another policy: the rollout is judged anew, and its record says so."""
-        policy, record = start.policy, self._context.records[start.record.id]
+        policy, record = start.policy, self._context.records.get(start.record.id, start.record)
         if not start.watching or record.policy_digest == digest(policy):
             return start
         why = "the policy was changed during the watch: the rollout is judged anew"
@@ -244,13 +258,14 @@ class Beginnings:
                 controls = controls_of(record.topology, start.strategy)
                 switched_s = record.started.timestamp() if record.switched else None
                 judged_by[name] = frozen(policy, past, controls=controls, step_s=self._step_s, switched_s=switched_s)
-                lowest |= {name: past.lowest} if past.lowest is not None else {}
+                if past.lowest is not None and record.topology is not Topology.CANARY:  # a canary has a share only
+                    lowest[name] = past.lowest
         if watching and (bad_known, judged_by) != (dict(record.bad_known), dict(record.judged_by)):
             found = [each.incident_first for each in judged_by.values() if each.incident_first]
             why = found[0].detail if found else ""
             if signals and not judged_by:
                 why = await self._before(signals, start)
-            latest = self._context.records[record.id]
+            latest = self._context.records.get(record.id, record)
             why = latest.incident_first or why
             changed = msgspec.structs.replace(
                 latest, bad_known=bad_known, judged_by=judged_by, lowest=lowest, incident_first=why

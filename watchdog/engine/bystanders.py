@@ -3,8 +3,8 @@
 from collections.abc import Collection, Sequence
 
 from watchdog.engine.history import place_of
-from watchdog.judge.blocks import Counts, Reading, Row
-from watchdog.judge.past import spans
+from watchdog.judge.blocks import Counts, Reading, Row, Sample
+from watchdog.judge.past import delta, newest
 from watchdog.judge.vetoes import Bystander
 from watchdog.objects import WorkloadRef
 
@@ -21,17 +21,17 @@ class Bystanders:
         self.refs = frozenset(WorkloadRef(*each.name.split("/", 1)) for each in chosen)
         self._places = frozenset((ref.namespace, ref.name) for ref in self.refs)
         self._step_s = step_s
-        self._last: tuple[Reading, ...] = ()
+        self._last: dict[tuple[str, str], Sample] = {}
 
     def take(self, reading: Reading, *, gone: Collection[WorkloadRef]) -> dict[str, Counts]:
         """Give what each counted since the reading before; not of those that are gone."""
-        both, self._last = (*self._last, reading), (reading,)
         counts = {str(ref): Counts() for ref in self.refs if ref not in gone}
-        for span in spans(both, self._pod_of, step_s=self._step_s, restarts={}):
-            for pod, delta in span.pods.items():
-                name = pod.rpartition("-")[0].rpartition("-")[0]
-                if name in counts:
-                    counts[name] += delta
+        for key, (_, sample) in newest(reading, self._pod_of, self._step_s).items():
+            name, last = key[0].rpartition("-")[0].rpartition("-")[0], self._last.get(key)
+            # What is seen for the first time was counted nobody knows when.
+            if name in counts and last is not None and (counted := delta(sample, last)):
+                counts[name] += counted
+            self._last[key] = sample
         return counts
 
     def _pod_of(self, row: Row) -> str:

@@ -140,11 +140,12 @@ async def _read(
         return await signals.read_past(query, first=last - count * every, last=last, every=every, timeout_s=left_s)
 
     far = await past(WINDOW_S, round(DAY_S / WINDOW_S))
-    blind = next((each.blind for each in reversed(far) if each.blind), None)
-    if blind and all(each.blind for each in far):
-        return [none(blind.detail)] * len(asked)
     rows = max(1, *(len(each.samples) for each in far))
-    near = await past(BLOCK_S, min(round(FINE_S / max(BLOCK_S, step_s)), max(1, MOST_SAMPLES // rows)))
+    blocks = min(round(FINE_S / _block_s(step_s)), max(1, MOST_SAMPLES // rows))
+    near = () if any(each.blind for each in far) else await past(BLOCK_S, blocks)
+    # With a part of it a workload that fails would look like one that is well.
+    if blind := next((each.blind for each in (*far, *near) if each.blind), None):
+        return [none(blind.detail)] * len(asked)
     if sum(len(each.samples) for each in (*far, *near)) <= _AT_ONCE:
         return _pasts(asked, far, near, step_s)
     return await asyncio.to_thread(_pasts, asked, far, near, step_s)
@@ -155,7 +156,7 @@ def _pasts(asked: Sequence[Asked], far: Sequence[Reading], near: Sequence[Readin
     joined = bool(asked[0].query.join)
     coarse, fine = (_by_place(each, joined=joined) for each in (far, near))
     others: dict[WorkloadRef, tuple[float, Bystander] | None] = {}
-    block_s = _every(BLOCK_S, step_s) * step_s
+    block_s = _block_s(step_s)
 
     def counted(places: Mapping[Place, Sequence[Reading]], each: Asked, *, old: bool = False) -> tuple[Span, ...]:
         merged = _merged([places[place] for place in each.places if place in places])
@@ -175,7 +176,7 @@ def _pasts(asked: Sequence[Asked], far: Sequence[Reading], near: Sequence[Readin
         windows, blocks = counted(coarse, each), counted(fine, each)
         reference = _reference(windows, blocks)
         earlier = _reference(windows, blocks, newest_out=_NEWEST_OUT)
-        old = counted(fine, each, old=True)[-math.ceil(BEFORE_S / max(BLOCK_S, step_s)) :]
+        old = counted(fine, each, old=True)[-math.ceil(BEFORE_S / block_s) :]
         before = sum((span.counts for span in old if not span.torn), Counts())
         seen = [found for ref in each.others if (found := other(ref, each))]
         # Those of the same namespace stand first; among equals the busier ones.
@@ -193,6 +194,10 @@ def _pasts(asked: Sequence[Asked], far: Sequence[Reading], near: Sequence[Readin
             )
         )
     return pasts
+
+
+def _block_s(step_s: float) -> float:
+    return _every(BLOCK_S, step_s) * step_s
 
 
 def _every(seconds: float, step_s: float) -> int:

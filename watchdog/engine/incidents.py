@@ -531,10 +531,11 @@ class Incidents:
         if found is None:
             return
         outcome, why = found
+        if outcome is Outcome.INEFFECTIVE:
+            await recovery.absolve_if_only_the_past_spoke(context, record, item)
         await self._end(record, outcome, why)
         if outcome is Outcome.INEFFECTIVE:
             await context.note(context.records[record.id], EventReason.INEFFECTIVE, why)
-            await recovery.absolve_if_only_the_past_spoke(context, record, item)
 
     async def _end(self, record: Record, outcome: Outcome, why: str) -> None:
         context = self._context

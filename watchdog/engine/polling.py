@@ -7,7 +7,7 @@ order and exactly once, so live judging and replay are the same thing (DESIGN §
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 
 import msgspec
 
@@ -120,14 +120,14 @@ class Poller:
         for ended in self._last.keys() - {record.id for record in records}:
             del self._last[ended]
         looks = [look for look in await asyncio.gather(*(self._pods_of(*each, step) for each in wanted)) if look]
-        await self._begin(looks, step)
+        await self._begin(looks, step, keys)
         seen = [self._seen(look, step) for look in looks if look.key in self._watches]
         await self._feed(seen, step)
         for item in seen:
             self._last[item.record.id] = item
         await self._judge(seen)
 
-    async def _begin(self, looks: "Sequence[_Look]", step: int) -> None:
+    async def _begin(self, looks: "Sequence[_Look]", step: int, wanted: Collection[Key]) -> None:
         """Make the watches that are not there yet, as far as what they need is read."""
         starts = []
         for look in looks:
@@ -137,7 +137,7 @@ class Poller:
                 pods, strategy = (*look.candidates, *look.stables), look.snapshot.deployment.spec.strategy.type
                 named = self._named[look.key]
                 starts.append(Start(look.key, record, policy, strategy, step, pods, look.replicasets, named))
-        self._watches |= await self._beginnings.watches(starts)
+        self._watches |= await self._beginnings.watches(starts, wanted=wanted)
 
     def _seen(self, look: "_Look", step: int) -> Seen:
         record, watch = self._context.records[look.key[0]], self._watches[look.key]

@@ -53,7 +53,7 @@ async def absolve_if_only_the_past_spoke(context: Context, record: Record, item:
     """
     stands = [stand for each in record.evidence.values() for stand in each]
     spoke = {stand.control for stand in stands if stand.reached is not None}
-    if spoke != {Control.HISTORICAL}:
+    if spoke != {Control.HISTORICAL} or record.plan is None or record.plan.cause != "sequential":
         return
     for replicaset in item.replicasets:
         if condemned_by(replicaset) == record.id:

@@ -24,7 +24,7 @@ from watchdog.judge.vetoes import Vetoed, VetoReason
 SIGNAL = "evaluations"
 """The name of the signal."""
 
-MOST = 200
+MOST = 100
 """Batches that are kept of one rollout."""
 
 _BLOCKS = 0.5

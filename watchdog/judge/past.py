@@ -1,10 +1,10 @@
 """What a workload counted before a rollout: readings of its counters, far apart, to counts by pod.
 
 Unlike `counters` it knows of most pods nothing but their names, since they are gone. A counter that went down without a
-restart that is known makes its time unusable, and what a gap in the readings hid is left out, too.
+restart that is known makes its time unusable. What a pod shows first, or after a gap, is left out: when that was
+counted is not known.
 """
 
-import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
@@ -45,24 +45,22 @@ def spans(
         restarts: when containers are known to have begun anew, by pod.
     """
     found: list[Span] = []
-    ever: set[tuple[str, str]] = set()
     before: dict[tuple[str, str], tuple[float, Sample]] = {}
     for index, reading in enumerate(readings):
-        now = _newest(reading, pod_of, step_s)
+        now = newest(reading, pod_of, step_s)
         if index:
             pods: dict[str, Counts] = {}
             torn: set[str] = set()
             for key, (at, sample) in now.items():
-                since, last = before.get(key, (-math.inf, None))
-                if last is None and (key in ever or not before):
-                    continue  # what it shows was counted in a gap, or before the first reading
-                anew = last is None or any(since < each + 1 for each in restarts.get(key[0], ()) if each <= at)
-                if (delta := _delta(sample, None if anew else last)) is None:
+                if key not in before:
+                    continue  # what it shows was counted nobody knows when
+                since, last = before[key]
+                anew = any(since < each + 1 for each in restarts.get(key[0], ()) if each <= at)
+                if (counted := delta(sample, None if anew else last)) is None:
                     torn.add(key[0])
                 else:
-                    pods[key[0]] = pods.get(key[0], Counts()) + delta
+                    pods[key[0]] = pods.get(key[0], Counts()) + counted
             found.append(Span(pods, frozenset(torn)))
-        ever |= now.keys()
         before = now
     return tuple(found)
 
@@ -73,7 +71,7 @@ def by_pod(found: Sequence[Span]) -> list[list[Counts]]:
     return [[span.pods.get(name, Counts()) for span in found] for name in names]
 
 
-def _newest(
+def newest(
     reading: Reading, pod_of: Callable[[Row], str], step_s: float
 ) -> dict[tuple[str, str], tuple[float, Sample]]:
     """Give the newest row of each container: where a target moves, its old row stays visible for some minutes."""
@@ -90,7 +88,7 @@ def _counted(samples: Iterable[Sample]) -> Iterable[Sample]:
     return (sample for sample in samples if sample.total is not None)
 
 
-def _delta(sample: Sample, last: Sample | None) -> Counts | None:
+def delta(sample: Sample, last: Sample | None) -> Counts | None:
     """Give what was counted since; None where that is less than nothing. Failures that are absent are none."""
     total, bad = sample.total or 0.0, sample.bad or 0.0
     if last is not None:

@@ -11,8 +11,8 @@ def combine(
     """Give the one verdict.
 
     A breach wins: of a condemned image, of a condition, of a signal, of a trusted alert, in this order; among signals
-    one that the stable track does not share. Then any blindness. Healthy takes a bake that is over and every signal,
-    at least one: a rollout without signals stays unjudged.
+    one that the stable track does not share and nothing speaks against. Then any blindness. Healthy takes a bake that is
+    over and every signal, at least one: a rollout without signals stays unjudged.
 
     Args:
         conditions: what Kubernetes says, where it says anything.
@@ -24,7 +24,8 @@ def combine(
     if condemned_image:
         return Verdict(Word.BREACH, condemned_image, cause="condemned-image")
     said = (*([conditions] if conditions else []), *signals)
-    breaches = sorted((each for each in said if each.word is Word.BREACH), key=lambda each: each.shared)
+    breaches = [each for each in said if each.word is Word.BREACH]
+    breaches.sort(key=lambda each: (each.shared, bool(each.doubts)))
     if breaches:
         return breaches[0]
     if alert_trusted:

@@ -69,7 +69,7 @@ class _Evaluations(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     deployment: str
     bad: Annotated[int, msgspec.Meta(ge=0)]
     total: Annotated[int, msgspec.Meta(ge=1, le=1_000_000)]
-    id: Annotated[str, msgspec.Meta(pattern=r"\S", max_length=100)]
+    id: Annotated[str, msgspec.Meta(pattern=r"^[!-~]{1,100}$")]
     image: Annotated[str, msgspec.Meta(max_length=1000)] = ""
     hash: Annotated[str, msgspec.Meta(max_length=63)] = ""
 
