@@ -11,8 +11,8 @@ def combine(
     """Give the one verdict.
 
     A breach wins: of a condemned image, of a condition, of a signal, of a trusted alert, in this order; among signals
-    one that the stable track does not share and nothing speaks against. Then any blindness. Healthy takes a bake that is
-    over and every signal, at least one: a rollout without signals stays unjudged.
+    one that the stable track does not share and nothing speaks against. Then any blindness. Healthy takes a bake that
+    is over and every signal, at least one: a rollout without signals stays unjudged.
 
     Args:
         conditions: what Kubernetes says, where it says anything.
