@@ -233,9 +233,13 @@ def test_a_scale_down_takes_the_pods_that_are_not_ready(cluster: Cluster) -> Non
 
 
 def test_a_ready_pod_is_available_after_its_time(cluster: Cluster) -> None:
-    cluster.create_deployment("web", replicas=1, minReadySeconds=1)
-    cluster.wait(lambda: cluster.get("deployments", "web").get("status", {}).get("readyReplicas") == 1)
-    assert "availableReplicas" not in cluster.get("deployments", "web")["status"]
+    cluster.create_deployment("web", replicas=1, minReadySeconds=3)
+
+    def ready() -> Json | None:
+        status: Json = cluster.get("deployments", "web").get("status", {})
+        return status if status.get("readyReplicas") == 1 else None
+
+    assert "availableReplicas" not in cluster.wait(ready)
     cluster.wait_complete("web")
 
 
