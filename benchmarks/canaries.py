@@ -151,7 +151,8 @@ def run(world: World, *, runs: int, seed: int) -> tuple[Seen, Found]:
 def _reference(world: World, rng: np.random.Generator) -> Reference:
     """Read a history of the nine stable pods."""
     expected = shares(world.chance, rng, runs=PODS - 1, ticks=HISTORY_S // TICK_S)
-    return calibration.reference(*history(world.rps * TICK_S / PODS, expected, world.chance, rng))
+    windows, pods = history(world.rps * TICK_S / PODS, expected, world.chance, rng)
+    return calibration.reference(windows, calibration.phis(pods))
 
 
 def _blocks(seen: Seen, run: int) -> Iterable[Block]:

@@ -202,8 +202,9 @@ def _frozen(world: World, rng: np.random.Generator) -> Settings:
         begin = ticks - 8 * 3600 // TICK_S
         expected[:, begin : begin + seconds // TICK_S] = share
     past, pods = history(world.rps * TICK_S / replicas, expected, world.chance, rng)
-    reference = calibration.reference(past, pods)
-    earlier = calibration.reference(past, pods, newest_out=3)
+    sizes = calibration.phis(pods)
+    reference = calibration.reference(past, sizes)
+    earlier = calibration.reference(past, sizes, newest_out=3)
     before = sum(past[-BEFORE_S // 300 :], Counts())
     first = vetoes.incident_first(before, limit=historical.limit(earlier.base), phi=earlier.phi_historical)
     return replace(settings(reference, world.controls), incident_first=first)

@@ -72,7 +72,7 @@ async def test_what_is_frozen_follows_from_what_was_counted(tmp_path: Path, pods
     mine = [blocks for name, blocks in pods.items() if name.startswith("web-abc")]
     everyone = [sum(column, Counts()) for column in zip(*mine, strict=True)]
     windows = [sum(everyone[at : at + 20], Counts()) for at in range(0, BLOCKS, 20)]
-    assert past.reference == calibration.reference(windows, [blocks[-1440:] for blocks in mine])
+    assert past.reference == calibration.reference(windows, calibration.phis([blocks[-1440:] for blocks in mine]))
     assert past.reference.known
     assert past.reference.phi_historical > 1.5
     assert past.told == f"{sum(windows, Counts()).total:.0f} requests in 288 windows of 5 min of the day before"

@@ -33,6 +33,14 @@ async def play(
     return world, newest(world)
 
 
+async def lived(world: World, *, seconds: float = 60) -> Record:
+    """What became of a version that is deployed while the service lives."""
+    story = asyncio.create_task(deployed(world))
+    await world.live(seconds)
+    await story
+    return newest(world)
+
+
 async def deployed(world: World) -> None:
     await asyncio.sleep(2)
     world.deploy("bad")
@@ -75,10 +83,7 @@ async def test_a_version_that_comes_while_the_old_one_fails_may_be_the_fix_and_i
     world = World(policy=POLICY, rule="sequential", age=dt.timedelta(hours=8))
     world.errors = {"good": 0.004, "bad": 0.9}
     world.failing = {"good": (0.2, NOW.timestamp() - 60)}
-    story = asyncio.create_task(deployed(world))
-    await world.live(60)
-    await story
-    record = newest(world)
+    record = await lived(world)
     assert record.outcome is Outcome.REFUSED
     assert "failed in the 10 min before the rollout" in record.incident_first
     assert world.writes.count("patch") == 0
@@ -90,10 +95,7 @@ async def test_an_outage_that_other_workloads_show_too_is_asked_about(failing: i
     world.errors = {"good": 0.004, "bad": 0.3}
     out, well = (0.2, NOW.timestamp() + 5), (0.0, 0.0)
     world.neighbours = {f"o{index}": out if index < failing else well for index in range(4)}
-    story = asyncio.create_task(deployed(world))
-    await world.live(60)
-    await story
-    record = newest(world)
+    record = await lived(world)
     assert [each.name for each in record.judged_by["errors"].bystanders] == [f"shop/o{index}" for index in range(4)]
     assert record.outcome is outcome
     vetoes = [veto.detail for veto in record.vetoes if veto.guard == "bystanders"]
@@ -103,10 +105,7 @@ async def test_an_outage_that_other_workloads_show_too_is_asked_about(failing: i
 async def test_one_pod_with_nearly_all_failures_is_asked_about_with_its_node() -> None:
     world = World(policy=POLICY, rule="sequential")
     world.errors = {"good": 0.004, "bad": 0.004, "bad-1": 0.5}
-    story = asyncio.create_task(deployed(world))
-    await world.live(60)
-    await story
-    record = newest(world)
+    record = await lived(world)
     assert record.outcome is Outcome.REFUSED
     [detail] = [veto.detail for veto in record.vetoes if veto.guard == "one-pod"]
     assert detail.endswith(f"are of pod web-{hash_of('bad')}-00001 on node node-1")
@@ -116,10 +115,7 @@ async def test_a_version_that_only_the_past_spoke_against_is_absolved_if_its_und
     world = World(policy=POLICY, rule="sequential")
     world.errors = {"good": 0.004, "bad": 0.004}
     world.failing = dict.fromkeys(("good", "bad"), (0.3, NOW.timestamp() + 6))
-    story = asyncio.create_task(deployed(world))
-    await world.live(60)
-    await story
-    record = newest(world)
+    record = await lived(world)
     assert record.outcome is Outcome.INEFFECTIVE
     assert "requests failed, limit 1.3%" in record.detail
     assert [(each.control, each.reached is not None) for each in record.evidence["errors"]] == [
@@ -135,19 +131,14 @@ async def test_what_is_recovered_is_measured_by_the_limit_of_the_past_and_not_by
     world = World(policy=POLICY, rule="sequential")
     world.errors = {"good": 0.004, "bad": 0.3}
     world.failing = {"good": (0.04, NOW.timestamp() + 5)}  # of rules that allow 5 %
-    story = asyncio.create_task(deployed(world))
-    await world.live(60)
-    await story
-    assert newest(world).outcome is Outcome.INEFFECTIVE
+    record = await lived(world)
+    assert record.outcome is Outcome.INEFFECTIVE
 
 
 async def test_nothing_is_called_healthy_by_a_past_that_failed_too_often_to_judge_by() -> None:
     world = World(policy=POLICY, rule="sequential")
     world.errors = {"good": 0.2, "bad": 0.2}
-    story = asyncio.create_task(deployed(world))
-    await world.live(60)
-    await story
-    record = newest(world)
+    record = await lived(world)
     assert record.outcome is Outcome.UNJUDGED
     assert "no-reference: 20.0 % failed in the worst 5 min of the day before" in record.detail
 
@@ -190,10 +181,7 @@ async def test_a_version_that_callers_stay_away_from_is_asked_about_two_minutes_
     world = World(policy=POLICY, rule="sequential", age=dt.timedelta(hours=3))
     world.config = parse(SETTINGS.replace('bake = "10s"', 'bake = "140s"').format(policy=POLICY, rule="sequential"))
     world.traffic = {"bad": rps}
-    story = asyncio.create_task(deployed(world))
-    await world.live(300)
-    await story
-    record = newest(world)
+    record = await lived(world, seconds=300)
     assert record.lowest["errors"] == pytest.approx(120 * 3 * 50)
     assert record.outcome is outcome, record.detail
     assert world.writes.count("patch") == 0
@@ -227,10 +215,7 @@ async def test_new_pods_with_little_traffic_beside_old_ones_are_noted_once_and_p
     world = World(policy=POLICY, rule="sequential", age=dt.timedelta(hours=3))
     world.config = parse(SETTINGS.replace('bake = "10s"', 'bake = "140s"').format(policy=POLICY, rule="sequential"))
     world.traffic, world.stays = {"bad": rps}, True
-    story = asyncio.create_task(deployed(world))
-    await world.live(300)
-    await story
-    record = newest(world)
+    record = await lived(world, seconds=300)
     assert record.outcome is Outcome.PASSED, record.detail
     notes = [each.detail for each in record.verdicts if "little traffic" in each.detail]
     where = "where their share were 4518"

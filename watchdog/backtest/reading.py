@@ -14,7 +14,7 @@ from watchdog.backtest.scene import Scene, scene
 from watchdog.config import Prometheus, Signal
 from watchdog.engine import history
 from watchdog.engine.history import DAY_S, Asked, Past
-from watchdog.engine.watch import query_of
+from watchdog.engine.watch import group_of, query_of
 from watchdog.judge import counters
 from watchdog.judge.blocks import Blind, Reading
 from watchdog.objects import WorkloadRef
@@ -28,7 +28,6 @@ QUERY_S = 30.0
 _AT_ONCE = 4
 _SLICE_S = 3600.0
 _MOST_TOGETHER = 20
-_RESETS_S = 3600.0
 
 
 class Batch(msgspec.Struct, frozen=True):
@@ -152,7 +151,7 @@ async def _known(
     for name, query in queries.items():
         asked = [
             Asked(
-                query=query_of(batch.signals[name], ("",)),
+                query=group_of(batch.signals[name]),
                 first=steps_of(rollout, step_s=step_s)[0],
                 workloads=rollout.subject.refs,
                 old=frozenset({there.stable}),
@@ -165,7 +164,7 @@ async def _known(
             pasts += await history.read(signals, list(together), step_s=step_s)
         for its, each, there, past in zip(known, asked, scenes, pasts, strict=True):
             here = replace(query, workloads=tuple(ref.name for ref in each.workloads))
-            resets = await signals.resets(here, step=each.first, window_s=_RESETS_S, timeout_s=QUERY_S)
+            resets = await signals.resets(here, step=each.first, window_s=counters.RESETS_S, timeout_s=QUERY_S)
             its[name] = Known(
                 past=past,
                 bad_known=await signals.bad_seen(query, step=each.first, timeout_s=QUERY_S),

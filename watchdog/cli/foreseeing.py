@@ -11,7 +11,7 @@ from watchdog.engine import history
 from watchdog.engine.fleet import Match, Side
 from watchdog.engine.history import Asked
 from watchdog.engine.rules import controls_of, frozen
-from watchdog.engine.watch import query_of
+from watchdog.engine.watch import group_of
 from watchdog.judge.foresight import Traffic, seconds_to_see
 from watchdog.judge.sequential import Control
 from watchdog.objects import Deployment, WorkloadRef
@@ -95,7 +95,7 @@ async def foresee(
     first = math.floor(time.time() / step_s)
     asked = [
         Asked(
-            query=query_of(signal, ("",)),
+            query=group_of(signal),
             first=first,
             workloads=tuple(each for each in (ref, matches[ref].other) if each),
             label=signal.stable if signal.join else "",

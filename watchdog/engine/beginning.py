@@ -20,7 +20,7 @@ from watchdog.engine.context import Context
 from watchdog.engine.evaluations import settings_of
 from watchdog.engine.history import Asked, Past
 from watchdog.engine.rules import controls_of, frozen
-from watchdog.engine.watch import Watch, digest, failed_before, past_steps, query_of, signals_used
+from watchdog.engine.watch import Watch, digest, failed_before, group_of, past_steps, query_of, signals_used
 from watchdog.judge import counters
 from watchdog.judge.blocks import Blind, Row, Track, Word
 from watchdog.model import IncidentId, Topology
@@ -29,7 +29,6 @@ from watchdog.ports import SignalQuery, Signals
 
 _log = logging.getLogger(__name__)
 
-_RESETS_S = 3600.0
 _PAST_S = 30.0
 _OF_STEP = 0.5
 """How much of a step is waited for what begins; the rest goes on beside the next steps."""
@@ -161,7 +160,7 @@ class Beginnings:
         targets: dict[tuple[SignalQuery, int], list[Pod]] = defaultdict(list)
         for start in starts:
             for signal in start.policy.signals.values():
-                key = query_of(signal, ("",)), start.first(self._step_s)
+                key = group_of(signal), start.first(self._step_s)
                 places[key] |= start.namespaces
                 targets[key] += start.pods
 
@@ -169,7 +168,7 @@ class Beginnings:
             key = query, first
             placed = msgspec.structs.replace(query, namespaces=tuple(sorted(places[key])), targets=tuple(targets[key]))
             timeout_s = self._context.config.read_s
-            return await signals.resets(placed, step=first, window_s=_RESETS_S, timeout_s=timeout_s)
+            return await signals.resets(placed, step=first, window_s=counters.RESETS_S, timeout_s=timeout_s)
 
         return dict(zip(places, await asyncio.gather(*(ask(*key) for key in places)), strict=True))
 
@@ -198,7 +197,7 @@ class Beginnings:
         )
         refs = (record.workload, record.stable) if record.stable else (record.workload,)
         return Asked(
-            query=query_of(signal, ("",)),
+            query=group_of(signal),
             first=start.first(self._step_s),
             workloads=tuple(dict.fromkeys(refs)),
             label=signal.stable if signal.join else "",
@@ -210,13 +209,13 @@ class Beginnings:
 
     def _others(self, refs: tuple[WorkloadRef, ...], signal: Signal) -> tuple[WorkloadRef, ...]:
         """Workloads with the same signal that are not rolling out."""
-        query, home = query_of(signal, ("",)), refs[0].namespace
+        query, home = group_of(signal), refs[0].namespace
         found = [
             ref
             for ref, match in self._context.fleet.matched().items()
             if ref not in refs
             and self._context.open_of(ref) is None
-            and any(query_of(each, ("",)) == query for each in match.policy.signals.values())
+            and any(group_of(each) == query for each in match.policy.signals.values())
         ]
         found.sort(key=lambda ref: (ref.namespace != home, ref))
         return tuple(found[: history.MOST_OTHERS])
@@ -291,10 +290,10 @@ class Beginnings:
         """Why a signal's counters cannot be believed."""
         first = start.first(self._step_s)
         end = first * self._step_s
-        restarts = {pod.name: facts.restarts_between(pod, end - _RESETS_S, end) for pod in start.record.pods}
+        restarts = {pod.name: facts.restarts_between(pod, end - counters.RESETS_S, end) for pod in start.record.pods}
         found: dict[str, Blind] = {}
         for name, signal in start.policy.signals.items():
-            rows = resets.get((query_of(signal, ("",)), first), {})
+            rows = resets.get((group_of(signal), first), {})
             mine = {row: count for row, count in rows.items() if row.namespace in start.namespaces}
             if blind := counters.not_monotonic(mine, restarts):
                 found[name] = blind

@@ -2,7 +2,7 @@
 
 from collections.abc import Collection, Sequence
 
-from watchdog.engine.history import place_of
+from watchdog.engine.history import deployment_of, place_of
 from watchdog.judge.blocks import Counts, Reading, Row, Sample
 from watchdog.judge.past import delta, newest
 from watchdog.judge.vetoes import Bystander
@@ -27,7 +27,7 @@ class Bystanders:
         """Give what each counted since the reading before; not of those that are gone."""
         counts = {str(ref): Counts() for ref in self.refs if ref not in gone}
         for key, (_, sample) in newest(reading, self._pod_of, self._step_s).items():
-            name, last = key[0].rpartition("-")[0].rpartition("-")[0], self._last.get(key)
+            name, last = deployment_of(key[0]), self._last.get(key)
             # What is seen for the first time was counted nobody knows when.
             if name in counts and last is not None and (counted := delta(sample, last)):
                 counts[name] += counted

@@ -6,13 +6,13 @@ Source: reference/statistics-after.md §1 ("Reference b, φ", bystanders) and DE
 import asyncio
 import math
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
 from watchdog.judge import calibration, historical, starved, vetoes
-from watchdog.judge.blocks import Counts, Reading, Row
-from watchdog.judge.calibration import Reference
+from watchdog.judge.blocks import Counts, Reading, Row, steps
+from watchdog.judge.calibration import Reference, phis
 from watchdog.judge.past import Span, by_pod, spans
 from watchdog.judge.vetoes import Bystander, Vetoed
 from watchdog.objects import WorkloadRef
@@ -134,7 +134,7 @@ async def _read(
     )
 
     async def past(every_s: float, count: int) -> tuple[Reading, ...]:
-        every = _every(every_s, step_s)
+        every = steps(every_s, step_s=step_s)
         last = first // every * every
         left_s = max(1.0, deadline - asyncio.get_running_loop().time())
         return await signals.read_past(query, first=last - count * every, last=last, every=every, timeout_s=left_s)
@@ -167,15 +167,16 @@ def _pasts(asked: Sequence[Asked], far: Sequence[Reading], near: Sequence[Readin
             its = Asked(query=like.query, first=like.first, workloads=(ref,))
             windows = counted(coarse, its)
             requests = windows[-1].counts.total if windows else 0.0
-            found = _reference(windows, counted(fine, its)) if requests else None
+            found = _reference(windows, phis(by_pod(counted(fine, its)))) if requests else None
             others[ref] = (requests, Bystander(str(ref), found.base, found.phi_historical)) if found else None
         return others[ref]
 
     pasts = []
     for each in asked:
         windows, blocks = counted(coarse, each), counted(fine, each)
-        reference = _reference(windows, blocks)
-        earlier = _reference(windows, blocks, newest_out=_NEWEST_OUT)
+        sizes = phis(by_pod(blocks))
+        reference = _reference(windows, sizes)
+        earlier = _reference(windows, sizes, newest_out=_NEWEST_OUT)
         old = counted(fine, each, old=True)[-math.ceil(BEFORE_S / block_s) :]
         before = sum((span.counts for span in old if not span.torn), Counts())
         seen = [found for ref in each.others if (found := other(ref, each))]
@@ -197,12 +198,7 @@ def _pasts(asked: Sequence[Asked], far: Sequence[Reading], near: Sequence[Readin
 
 
 def _block_s(step_s: float) -> float:
-    return _every(BLOCK_S, step_s) * step_s
-
-
-def _every(seconds: float, step_s: float) -> int:
-    """How many steps a time takes, rounded up."""
-    return max(1, math.ceil(round(seconds / step_s, 9)))
+    return steps(BLOCK_S, step_s=step_s) * step_s
 
 
 def _requests(found: Sequence[Span]) -> list[float | None]:
@@ -216,9 +212,9 @@ def _rps(blocks: Sequence[Span], *, block_s: float) -> float:
     return sum(known) / (len(known) * block_s) if known else 0.0
 
 
-def _reference(windows: Sequence[Span], blocks: Sequence[Span], *, newest_out: int = 0) -> Reference:
+def _reference(windows: Sequence[Span], sizes: tuple[float, float], *, newest_out: int = 0) -> Reference:
     whole = [span.counts for span in windows if not span.torn]
-    return calibration.reference(whole, by_pod(blocks), left_out=len(windows) - len(whole), newest_out=newest_out)
+    return calibration.reference(whole, sizes, left_out=len(windows) - len(whole), newest_out=newest_out)
 
 
 def _told(windows: Sequence[Span]) -> str:
@@ -230,12 +226,16 @@ def _told(windows: Sequence[Span]) -> str:
 
 def place_of(row: Row, *, joined: bool) -> Place:
     """Give whose a row is: pods are named `<Deployment>-<hash>-<5 characters>`."""
-    return row.namespace, row.label if joined else row.pod.rpartition("-")[0].rpartition("-")[0]
+    return row.namespace, row.label if joined else deployment_of(row.pod)
 
 
-def _by_place(readings: Iterable[Reading], *, joined: bool) -> dict[Place, list[Reading]]:
+def deployment_of(pod: str) -> str:
+    """Give the name of the Deployment that a pod is of, by its own."""
+    return pod.rpartition("-")[0].rpartition("-")[0]
+
+
+def _by_place(readings: Sequence[Reading], *, joined: bool) -> dict[Place, list[Reading]]:
     """Give each workload its own part of every reading."""
-    readings = list(readings)
     nothing = [Reading(each.step) for each in readings]
     found: dict[Place, list[Reading]] = {}
     for index, reading in enumerate(readings):

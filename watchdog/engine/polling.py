@@ -17,7 +17,7 @@ from watchdog.decide.record import Record, State
 from watchdog.engine import facts
 from watchdog.engine.beginning import Beginnings, Key, Start, first_step, namespaces
 from watchdog.engine.context import Context
-from watchdog.engine.watch import Watch, query_of
+from watchdog.engine.watch import Watch, group_of
 from watchdog.errors import ClusterError
 from watchdog.judge.blocks import Blind, BlindReason, PodFact, Reading, Track
 from watchdog.model import IncidentId
@@ -211,7 +211,7 @@ class Poller:
         few = _few_pods(seen)
         for index, item in enumerate(seen):
             for name, signal in item.watch.policy.signals.items():
-                group = query_of(signal, ("",))
+                group = group_of(signal)
                 key = (group, item.watch.next_step)
                 slices.setdefault(key, set()).update(namespaces(item.record))
                 others.setdefault(key, set()).update(() if key[0].join else _beside(item, step))

@@ -186,12 +186,8 @@ def _sums(blocks: Sequence[Block]) -> tuple[Counts, Counts]:
 
 
 def _against(candidate: Counts, stable: Counts) -> str:
-    beside = f"against {_share(stable)}" if stable.total else "without stable requests"
-    return f"{_share(candidate)} {beside}"
-
-
-def _share(counts: Counts) -> str:
-    return f"{100 * counts.ratio:.1f} % of {counts.total:.0f}"
+    beside = f"against {threshold.share(stable)}" if stable.total else "without stable requests"
+    return f"{threshold.share(candidate)} {beside}"
 
 
 def _odds(log_e: float) -> str:

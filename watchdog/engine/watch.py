@@ -194,6 +194,11 @@ def signals_used(policy: Policy) -> tuple[SignalUsed, ...]:
     )
 
 
+def group_of(signal: Signal) -> SignalQuery:
+    """What is asked for a signal, without a place: signals that share it are asked for together."""
+    return query_of(signal, ("",))
+
+
 def query_of(
     signal: Signal, namespaces: Iterable[str], pods: Iterable[str] = (), *, targets: tuple[Pod, ...] = ()
 ) -> SignalQuery:

@@ -16,12 +16,11 @@ from watchdog.gate.scene import Look, Scene, began
 from watchdog.gate.task import Ports, Task
 from watchdog.gate.trial import Settings, Trial
 from watchdog.judge import counters
-from watchdog.judge.blocks import PodFact, Reading, Track, Word
+from watchdog.judge.blocks import PodFact, Reading, Track, Word, steps
 from watchdog.objects import Pod
 from watchdog.ports import SignalQuery
 
 _FEW_PODS = 50
-_RESETS_S = 3600.0
 _PAST_S = 30.0
 
 
@@ -54,8 +53,8 @@ class Feed:
         for name, signal in policy.signals.items():
             query = self._query(signal, seen)
             bad_known = await signals.bad_seen(query, step=step, timeout_s=self._ports.read_s)
-            resets = await signals.resets(query, step=step, window_s=_RESETS_S, timeout_s=self._ports.read_s)
-            restarts = {pod.name: facts.restarts_between(pod, now - _RESETS_S, now) for pod in self._pods}
+            resets = await signals.resets(query, step=step, window_s=counters.RESETS_S, timeout_s=self._ports.read_s)
+            restarts = {pod.name: facts.restarts_between(pod, now - counters.RESETS_S, now) for pod in self._pods}
             read[name] = counters.Settings(
                 namespace=task.workload.namespace,
                 step_s=task.step_s,
@@ -67,7 +66,7 @@ class Feed:
             )
         settings = Settings(
             rules=await rules.frozen(task, self._ports, self._scene, seen, self._pods, first=first),
-            bake=max(1, math.ceil(round(float(policy.bake) / task.step_s, 9))),
+            bake=steps(float(policy.bake), step_s=task.step_s),
             min_requests=policy.threshold.min_requests,
             early=task.early,
         )

@@ -8,7 +8,7 @@ from watchdog.decide.history import read_history
 from watchdog.decide.marks import condemned_by
 from watchdog.engine import history, rules
 from watchdog.engine.history import Asked
-from watchdog.engine.watch import query_of
+from watchdog.engine.watch import group_of
 from watchdog.gate.scene import Look, Scene
 from watchdog.gate.task import Ports, Task
 from watchdog.judge.blocks import PodFact, Track
@@ -26,7 +26,7 @@ async def frozen(
     names, old = _replicasets(scene, seen)
     asked = [
         Asked(
-            query=query_of(signal, ("",)),
+            query=group_of(signal),
             first=first,
             workloads=tuple(dict.fromkeys((task.workload, scene.stable))),
             label=signal.stable if signal.join else "",

@@ -3,6 +3,7 @@
 Times are seconds since the epoch, in UTC; a step is a whole number `k` whose time is `k * step_s`.
 """
 
+import math
 from enum import StrEnum
 
 import msgspec
@@ -161,6 +162,11 @@ class Block(msgspec.Struct, frozen=True, omit_defaults=True):
     pods: tuple[PodCounts, ...] = ()
     ready: bool = False
     old_live: bool = False
+
+
+def steps(seconds: float, *, step_s: float) -> int:
+    """Give how many steps a time takes, rounded up; at least one."""
+    return max(1, math.ceil(round(seconds / step_s, 9)))
 
 
 class Word(StrEnum):

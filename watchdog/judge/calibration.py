@@ -52,20 +52,20 @@ class Reference(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def reference(
-    windows: Sequence[Counts], pods: Sequence[Sequence[Counts]], *, left_out: int = 0, newest_out: int = 0
+    windows: Sequence[Counts], sizes: tuple[float, float], *, left_out: int = 0, newest_out: int = 0
 ) -> Reference:
     """Give the reference of a workload.
 
     Args:
         windows: of 5 minutes, over all pods, of the last 24 h, oldest first.
-        pods: for each pod its blocks of 15 s of the last 6 h, oldest first, all on the same grid.
+        sizes: of error clusters, by `phis`.
         left_out: windows that showed an unexplained decrease and are not among `windows`.
         newest_out: newest windows to pass over: three give the reference of `incident-first`.
     """
     kept = [each for each in windows[: len(windows) - newest_out] if each.total > 0]
     torn = left_out > _MOST_LEFT_OUT * (len(windows) + left_out)
     long = len(kept) + newest_out >= _HOUR_WINDOWS and not torn
-    phi_concurrent, phi_historical = phis(pods) if long else (PHI_UNKNOWN, PHI_UNKNOWN)
+    phi_concurrent, phi_historical = sizes if long else (PHI_UNKNOWN, PHI_UNKNOWN)
     known = len(kept) >= _LEAST_WINDOWS and sum(each.total for each in kept) >= _LEAST_REQUESTS
     return Reference(
         base=base(kept, phi=phi_historical) if known else BASE_UNKNOWN,
@@ -78,7 +78,7 @@ def reference(
 
 def unknown() -> Reference:
     """Give the default where the past could not be read."""
-    return reference((), ())
+    return reference((), phis(()))
 
 
 def base(windows: Sequence[Counts], *, phi: float) -> float:
@@ -107,7 +107,11 @@ def wilson_lower(total: float, bad: float, *, z: float) -> float:
 
 
 def phis(pods: Sequence[Sequence[Counts]]) -> tuple[float, float]:
-    """Give the size of error clusters of the concurrent and of the historical control."""
+    """Give the size of error clusters of the concurrent and of the historical control.
+
+    Args:
+        pods: for each pod its blocks of 15 s of the last 6 h, oldest first, all on the same grid.
+    """
     length = max(map(len, pods), default=0)
     padded = [[*each, *[Counts()] * (length - len(each))] for each in pods]
     everyone = [sum(column, Counts()) for column in zip(*padded, strict=True)]

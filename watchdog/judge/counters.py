@@ -17,6 +17,9 @@ from msgspec.structs import replace
 
 from watchdog.judge.blocks import Blind, BlindReason, Block, Counts, PodCounts, PodFact, Reading, Row, Sample, Track
 
+RESETS_S = 3600.0
+"""How long before a rollout counters are looked at for `not_monotonic`."""
+
 PATIENCE = 2
 """Steps that the API server has to tell of a restart that a falling counter has shown."""
 

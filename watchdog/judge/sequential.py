@@ -7,7 +7,6 @@ that control never acts in this rollout.
 Source: reference/statistics-after.md §1.
 """
 
-import math
 from collections.abc import Mapping
 from enum import StrEnum
 
@@ -15,7 +14,7 @@ import msgspec
 from msgspec.structs import replace
 
 from watchdog.judge import concurrent, historical, vetoes
-from watchdog.judge.blocks import Block, Counts, PodCounts
+from watchdog.judge.blocks import Block, Counts, PodCounts, steps
 from watchdog.judge.concurrent import State as Waiting
 from watchdog.judge.eprocess import HORIZON, Design, Evidence, bar
 from watchdog.judge.vetoes import Bystander, Vetoed, VetoReason
@@ -122,7 +121,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def steps(self, seconds: float) -> int:
         """How many steps a time takes, rounded up."""
-        return max(1, math.ceil(round(seconds / self.step_s, 9)))
+        return steps(seconds, step_s=self.step_s)
 
     def _design(self, phi: float) -> Design:
         return Design(bar=self.bar, blocks=self.blocks, phi=phi, m_cap=self.m_cap, horizon=HORIZON)

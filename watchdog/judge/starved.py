@@ -9,10 +9,9 @@ before, that at least 50. Only six hours are known in blocks that fine; of the r
 their share, which is at least as high as the lowest two minutes in them.
 """
 
-import math
 from collections.abc import Iterable, Sequence
 
-from watchdog.judge.blocks import Block, Counts, Doubt, Verdict, Word
+from watchdog.judge.blocks import Block, Counts, Doubt, Verdict, Word, steps
 
 WINDOW_S = 120.0
 COARSE_S = 300.0
@@ -31,7 +30,7 @@ def lowest(blocks: Sequence[float | None], windows: Iterable[float | None], *, b
         windows: those of each 5 minutes of the day.
         block_s: length of a block.
     """
-    size = math.ceil(round(WINDOW_S / block_s, 9))
+    size = steps(WINDOW_S, step_s=block_s)
     ends = range(size, len(blocks) + 1)
     runs = ([each for each in blocks[end - size : end] if each is not None] for end in ends)
     fine = [sum(each) for each in runs if len(each) == size]
@@ -52,7 +51,7 @@ def beside(blocks: Sequence[Block], *, candidates: int, stables: int, step_s: fl
         stables: pods of the old one.
         step_s: the grid.
     """
-    size = math.ceil(round(BESIDE_S / step_s, 9))
+    size = steps(BESIDE_S, step_s=step_s)
     recent = blocks[-size:]
     if not candidates or not stables or len(recent) < size or any(each.blind for each in recent):
         return ""
@@ -73,7 +72,7 @@ def judge(blocks: Sequence[Block], usual: float, *, step_s: float, alone: bool, 
         alone: stable pods take no traffic at the same time, even while they live.
         signal: whose requests they are.
     """
-    size = math.ceil(round(WINDOW_S / step_s, 9))
+    size = steps(WINDOW_S, step_s=step_s)
     recent = blocks[-size:]
     if usual < _LEAST or len(recent) < size:
         return None

@@ -4,13 +4,12 @@ Where the window has stable requests, the share must also be a multiple of their
 judged on what it has: the first block after a blindness carries the counts of the gap.
 """
 
-import math
 from collections.abc import Sequence
 
 import msgspec
 from msgspec.structs import replace
 
-from watchdog.judge.blocks import Block, Counts, Verdict, Word
+from watchdog.judge.blocks import Block, Counts, Verdict, Word, steps
 
 _MOST_BLIND = 0.2
 
@@ -28,7 +27,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     def steps(self, seconds: float) -> int:
         """How many steps a time takes, rounded up."""
-        return max(1, math.ceil(round(seconds / self.step_s, 9)))
+        return steps(seconds, step_s=self.step_s)
 
 
 def judge(
@@ -68,7 +67,7 @@ def failed_before(blocks: Sequence[Block], settings: Settings) -> str:
     for end in range(len(blocks), 0, -1):
         stable = _window(blocks, end, settings)[1]
         if _fails(stable, settings):
-            return f"{_share(stable)} failed before the rollout began, limit {_percent(settings.max_ratio)}"
+            return f"{share(stable)} failed before the rollout began, limit {_percent(settings.max_ratio)}"
     return ""
 
 
@@ -117,11 +116,12 @@ def _numbers(candidate: Counts, stable: Counts, settings: Settings) -> str:
         lacks = f" from {settings.min_requests} requests on"
     elif candidate.ratio > settings.max_ratio and candidate.bad < settings.min_bad:
         lacks = f" from {settings.min_bad} failures on"
-    beside = f"stable {_share(stable)}" if stable.total else "no stable requests"
-    return f"{_share(candidate)}, limit {_percent(settings.max_ratio)}{lacks}; {beside}"
+    beside = f"stable {share(stable)}" if stable.total else "no stable requests"
+    return f"{share(candidate)}, limit {_percent(settings.max_ratio)}{lacks}; {beside}"
 
 
-def _share(counts: Counts) -> str:
+def share(counts: Counts) -> str:
+    """Write a share of failures for people: ``8.3 % of 735``."""
     return f"{_percent(counts.ratio)} of {counts.total:.0f}"
 
 

@@ -20,7 +20,7 @@ import asyncio
 import datetime as dt
 import logging
 from collections.abc import Callable, Sequence
-from typing import Annotated
+from typing import Annotated, TypeVar
 
 import msgspec
 from aiohttp import web
@@ -39,6 +39,8 @@ Parse = Callable[[bytes], tuple[Alert, ...]]
 """Reads Alertmanager's webhook; raises ValueError."""
 
 _log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
 
 _LONGEST_BODY = 8 << 20
 _BODY_S = 10.0
@@ -133,10 +135,7 @@ class Api:
 
     async def _rollback(self, request: web.Request) -> web.Response:
         caller = await self._gate.caller(request)
-        try:
-            asked = msgspec.json.decode(await _body(request), type=_Rollback)
-        except ValueError as error:
-            raise HttpError(400, "the body is not a rollback", str(error)) from error
+        asked = await _decoded(request, _Rollback, "the body is not a rollback")
         ref = WorkloadRef(asked.namespace, asked.deployment)
         await self._require(caller, ref, "rollback-asked")
         result = await self._backend.rollback(
@@ -158,10 +157,7 @@ class Api:
 
     async def _evaluations(self, request: web.Request) -> web.Response:
         caller = await self._gate.caller(request)
-        try:
-            told = msgspec.json.decode(await _body(request), type=_Evaluations)
-        except ValueError as error:
-            raise HttpError(400, "these are no evaluations", str(error)) from error
+        told = await _decoded(request, _Evaluations, "these are no evaluations")
         ref = WorkloadRef(told.namespace, told.deployment)
         await self._require(caller, ref, "evaluations-posted")
         posted = Posted(id=told.id, total=told.total, bad=told.bad, hash=told.hash, image=told.image)
@@ -214,6 +210,14 @@ class Api:
         _log.info("%s by %s: %s", event, caller.name, "allowed" if allowed else "forbidden", extra=fields)
         if not allowed:
             raise HttpError(403, f"you may not patch the Deployment {ref}")
+
+
+async def _decoded(request: web.Request, form: type[_T], wrong: str) -> _T:
+    """The body in a form, or 400 with these words and the field that is wrong."""
+    try:
+        return msgspec.json.decode(await _body(request), type=form)
+    except ValueError as error:
+        raise HttpError(400, wrong, str(error)) from error
 
 
 async def _body(request: web.Request) -> bytes:
