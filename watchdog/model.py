@@ -121,8 +121,11 @@ class Outcome(StrEnum):
     RESTORED = "restored"
     PAUSED = "paused"
     REFUSED = "refused"
+    OBSERVED = "observed"
+    ALREADY = "already"
     SUPERSEDED = "superseded"
     FAILED = "failed"
+    UNPROVEN = "unproven"
     RECOVERED = "recovered"
     INEFFECTIVE = "ineffective"
 
