@@ -43,6 +43,19 @@ class Channel(StrEnum):
     EVENT = "event"
 
 
+class Part(StrEnum):
+    """Where a fault arose that nobody foresaw."""
+
+    WATCH = "watch"
+    ROLLOUTS = "rollouts"
+    POLL = "poll"
+    JUDGE = "judge"
+    INCIDENT = "incident"
+    ALERTS = "alerts"
+    RECORDS = "records"
+    NOTIFY = "notify"
+
+
 class Metrics:
     """All metrics, in a registry of their own.
 
@@ -58,6 +71,7 @@ class Metrics:
         self._verdicts = self._counter("verdicts", "Verdicts, counted when they change.", "policy", "verdict")
         self._actions = self._counter("actions", "Actions that ended.", "action", "outcome", "cause")
         self._refusals = self._counter("refusals", "Actions that a guard refused.", "guard")
+        self._faults = self._counter("faults", "Faults that nobody foresaw, contained where they arose.", "part")
         self._queries = self._counter("queries", "Queries to Prometheus; 'good', or why not.", "outcome")
         self._alerts = self._counter("alerts", "Alerts that came in, and what became of them.", "outcome")
         self._notifications = self._counter("notifications", "Messages to people.", "channel", "outcome")
@@ -90,6 +104,8 @@ class Metrics:
             self._refusals.labels(guard)
         for reason in ("good", BlindReason.UNREACHABLE):
             self._queries.labels(reason)
+        for part in Part:
+            self._faults.labels(part)
         for alert in AlertOutcome:
             self._alerts.labels(alert)
         for channel in Channel:
@@ -108,6 +124,10 @@ class Metrics:
     def refusal(self, guard: Guard) -> None:
         """Count an action that a guard refused."""
         self._refusals.labels(guard).inc()
+
+    def fault(self, part: Part) -> None:
+        """Count a fault that nobody foresaw."""
+        self._faults.labels(part).inc()
 
     def query(self, blind: BlindReason | None = None) -> None:
         """Count a query to Prometheus; `blind` is why its answer cannot be used."""

@@ -224,11 +224,12 @@ class Restore(msgspec.Struct, frozen=True):
 
 
 class Pause(msgspec.Struct, frozen=True):
-    """The exact writes that stop a rolling update where it stands."""
+    """The exact writes that stop a rolling update where it stands; `mark` as for `Undo`."""
 
     rollout: Rollout
     live: Revision
     patch: bytes
+    mark: str
     forced: tuple[Refused, ...] = ()
 
 

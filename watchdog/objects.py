@@ -95,6 +95,19 @@ class Requirement(_Object, frozen=True):
     operator: str
     values: tuple[str, ...] = ()
 
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether it holds of these labels."""
+        match self.operator:
+            case "In":
+                return labels.get(self.key) in self.values
+            case "NotIn":
+                return labels.get(self.key) not in self.values
+            case "Exists":
+                return self.key in labels
+            case "DoesNotExist":
+                return self.key not in labels
+        return False
+
 
 class LabelSelector(_Object, frozen=True):
     """A label selector; `str()` gives the form that the API's query parameter takes."""
@@ -113,6 +126,12 @@ class LabelSelector(_Object, frozen=True):
                 case operator:
                     parts.append(f"{term.key} {operator.lower()} ({','.join(term.values)})")
         return ",".join(parts)
+
+    def matches(self, labels: Mapping[str, str]) -> bool:
+        """Whether it finds an object with these labels; an operator that nobody knows finds nothing."""
+        return self.match_labels.items() <= labels.items() and all(
+            term.matches(labels) for term in self.match_expressions
+        )
 
 
 class Strategy(_Object, frozen=True):

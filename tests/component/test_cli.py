@@ -1,6 +1,7 @@
 """The command, as whoever calls it sees it: exit codes, one JSON object, and what is said."""
 
 import asyncio
+import datetime as dt
 import json
 import logging
 import os
@@ -167,7 +168,7 @@ async def test_a_rollback_that_is_verified_ends_with_0(run: Run, scene: Scene) -
     assert ran.out.startswith("shop/web: rolled back 3 → 2, 3 of 3 pods available after ")
     assert "(now revision 4)." in ran.out
     assert "spec.containers[web].image: registry.example/web:v3 -> registry.example/web:v2" in ran.out
-    mark = marks.read_last_rollback(scene.annotations)
+    mark = marks.read_last_rollback(scene.annotations, now=dt.datetime.now(dt.UTC))
     assert mark is not None
     assert (mark.by, mark.cause) == ("jane@example.com", "checkout fails")
 
@@ -301,7 +302,7 @@ async def test_an_api_server_too_old_to_say_who_asks_does_not_stop_an_undo(
 ) -> None:
     api.answer("POST", ME, status(404, "NotFound"))
     assert (await run("rollback", "shop/web")).code == 0
-    mark = marks.read_last_rollback(scene.annotations)
+    mark = marks.read_last_rollback(scene.annotations, now=dt.datetime.now(dt.UTC))
     assert mark is not None
     assert mark.by == "unknown"
 

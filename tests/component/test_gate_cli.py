@@ -1,6 +1,7 @@
 """`gate`, as whoever calls it sees it: its lines, the files it writes, the exit codes, and what was asked of whom."""
 
 import copy
+import datetime as dt
 import math
 import re
 import time
@@ -70,7 +71,7 @@ async def test_a_bad_version_is_undone_and_the_mark_says_by_whom_and_why(
     assert ran.out.splitlines()[3].startswith(f"{VERSION} is bad: sequential: candidate ")
     assert "this gate: rolled-back, rolled back 3 → 2, 3 of 3 pods available" in ran.out.splitlines()
     assert scene.spec["template"] == template("v2")
-    mark = marks.read_last_rollback(scene.annotations)
+    mark = marks.read_last_rollback(scene.annotations, now=dt.datetime.now(dt.UTC))
     assert mark is not None
     assert mark.by == "jane@example.com"
     assert mark.cause.startswith("release 7 (gate: candidate ")

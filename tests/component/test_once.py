@@ -1,6 +1,7 @@
 """`once`, as whoever calls it sees it: the exact lines, the exit codes, and what was asked of whom."""
 
 import copy
+import datetime as dt
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -95,7 +96,7 @@ async def test_a_bad_version_is_undone_and_the_mark_says_why(once: Once, api: Fa
     ran = await once(*SELECTORS, "--reason", "checkout fails")
     assert (ran.code, ran.out) == (1, UNDONE)
     assert scene.spec["template"] == template("v2")
-    mark = marks.read_last_rollback(scene.annotations)
+    mark = marks.read_last_rollback(scene.annotations, now=dt.datetime.now(dt.UTC))
     assert mark is not None
     assert mark.cause == "checkout fails (error rate 0.0830 of 6000 requests, above 0.05)"
     assert mark.by == "jane@example.com"

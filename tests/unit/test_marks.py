@@ -69,7 +69,7 @@ def test_a_replicaset_without_a_hash_of_its_own_is_condemned_by_nothing() -> Non
 
 def test_a_passed_mark_keeps_the_colons_of_its_time_and_counts_only_at_home() -> None:
     text = f"{hash_of('v1')}:2026-03-01T12:00:00Z"
-    assert marks.passed_at(revision("v1", passed=text)) == "2026-03-01T12:00:00Z"
+    assert marks.passed_at(revision("v1", passed=text)) == dt.datetime(2026, 3, 1, 12, tzinfo=dt.UTC)
     assert marks.passed_at(revision("v2", passed=text)) is None
 
 
@@ -84,7 +84,7 @@ def test_no_cause_makes_the_last_rollback_longer_than_a_kibibyte(cause: str, by:
     mark = last_rollback(cause=cause, by=by)
     text = marks.write_last_rollback(mark)
     assert len(text.encode()) <= 1024
-    read = marks.read_last_rollback({marks.LAST_ROLLBACK: text})
+    read = marks.read_last_rollback({marks.LAST_ROLLBACK: text}, now=NOW)
     assert read is not None
     assert cause.startswith(read.cause)
     assert by.startswith(read.by)
@@ -93,7 +93,7 @@ def test_no_cause_makes_the_last_rollback_longer_than_a_kibibyte(cause: str, by:
 
 def test_a_cause_that_fits_is_kept_whole() -> None:
     mark = last_rollback(cause="é" * 300)
-    assert marks.read_last_rollback({marks.LAST_ROLLBACK: marks.write_last_rollback(mark)}) == mark
+    assert marks.read_last_rollback({marks.LAST_ROLLBACK: marks.write_last_rollback(mark)}, now=NOW) == mark
 
 
 def test_a_long_cause_is_cut_no_further_than_needed() -> None:
@@ -102,7 +102,7 @@ def test_a_long_cause_is_cut_no_further_than_needed() -> None:
 
 @pytest.mark.parametrize("text", ["", "null", "{}", '{"incident": 1}', "nonsense"])
 def test_a_last_rollback_that_cannot_be_read_is_none(text: str) -> None:
-    assert marks.read_last_rollback({marks.LAST_ROLLBACK: text}) is None
+    assert marks.read_last_rollback({marks.LAST_ROLLBACK: text}, now=NOW) is None
 
 
 # -- holds -------------------------------------------------------------------------------------------------------------

@@ -18,6 +18,7 @@ AGREED = {
     "verdicts_total": {"policy", "verdict"},
     "actions_total": {"action", "outcome", "cause"},
     "refusals_total": {"guard"},
+    "faults_total": {"part"},
     "alert_to_write_seconds": set(),
     "sample_to_write_seconds": set(),
     "poll_seconds": set(),

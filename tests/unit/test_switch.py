@@ -29,6 +29,9 @@ BLUE, GREEN = {"app": "agent", "colour": "blue"}, {"app": "agent", "colour": "gr
 SELECTORS = {"blue": BLUE, "green": GREEN}
 
 
+NONCE = "ab" * 16
+
+
 class Stage:
     """A Service that was switched from blue to green, as JSON to be changed at will."""
 
@@ -52,6 +55,7 @@ class Stage:
             stable=WorkloadRef("shop", "agent-blue"),
             stable_hash=hash_of("blue"),
             switched=Switched("agent", "service-uid", BLUE, GREEN, 3),
+            proofs=(marks.digest(NONCE, rollout),),
         )
 
     def seen(self) -> Colours:
@@ -63,7 +67,7 @@ class Stage:
         return Colours(service=decoded(self.service, Service), live=live, old=old, pods=pods)
 
     def plan(self, *, gitops_act: bool = False) -> SwitchBack | ScaleUp | Refused:
-        return plan_switch_back(self.seen(), self.record, CAUSE, gitops_act=gitops_act, now=NOW)
+        return plan_switch_back(self.seen(), self.record, CAUSE, nonce=NONCE, gitops_act=gitops_act, now=NOW)
 
     def switch_back(self) -> SwitchBack:
         plan = self.plan()
@@ -248,13 +252,13 @@ def test_a_hold_binds_on_the_service_and_on_the_deployment(held: str) -> None:
 def test_a_write_without_an_answer_is_recognised_by_its_mark_and_the_selector() -> None:
     stage = Stage()
     plan = stage.switch_back()
-    assert written_switch(stage.seen(), stage.record) is None
+    assert written_switch(stage.seen(), stage.record, now=NOW) is None
     stage.service = apply(plan.patch, stage.service)
-    found = written_switch(stage.seen(), stage.record)
+    found = written_switch(stage.seen(), stage.record, now=NOW)
     assert found
     assert (found.mark, found.live, found.target) == (plan.mark, plan.live, plan.target)
     stage.service["spec"]["selector"] = dict(GREEN)  # and somebody switches again
-    assert not stands(decoded(stage.service, Service), stage.record)
+    assert not stands(decoded(stage.service, Service), stage.record, now=NOW)
 
 
 def test_two_switches_to_the_same_version_are_two_incidents() -> None:

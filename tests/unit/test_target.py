@@ -13,13 +13,19 @@ HOURS = dt.timedelta(hours=1)
 
 
 def target(
-    scene: Scene, *, begun_from: str = "v2", doubtful: tuple[str, ...] = (), began: dt.datetime = NOW
+    scene: Scene,
+    *,
+    begun_from: str = "v2",
+    doubtful: tuple[str, ...] = (),
+    cut_short: tuple[str, ...] = (),
+    began: dt.datetime = NOW,
 ) -> tuple[int | None, bool] | Refused:
     found = service_target(
         scene.snapshot.deployment,
         read_history(scene.snapshot),
         begun_from=hash_of(begun_from),
         doubtful={hash_of(version) for version in doubtful},
+        cut_short={hash_of(version) for version in cut_short},
         bake=BAKE,
         began=began,
         now=NOW,
@@ -42,10 +48,26 @@ def test_what_a_record_says_did_not_pass_is_passed_over_for_one_that_did() -> No
     assert target(scene, doubtful=("v1", "v2")) == (2, False)
 
 
-def test_a_mark_counts_more_than_a_record() -> None:
+def test_a_mark_proves_nothing_against_a_record_that_says_otherwise() -> None:
     scene = history("v1", "v2", "v3")
     passed(scene, "v2")
-    assert target(scene, doubtful=("v2",)) == (2, True)
+    assert target(scene, doubtful=("v1", "v2")) == (2, False)
+
+
+def test_what_somebody_replaced_before_its_bake_was_over_counts_where_a_mark_says_that_it_passed_another_time() -> None:
+    scene = history("v1", "v2", "v3")
+    assert target(scene, doubtful=("v1",), cut_short=("v2",)) == (2, False)
+    passed(scene, "v2")
+    assert target(scene, doubtful=("v1",), cut_short=("v2",)) == (2, True)
+
+
+def test_a_mark_does_not_make_a_revision_older_than_it_is() -> None:
+    scene = history("v1", "v2", "v3")
+    passed(scene, "v2")
+    assert target(scene, doubtful=("v1",), began=scene.snapshot.replicasets[1].metadata.creation_timestamp or NOW) == (
+        2,
+        False,
+    )
 
 
 def test_only_two_revisions_back_and_seven_days_are_looked_at() -> None:

@@ -5,6 +5,7 @@ Those that are there come from the API server, with every revision number they e
 as the end of the rollout that it undid.
 """
 
+import datetime as dt
 import re
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -129,7 +130,9 @@ def rollouts(
     subject: Subject, snapshot: Snapshot, found: Sequence[Version], *, since: float, now: float
 ) -> list[Rollout]:
     """Give the rollouts that began since a time; the first version of a Deployment replaced none and is left out."""
-    mark = marks.read_last_rollback(snapshot.deployment.metadata.annotations)
+    mark = marks.read_last_rollback(
+        snapshot.deployment.metadata.annotations, now=dt.datetime.fromtimestamp(now, dt.UTC)
+    )
     by_number = {number: version for version in found for number in version.revisions}
     born = snapshot.deployment.metadata.creation_timestamp
     result = []

@@ -1,5 +1,7 @@
 """``history``: revisions, their causes and marks; and the way to lift a condemnation."""
 
+import datetime as dt
+
 import click
 import msgspec
 from rich.text import Text
@@ -67,7 +69,7 @@ def _newest_first(history: History) -> list[ReplicaSet]:
 
 def _fields(snapshot: Snapshot, *, absolved: str | None) -> dict[str, object]:
     found = read_history(snapshot)
-    last = marks.read_last_rollback(snapshot.deployment.metadata.annotations)
+    last = marks.read_last_rollback(snapshot.deployment.metadata.annotations, now=dt.datetime.now(dt.UTC))
     revisions = [
         {
             **revision_fields(describe(item)),
@@ -106,7 +108,7 @@ def _print(snapshot: Snapshot) -> None:
         )
         rows.append([Text(printable(cell), style) for cell in cells])
     print_table(("REVISION", "HASH", "CREATED", "IMAGES", "CAUSE", "MARKS"), rows)
-    last = marks.read_last_rollback(snapshot.deployment.metadata.annotations)
+    last = marks.read_last_rollback(snapshot.deployment.metadata.annotations, now=dt.datetime.now(dt.UTC))
     if last:
         cause = f": {last.cause}" if last.cause else ""
         echo(
@@ -120,5 +122,5 @@ def _marks(replicaset: ReplicaSet, *, is_live: bool) -> list[str]:
     if incident := marks.condemned_by(replicaset):
         found.append(f"condemned by {incident}")
     if passed := marks.passed_at(replicaset):
-        found.append(f"passed {passed}")
+        found.append(f"passed {passed:%Y-%m-%dT%H:%M:%SZ}")
     return found

@@ -38,12 +38,12 @@ def paused(deployment: Deployment, live: TemplateHash | None) -> Refused | None:
 
 
 def paused_by_us(deployment: Deployment, live: TemplateHash | None) -> bool:
-    """Whether the pause is our own, set on the version that is live.
+    """Whether the pause is our own, set on the version that is live, as far as a person need believe it.
 
     The mark alone does not tell: somebody may have resumed and paused again. Then they own the field, while ours is
     nobody's since we gave it up.
     """
-    mark = marks.read_about(deployment.metadata.annotations, marks.PAUSED_BY, live) if live else None
+    mark = marks.read_pause(deployment.metadata.annotations, live) if live else None
     owner = marks.field_owner(deployment.metadata, ("f:spec", "f:paused"))
     return deployment.spec.paused and mark is not None and (owner is None or owner.manager == MANAGER)
 

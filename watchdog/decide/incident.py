@@ -47,10 +47,10 @@ TRANSITIONS = {
 }
 
 ENDS = {
-    State.WATCHING: {Outcome.PASSED, Outcome.UNJUDGED, Outcome.SUPERSEDED},
-    State.BREACH: {Outcome.REFUSED, Outcome.SUPERSEDED},
-    State.ASKING: {Outcome.REFUSED, Outcome.SUPERSEDED},
-    State.ACTING: {Outcome.REFUSED, Outcome.SUPERSEDED, Outcome.FAILED},
+    State.WATCHING: {Outcome.PASSED, Outcome.UNJUDGED, Outcome.SUPERSEDED, Outcome.UNPROVEN},
+    State.BREACH: {Outcome.REFUSED, Outcome.SUPERSEDED, Outcome.UNPROVEN},
+    State.ASKING: {Outcome.REFUSED, Outcome.SUPERSEDED, Outcome.UNPROVEN},
+    State.ACTING: {Outcome.REFUSED, Outcome.SUPERSEDED, Outcome.UNPROVEN, Outcome.FAILED},
     State.VERIFYING: {
         Outcome.RECOVERED,
         Outcome.INEFFECTIVE,

@@ -1,17 +1,23 @@
 """The annotations under ``rollback-watchdog.io/``, written and read.
 
+A mark is a claim, never a proof: whoever may write a Deployment can write or copy any annotation. Only the nonce in our
+own write, whose digest the record holds, proves that this service decided it. Everything else may only withhold.
+
 Every mark names the hash it is about and counts only there, because `kubectl rollout undo` and the controller
-copy annotations between a Deployment and its ReplicaSets (TESTBED d4).
+copy annotations between a Deployment and its ReplicaSets (TESTBED d4). What does not parse is no mark.
 """
 
 import datetime as dt
-from collections.abc import Mapping
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
 from typing import Literal
 
 import msgspec
 
-from watchdog.model import IncidentId
-from watchdog.objects import ManagedFields, Metadata, ReplicaSet, TemplateHash
+from watchdog.decoding import Malformed, from_json
+from watchdog.model import MANAGER, IncidentId, Rollout
+from watchdog.objects import ManagedFields, Metadata, ReplicaSet, TemplateHash, is_name
 
 PREFIX = "rollback-watchdog.io"
 LAST_ROLLBACK = f"{PREFIX}/last-rollback"
@@ -26,8 +32,16 @@ Verb = Literal["approve", "dismiss"]
 """What a person can say when asked."""
 
 LONGEST_HOLD = dt.timedelta(days=7)
+CLOCKS_DIFFER = dt.timedelta(minutes=1)
+"""A time that is further in the future than this is no time."""
+
 _LONGEST_MARK_BYTES = 1024
 _LONGEST_REASON = 200
+_LONGEST_INCIDENT = 80
+_HASH = re.compile(r"[a-z0-9]{1,63}")
+_NONCE = re.compile(r"([0-9a-f]{32})?")
+_EARLIEST = dt.datetime(2020, 1, 1, tzinfo=dt.UTC)
+_LARGEST = 2**63 - 1
 
 
 class LastRollback(msgspec.Struct, frozen=True):
@@ -38,10 +52,11 @@ class LastRollback(msgspec.Struct, frozen=True):
         from_hash: what was live.
         to_hash: what the action made live; the same hash where it changed no template.
         from_revision: the revision number that was live.
-        to_revision: the target's number before the undo, which renumbers it.
+        to_revision: the target's number before the undo, which renumbers it; 0 where it had none.
         by: who asked.
         cause: why.
         at: when the action was decided.
+        nonce: what the service's own writes carry; empty in a person's.
     """
 
     incident: IncidentId
@@ -52,6 +67,17 @@ class LastRollback(msgspec.Struct, frozen=True):
     by: str
     cause: str
     at: dt.datetime
+    nonce: str = ""
+
+    @property
+    def by_us(self) -> bool:
+        """Whether it names the service. Anybody could have written that."""
+        return self.by == MANAGER
+
+
+def is_incident(text: str) -> bool:
+    """Whether a text can be the id of an incident, and so come into a path."""
+    return len(text) <= _LONGEST_INCIDENT and is_name(text)
 
 
 def write_last_rollback(mark: LastRollback) -> str:
@@ -67,19 +93,64 @@ def write_last_rollback(mark: LastRollback) -> str:
     return encoded.decode()
 
 
-def read_last_rollback(annotations: Mapping[str, str]) -> LastRollback | None:
-    """The mark, or None where there is none that can be read."""
+def read_last_rollback(annotations: Mapping[str, str], *, now: dt.datetime) -> LastRollback | None:
+    """The mark, or None where there is none that can be read, or its time is in the future."""
+    text = annotations.get(LAST_ROLLBACK, "")
     try:
-        return msgspec.json.decode(annotations.get(LAST_ROLLBACK, ""), type=LastRollback)
-    except msgspec.MsgspecError:
+        mark = from_json(text, LastRollback) if len(text.encode(errors="replace")) <= _LONGEST_MARK_BYTES else None
+    except Malformed:
         return None
+    return mark if mark and _legal(mark, now) else None
 
 
-def acted(annotations: Mapping[str, str]) -> IncidentId | None:
-    """Whose action was the last one on a Deployment: an undo, a scale-down, or a pause that still lasts."""
-    paused_by = annotations.get(PAUSED_BY, "").partition(":")[2]
-    mark = read_last_rollback(annotations)
-    return IncidentId(paused_by) if paused_by else mark.incident if mark else None
+def _legal(mark: LastRollback, now: dt.datetime) -> bool:
+    """Whether every part of a mark is what we could have written."""
+    return (
+        is_incident(mark.incident)
+        and all(_HASH.fullmatch(each) for each in (mark.from_hash, mark.to_hash) if each)
+        and _NONCE.fullmatch(mark.nonce) is not None
+        and 1 <= mark.from_revision <= _LARGEST
+        and 0 <= mark.to_revision <= _LARGEST
+        and mark.at.tzinfo is not None
+        and _EARLIEST.year <= mark.at.year < 9999
+        and mark.at <= now + CLOCKS_DIFFER
+    )
+
+
+def malformed(annotations: Mapping[str, str], *, now: dt.datetime) -> tuple[str, ...]:
+    """The keys whose values stand there and are no marks, for people who wonder."""
+    found = {
+        LAST_ROLLBACK: read_last_rollback(annotations, now=now),
+        **{key: _about(annotations.get(key, "")) for key in (PAUSED_BY, REPLICAS_BEFORE)},
+    }
+    return tuple(key for key, mark in found.items() if key in annotations and mark is None)
+
+
+# -- proof -------------------------------------------------------------------------------------------------------------
+
+
+def digest(nonce: str, rollout: Rollout) -> str:
+    """What the record holds of a nonce, bound to the rollout's UID and hash."""
+    return hashlib.sha256(f"{nonce}/{rollout.uid}/{rollout.hash}".encode()).hexdigest()
+
+
+def proves(nonce: str, rollout: Rollout, proofs: Iterable[str]) -> bool:
+    """Whether a nonce that was found in a mark is one of those whose digests the record holds."""
+    return bool(nonce) and digest(nonce, rollout) in tuple(proofs)
+
+
+def write_pause(about: TemplateHash, incident: IncidentId, nonce: str) -> str:
+    """The mark of a pause, ``<pod-template-hash>:<incident>:<nonce>``."""
+    return write_about(about, f"{incident}:{nonce}" if nonce else incident)
+
+
+def read_pause(annotations: Mapping[str, str], about: TemplateHash) -> tuple[IncidentId, str] | None:
+    """Incident and nonce of the mark of a pause."""
+    incident, _, nonce = (read_about(annotations, PAUSED_BY, about) or "").partition(":")
+    return (IncidentId(incident), nonce) if is_incident(incident) and _NONCE.fullmatch(nonce) else None
+
+
+# -- marks about a hash ------------------------------------------------------------------------------------------------
 
 
 def write_about(about: TemplateHash, value: str) -> str:
@@ -89,19 +160,41 @@ def write_about(about: TemplateHash, value: str) -> str:
 
 def read_about(annotations: Mapping[str, str], key: str, about: TemplateHash) -> str | None:
     """The value of a mark; None where it is absent or about another hash."""
-    named, colon, value = annotations.get(key, "").partition(":")
-    return value if colon and about and named == about else None
+    found = _about(annotations.get(key, ""))
+    return found[1] if found and about and found[0] == about else None
+
+
+def _about(text: str) -> tuple[str, str] | None:
+    named, colon, value = text.partition(":")
+    fits = len(text) <= _LONGEST_MARK_BYTES and value.isascii() and value.isprintable()
+    return (named, value) if colon and fits and _HASH.fullmatch(named) else None
+
+
+def replicas_before(annotations: Mapping[str, str]) -> tuple[TemplateHash, int] | None:
+    """The hash that was scaled down, and the replicas that it had."""
+    about, count = _about(annotations.get(REPLICAS_BEFORE, "")) or ("", "")
+    return (TemplateHash(about), int(count)) if count.isdigit() and len(count) < 10 else None
 
 
 def condemned_by(replicaset: ReplicaSet) -> IncidentId | None:
     """The incident that condemned this ReplicaSet."""
     value = read_about(replicaset.metadata.annotations, CONDEMNED, replicaset.hash)
-    return IncidentId(value) if value else None
+    return IncidentId(value) if value and is_incident(value) else None
 
 
-def passed_at(replicaset: ReplicaSet) -> str | None:
-    """When this ReplicaSet lived through its bake, as RFC3339."""
-    return read_about(replicaset.metadata.annotations, PASSED, replicaset.hash)
+def passed_at(replicaset: ReplicaSet) -> dt.datetime | None:
+    """When this ReplicaSet lived through its bake."""
+    value = read_about(replicaset.metadata.annotations, PASSED, replicaset.hash)
+    return read_time(value) if value else None
+
+
+def read_time(text: str) -> dt.datetime | None:
+    """An RFC3339 time with a zone that arithmetic can bear; None for anything else."""
+    try:
+        at = dt.datetime.fromisoformat(text)
+        return at.astimezone(dt.UTC) if at.tzinfo and _EARLIEST.year <= at.year < 9999 else None
+    except (ValueError, OverflowError):
+        return None
 
 
 def write_answer(incident: IncidentId, verb: Verb) -> str:
@@ -138,7 +231,7 @@ def read_hold(value: str, *, set_at: dt.datetime | None, now: dt.datetime) -> Ho
         set_at: when it was written, where that is known; else it counts as new.
         now: the moment of the decision, with a time zone.
     """
-    latest = (set_at or now) + LONGEST_HOLD
+    latest = (min(set_at, now) if set_at and set_at.tzinfo and set_at.year >= _EARLIEST.year else now) + LONGEST_HOLD
     until_text, _, reason = value.partition(";")
     try:
         until = dt.datetime.fromisoformat(until_text.strip().removeprefix("until="))
@@ -158,7 +251,10 @@ def field_owner(metadata: Metadata, path: tuple[str, ...]) -> ManagedFields | No
         path: the field's path as managedFields spell it, such as ``("f:metadata", "f:annotations", "f:KEY")``.
     """
     for entry in metadata.managed_fields:
-        node = msgspec.json.decode(entry.fields_v1)
+        try:
+            node = from_json(entry.fields_v1, object)
+        except Malformed:
+            continue
         for step in path:
             node = node.get(step, {}) if isinstance(node, dict) and step in node else None
             if node is None:

@@ -48,6 +48,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         expected_revision: the revision that the caller believes to be live.
         force: pass the policy guards.
         gitops_act: the policy says to act although a GitOps controller manages the workload.
+        nonce: what proves the service's own write; empty for a person.
     """
 
     cause: Cause
@@ -56,6 +57,7 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     expected_revision: int | None = None
     force: bool = False
     gitops_act: bool = False
+    nonce: str = ""
 
 
 def plan_undo(snapshot: Snapshot, request: Request, *, now: dt.datetime) -> Undo | Refused:
@@ -69,14 +71,15 @@ def plan_undo(snapshot: Snapshot, request: Request, *, now: dt.datetime) -> Undo
     if isinstance(target, Refused):
         return target
     refusals = _refusals(
-        guards.paused(deployment, rollout.hash),
+        # A mark proves nothing: only a person may believe that a pause is ours.
+        guards.paused(deployment, None if request.nonce else rollout.hash),
         guards.recreate(deployment),
         guards.condemned(deployment, target),
         *_common_guards(deployment, live, request, now),
     )
     if refusals and not request.force:
         return _first(refusals)
-    mark = _mark(rollout, request.cause, to=target, now=now)
+    mark = _mark(rollout, request, to=target, now=now)
     return Undo(
         rollout=rollout,
         live=describe(live),
@@ -128,7 +131,7 @@ def plan_scale_down(
     refusals = _refusals(guards.keda(deployment, autoscalers), *_common_guards(deployment, live, request, now))
     if refusals and not request.force:
         return _first(refusals)
-    mark = _mark(rollout, request.cause, to=live, now=now)
+    mark = _mark(rollout, request, to=live, now=now)
     operations = (
         *_preconditions(deployment),
         test("/spec/replicas", replicas),
@@ -154,17 +157,17 @@ def plan_restore(snapshot: Snapshot, *, condemned_images: frozenset[tuple[str, s
     deployment, history = snapshot.deployment, read_history(snapshot)
     found = live_rollout(deployment, history)
     mark = deployment.metadata.annotations.get(marks.REPLICAS_BEFORE)
-    if mark is None or isinstance(found, Refused):
+    before = marks.replicas_before(deployment.metadata.annotations)
+    if mark is None or before is None or isinstance(found, Refused):
         return None
     rollout, live = found
-    about, _, count = mark.partition(":")
+    about, count = before
     images = templates.images(deployment.spec.template).items()
     if about == rollout.hash or marks.condemned_by(live) or condemned_images & images:
         return None
     operations = [*_preconditions(deployment), test(annotation(marks.REPLICAS_BEFORE), mark)]
     operations.append(test("/spec/replicas", deployment.spec.replicas))
-    readable = count.isascii() and count.isdigit() and len(count) < 10
-    replicas = int(count) if readable and deployment.spec.replicas == 0 else None
+    replicas = count if deployment.spec.replicas == 0 else None
     if replicas is not None:
         operations.append(replace("/spec/replicas", replicas))
     operations.append(remove(annotation(marks.REPLICAS_BEFORE)))
@@ -185,32 +188,43 @@ def plan_pause(snapshot: Snapshot, request: Request, *, now: dt.datetime) -> Pau
     refusals = _common_guards(deployment, live, request, now)
     if refusals and not request.force:
         return _first(refusals)
+    mark = marks.write_pause(rollout.hash, rollout.incident, request.nonce)
     operations = (
         *_preconditions(deployment),
         test("/spec/paused", None),
         add("/spec/paused", True),
-        add(annotation(marks.PAUSED_BY), marks.write_about(rollout.hash, rollout.incident)),
+        add(annotation(marks.PAUSED_BY), mark),
     )
-    return Pause(rollout, describe(live), encode(operations), refusals)
+    return Pause(rollout, describe(live), encode(operations), mark, refusals)
 
 
-def written_plan(snapshot: Snapshot, rollout: Rollout) -> Undo | ScaleDown | None:
+def written_plan(
+    snapshot: Snapshot, rollout: Rollout, *, proofs: Iterable[str], now: dt.datetime
+) -> Undo | ScaleDown | None:
     """What an action of this rollout's incident wrote, from its mark; None where there is none that still stands.
 
-    The mark alone proves nothing, since the controller copies it about: its target's template must be live, too.
+    The mark must be proven, and what it says must stand: the controller copies it about, and others write after us.
+
+    Args:
+        snapshot: the workload.
+        rollout: what the incident is about.
+        proofs: digests of the nonces that the service's writes may carry.
+        now: the moment of the look.
     """
     deployment, history = snapshot.deployment, read_history(snapshot)
     text = deployment.metadata.annotations.get(marks.LAST_ROLLBACK, "")
-    mark = marks.read_last_rollback(deployment.metadata.annotations)
+    mark = marks.read_last_rollback(deployment.metadata.annotations, now=now)
     source = next((item for item in history.all if item.hash == rollout.hash), None)
     if mark is None or mark.incident != rollout.incident or deployment.metadata.uid != rollout.uid:
+        return None
+    if not marks.proves(mark.nonce, rollout, proofs):
         return None
     gone = Revision(rollout.revision, rollout.hash, "", {})
     live = msgspec.structs.replace(describe(source), number=rollout.revision) if source else gone
     if mark.to_hash == mark.from_hash:
-        about, _, count = deployment.metadata.annotations.get(marks.REPLICAS_BEFORE, "").partition(":")
-        stands = deployment.spec.replicas == 0 and about == rollout.hash and count.isdigit()
-        return ScaleDown(rollout, live, int(count), b"", text) if stands else None
+        about, count = marks.replicas_before(deployment.metadata.annotations) or ("", 0)
+        stands = deployment.spec.replicas == 0 and about == rollout.hash
+        return ScaleDown(rollout, live, count, b"", text) if stands else None
     target = next((item for item in history.all if item.hash == mark.to_hash), None)
     if target is None or not templates.same(target.spec.template, deployment.spec.template):
         return None
@@ -228,14 +242,15 @@ def landed(plan: Plan, deployment: Deployment) -> bool:
         case ScaleDown():
             return ours and deployment.spec.replicas == 0
         case Pause():
-            return guards.paused_by_us(deployment, plan.rollout.hash)
+            return ours and deployment.spec.paused
         case Restore():
             return marks.REPLICAS_BEFORE not in annotations
 
 
 def marked(plan: Plan, deployment: Deployment) -> bool:
     """Whether the newest mark is the plan's own, to the letter: an incident may have had another action before."""
-    return isinstance(plan, Undo | ScaleDown) and deployment.metadata.annotations.get(marks.LAST_ROLLBACK) == plan.mark
+    key = marks.PAUSED_BY if isinstance(plan, Pause) else marks.LAST_ROLLBACK
+    return not isinstance(plan, Restore) and deployment.metadata.annotations.get(key) == plan.mark
 
 
 def _judged(deployment: Deployment, history: History, request: Request) -> tuple[Rollout, ReplicaSet] | Refused:
@@ -272,16 +287,17 @@ def _first(refusals: tuple[Refused, ...]) -> Refused:
     return msgspec.structs.replace(refusals[0], also=refusals[1:])
 
 
-def _mark(rollout: Rollout, cause: Cause, *, to: ReplicaSet, now: dt.datetime) -> str:
+def _mark(rollout: Rollout, request: Request, *, to: ReplicaSet, now: dt.datetime) -> str:
     mark = LastRollback(
         incident=rollout.incident,
         from_hash=rollout.hash,
         to_hash=to.hash,
         from_revision=rollout.revision,
         to_revision=to.revision or 0,
-        by=cause.by,
-        cause=cause.reason,
+        by=request.cause.by,
+        cause=request.cause.reason,
         at=now.replace(microsecond=0),
+        nonce=request.nonce,
     )
     return marks.write_last_rollback(mark)
 

@@ -212,6 +212,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         outcome: how it ended.
         detail: the outcome in one sentence.
         told: the Slack message.
+        proofs: digests of the nonces that the service's own writes carry (`marks.digest`).
     """
 
     schema: int = SCHEMA
@@ -252,6 +253,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     outcome: Outcome | None = None
     detail: str = ""
     told: Told | None = None
+    proofs: tuple[str, ...] = ()
 
     @property
     def workload(self) -> WorkloadRef:

@@ -15,7 +15,7 @@ from watchdog.decide.history import describe, live_rollout, read_history
 from watchdog.decide.marks import LastRollback
 from watchdog.decide.patches import Operation, add, annotation, encode, replace, test
 from watchdog.decide.record import Record, Switched
-from watchdog.model import Cause, Guard, IncidentId, Refused, Revision, Rollout, ScaleUp, SwitchBack
+from watchdog.model import Cause, Guard, Refused, Revision, Rollout, ScaleUp, SwitchBack
 from watchdog.objects import Pod, ReplicaSet, Service, Snapshot, TemplateHash
 
 ENOUGH = 0.8
@@ -32,7 +32,7 @@ class Colours(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def plan_switch_back(
-    seen: Colours, record: Record, cause: Cause, *, gitops_act: bool, now: dt.datetime
+    seen: Colours, record: Record, cause: Cause, *, nonce: str, gitops_act: bool, now: dt.datetime
 ) -> SwitchBack | ScaleUp | Refused:
     """Decide one switch-back.
 
@@ -40,6 +40,7 @@ def plan_switch_back(
         seen: everything as it is.
         record: the switch that was judged.
         cause: who asks, and why.
+        nonce: what proves the service's own write.
         gitops_act: the policy says to act although a GitOps controller manages the objects.
         now: the moment of the decision.
     """
@@ -70,6 +71,7 @@ def plan_switch_back(
             by=cause.by,
             cause=cause.reason,
             at=now.replace(microsecond=0),
+            nonce=nonce,
         )
     )
     return SwitchBack(
@@ -167,27 +169,28 @@ def _ready(pods: Iterable[Pod], replicaset: ReplicaSet, selector: Mapping[str, s
     )
 
 
-def marked_by(service: Service, incident: IncidentId) -> LastRollback | None:
-    """Our mark of this incident on the Service, if it is the newest."""
-    mark = marks.read_last_rollback(service.metadata.annotations)
-    return mark if mark and mark.incident == incident else None
+def marked_by(service: Service, record: Record, *, now: dt.datetime) -> LastRollback | None:
+    """Our proven mark of this incident on the Service, if it is the newest."""
+    mark = marks.read_last_rollback(service.metadata.annotations, now=now)
+    ours = mark and mark.incident == record.id and marks.proves(mark.nonce, record.rollout, record.proofs)
+    return mark if ours else None
 
 
-def stands(service: Service, record: Record) -> bool:
+def stands(service: Service, record: Record, *, now: dt.datetime) -> bool:
     """Whether this incident's switch-back was written and stands: our mark, and the selector of before."""
     switched = record.switched
     return (
         switched is not None
-        and marked_by(service, record.id) is not None
+        and marked_by(service, record, now=now) is not None
         and service.metadata.uid == switched.uid
         and service.spec.selector == switched.before
     )
 
 
-def written_switch(seen: Colours, record: Record) -> SwitchBack | None:
+def written_switch(seen: Colours, record: Record, *, now: dt.datetime) -> SwitchBack | None:
     """What this incident wrote, by this process or one before; None where there is nothing that still stands."""
-    mark, switched = marked_by(seen.service, record.id), record.switched
-    if mark is None or switched is None or not stands(seen.service, record):
+    mark, switched = marked_by(seen.service, record, now=now), record.switched
+    if mark is None or switched is None or not stands(seen.service, record, now=now):
         return None
     revisions = {item.hash: describe(item) for each in (seen.live, seen.old) for item in read_history(each).all}
     live = revisions.get(mark.from_hash, Revision(mark.from_revision, mark.from_hash, "", {}))

@@ -21,6 +21,7 @@ def service_target(
     *,
     begun_from: TemplateHash,
     doubtful: Collection[TemplateHash],
+    cut_short: Collection[TemplateHash] = (),
     bake: dt.timedelta,
     began: dt.datetime,
     now: dt.datetime,
@@ -32,6 +33,8 @@ def service_target(
         history: its revisions.
         begun_from: the hash that was live when the rollout began.
         doubtful: hashes that a record of ours says did not pass.
+        cut_short: hashes that somebody replaced before they could pass, by our records; a mark may say that they passed
+            at another time.
         bake: how long a revision that we did not watch must have lived to count as passed.
         began: when the rollout began.
         now: the moment of the decision.
@@ -46,10 +49,14 @@ def service_target(
         why = "revisionHistoryLimit is 0" if limit == 0 else "no older ReplicaSet that is not condemned is left"
         return Refused(Guard.NO_TARGET, f"there is nothing to go back to: {why}")
     before = next((item for item in others if item.hash == begun_from), others[0])
-    target, passed = before, _passed(before, doubtful, bake, began) is not None
+
+    def passed_when(item: ReplicaSet) -> dt.datetime | None:
+        return _passed(item, doubtful, cut_short, bake, began)
+
+    target, passed = before, passed_when(before) is not None
     if not passed:
         for item in others[:_STEPS_BACK]:
-            at = _passed(item, doubtful, bake, began)
+            at = passed_when(item)
             if at is not None and now - at <= _NEWEST:
                 target, passed = item, True
                 break
@@ -62,15 +69,16 @@ def service_target(
 
 
 def _passed(
-    item: ReplicaSet, doubtful: Collection[TemplateHash], bake: dt.timedelta, began: dt.datetime
+    item: ReplicaSet,
+    doubtful: Collection[TemplateHash],
+    cut_short: Collection[TemplateHash],
+    bake: dt.timedelta,
+    began: dt.datetime,
 ) -> dt.datetime | None:
-    """When it passed: its mark says so; or, where no mark and no record of ours is about it, it outlived a bake."""
-    if text := marks.passed_at(item):
-        try:
-            return dt.datetime.fromisoformat(text)
-        except ValueError:
-            return None
-    created = item.metadata.creation_timestamp
+    """When it passed: it outlived a bake, and no record of ours speaks against it. A mark alone proves nothing."""
+    created, marked = item.metadata.creation_timestamp, marks.passed_at(item)
     if item.hash in doubtful or created is None or began - created < bake:
         return None
-    return began
+    if item.hash in cut_short and marked is None:
+        return None
+    return min(marked, began) if marked else began

@@ -13,7 +13,7 @@ happened: then our very mark, together with what the action was to change, says 
 import asyncio
 import datetime as dt
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from typing import Any, TypeVar
 
 import msgspec
@@ -150,13 +150,17 @@ class Actor:
         """Read a workload as an action would. Raises `ClusterError`."""
         return await self._read(ref, deadline=0.0)
 
-    async def written(self, rollout: Rollout) -> Undo | ScaleDown | None:
+    async def written(self, rollout: Rollout, *, proofs: Iterable[str]) -> Undo | ScaleDown | None:
         """What an action of this rollout's incident wrote, by this process or by one before, if it still stands.
+
+        Args:
+            rollout: what the incident is about.
+            proofs: digests of the nonces that the service's writes may carry.
 
         Raises:
             ClusterError: the workload could not be read.
         """
-        return written_plan(await self.look(rollout.workload), rollout)
+        return written_plan(await self.look(rollout.workload), rollout, proofs=proofs, now=self._now())
 
     async def finish(self, plan: Undo | ScaleDown, request: Request, *, resumed: bool) -> Result:
         """Verify an action that was written. Raises as `undo` does.

@@ -7,7 +7,9 @@ A webhook is a lossy hint. What it lost, the resync of every Alertmanager brings
 import asyncio
 import datetime as dt
 import logging
-from collections.abc import Awaitable, Callable, Sequence
+import math
+from collections import defaultdict
+from collections.abc import Callable, Sequence
 
 import msgspec
 
@@ -15,7 +17,7 @@ from watchdog.decide.attribution import Candidate, attributable, workloads_of
 from watchdog.decide.record import AlertSeen, Record, State
 from watchdog.engine.context import Context
 from watchdog.engine.watch import traffic_from
-from watchdog.metrics import AlertOutcome
+from watchdog.metrics import AlertOutcome, Part
 from watchdog.model import Alert
 from watchdog.objects import WorkloadRef
 
@@ -25,6 +27,8 @@ _MOST = 10_000
 _OURS = "rollback_watchdog"
 _REMEMBERED = dt.timedelta(hours=8)
 _ONSET_S = 2.0
+_AT_ONCE = 16
+_SILENCES_HOLD_S = 120.0
 _BEFORE = dt.timedelta(minutes=10)
 
 Key = tuple[str, dt.datetime]
@@ -46,11 +50,12 @@ class Alerts:
         hurry: is told of a rollout for which an alert has just spoken, and when that alert came.
     """
 
-    def __init__(self, context: Context, *, hurry: Callable[[Record, float], Awaitable[None]]) -> None:
+    def __init__(self, context: Context, *, hurry: Callable[[Record, float], None]) -> None:
         self._context = context
         self._hurry = hurry
         self._held: asyncio.Queue[Held] = asyncio.Queue(maxsize=_MOST)
         self._known: dict[Key, tuple[bool, dt.datetime]] = {}
+        self._locks: defaultdict[WorkloadRef, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._firing: dict[WorkloadRef, dict[Key, dt.datetime]] = {}
 
     def take(self, alerts: Sequence[Alert]) -> bool:
@@ -94,16 +99,28 @@ class Alerts:
         return found
 
     async def run(self) -> None:
-        """Attribute what is held, one after the other."""
+        """Attribute what is held: of each workload one after the other, and no workload waits for another one's."""
+        turns = asyncio.Semaphore(_AT_ONCE)
         while True:
             held = await self._held.get()
-            record = self._context.open_of(held.ref)
-            if record is None or record.state not in (State.WATCHING, State.BREACH):
-                self._context.metrics.alert(AlertOutcome.UNMATCHED if held.alert.firing else AlertOutcome.RESOLVED)
-            elif held.alert.firing:
-                await self._attribute(record, held)
-            else:
-                await self._resolve(record, held.alert)
+            await turns.acquire()
+            self._context.spawn(Part.ALERTS, self._handle(held, turns), about=str(held.ref))
+
+    async def _handle(self, held: Held, turns: asyncio.Semaphore) -> None:
+        try:
+            async with self._locks[held.ref]:
+                await self._handle_alone(held)
+        finally:
+            turns.release()
+
+    async def _handle_alone(self, held: Held) -> None:
+        record = self._context.open_of(held.ref)
+        if record is None or record.state not in (State.WATCHING, State.BREACH):
+            self._context.metrics.alert(AlertOutcome.UNMATCHED if held.alert.firing else AlertOutcome.RESOLVED)
+        elif held.alert.firing:
+            await self._attribute(record, held)
+        else:
+            self._resolve(record, held.alert)
 
     async def _attribute(self, record: Record, held: Held) -> None:
         context, alert = self._context, held.alert
@@ -129,18 +146,18 @@ class Alerts:
         if not yes and began and began < record.started and record.started - began <= _BEFORE:
             why = f"alert {alert.name[:100]} was firing before the rollout began"
             changed = msgspec.structs.replace(changed, incident_first=record.incident_first or why)
-        context.keep(changed)
+        context.put(changed, told=False)
         fields = {"event": f"alert-{what}", "incident": record.id, "workload": str(record.workload)}
         _log.info("alert %.100r since %s: %s", alert.name, began or "an unknown time", what, extra=fields)
         if yes:
-            await self._hurry(context.records[record.id], held.arrived)
+            self._hurry(context.records[record.id], held.arrived)
 
     def _again(self, held: Held) -> None:
         firing, _ = self._known.get((held.alert.fingerprint, held.alert.starts_at), (False, None))
         if firing and not self._held.full():
             self._held.put_nowait(held)
 
-    async def _resolve(self, record: Record, alert: Alert) -> None:
+    def _resolve(self, record: Record, alert: Alert) -> None:
         self._context.metrics.alert(AlertOutcome.RESOLVED)
         resolved = tuple(
             msgspec.structs.replace(each, what="resolved")
@@ -148,7 +165,7 @@ class Alerts:
             else each
             for each in record.alerts
         )
-        self._context.keep(msgspec.structs.replace(record, alerts=resolved))
+        self._context.put(msgspec.structs.replace(record, alerts=resolved), told=False)
 
     async def resync(self) -> None:
         """Ask every Alertmanager for what fires, at once and then again and again."""
@@ -164,6 +181,26 @@ class Alerts:
             if view.trustworthy:
                 self._take_absence(view.alerts)
             await asyncio.sleep(settings.resync)
+
+    async def watch_silences(self) -> None:
+        """Keep what the Alertmanagers say of silences: nothing that acts waits for them.
+
+        They are asked at each resync, and at every step while anything is under watch. Where none of them answers, what
+        was told last holds for two minutes.
+        """
+        context, source, loop = self._context, self._context.ports.alerts, asyncio.get_running_loop()
+        if source is None:
+            return
+        settings, asked, told = context.config.alertmanager, -math.inf, -math.inf
+        while True:
+            if context.open() or loop.time() - asked >= settings.resync:
+                asked = loop.time()
+                found = await source.silences(timeout_s=float(settings.timeout))
+                if found is not None:
+                    context.silences, told = found, loop.time()
+                elif loop.time() - told > _SILENCES_HOLD_S:
+                    context.silences = None
+            await asyncio.sleep(min(context.config.step_s, float(settings.resync)))
 
     def _take_absence(self, firing: Sequence[Alert]) -> None:
         """What every settled Alertmanager has stopped to tell of is resolved."""

@@ -5,10 +5,11 @@ missed. What the first process found is frozen in the record, so that the next o
 """
 
 import asyncio
+import itertools
 import logging
 import math
 from collections import defaultdict
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 import msgspec
 
@@ -30,8 +31,6 @@ from watchdog.ports import SignalQuery, Signals
 _log = logging.getLogger(__name__)
 
 _PAST_S = 30.0
-_OF_STEP = 0.5
-"""How much of a step is waited for what begins; the rest goes on beside the next steps."""
 
 _NO_SOURCE = "no Prometheus is configured"
 
@@ -86,52 +85,17 @@ class Beginnings:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._step_s = context.config.step_s
-        self._tasks: dict[Key, asyncio.Task[dict[Key, Watch]]] = {}
-        self._failed: set[Key] = set()
 
-    async def watches(self, starts: Sequence[Start], *, wanted: Collection[Key]) -> dict[Key, Watch]:
-        """Give the watches that have begun; one that has not yet is asked for again with the next step.
-
-        Args:
-            starts: what is to begin.
-            wanted: every watch there is to be; what is not among them is given up.
-        """
-        for gone in self._tasks.keys() - set(wanted):
-            del self._tasks[gone]
-        self._failed &= set(wanted)
-        new = [start for start in starts if start.key not in self._tasks]
-        together = [start for start in new if start.key not in self._failed]
-        for batch in filter(None, (together, *([start] for start in new if start.key in self._failed))):
-            self._tasks |= dict.fromkeys((start.key for start in batch), asyncio.create_task(self._begin(batch)))
-        if self._tasks:
-            await asyncio.wait(set(self._tasks.values()), timeout=_OF_STEP * self._step_s)
-        found: dict[Key, Watch] = {}
-        for key, task in list(self._tasks.items()):
-            if task.done():
-                del self._tasks[key]
-                if error := task.exception():
-                    # It is tried again alone, so that one rollout holds up no other.
-                    self._failed.add(key)
-                    fields = {"event": "begin-failed", "incident": key[0]}
-                    _log.error("a watch could not begin: %r", error, extra=fields, exc_info=error)
-                else:
-                    found[key] = task.result()[key]
-        return found
-
-    async def close(self) -> None:
-        """Give up what has not begun."""
-        for task in (tasks := set(self._tasks.values())):
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-
-    async def _begin(self, starts: Sequence[Start]) -> dict[Key, Watch]:
-        starts = [await self._by_this_policy(start) for start in starts]
+    async def begin(self, starts: Sequence[Start]) -> dict[Key, Watch]:
+        """Make the watches of rollouts that begin together, from what is read of their past."""
+        starts = [self._by_this_policy(start) for start in starts]
         signals = self._context.ports.signals
         resets = await self._resets(signals, starts) if signals else {}
         pasts = await self._pasts(signals, starts)
-        return {start.key: await self._one(start, resets, pasts) for start in starts}
+        watches = await asyncio.gather(*(self._one(start, resets, pasts) for start in starts))
+        return {start.key: watch for start, watch in zip(starts, watches, strict=True)}
 
-    async def _by_this_policy(self, start: Start) -> Start:
+    def _by_this_policy(self, start: Start) -> Start:
         """Forget what was frozen under another policy: the rollout is judged anew, and its record says so."""
         policy, record = start.policy, self._context.records.get(start.record.id, start.record)
         if not start.watching or record.policy_digest == digest(policy):
@@ -150,7 +114,7 @@ class Beginnings:
             verdicts=(*record.verdicts, verdict),
         )
         _log.warning("%s", why, extra={"event": "judged-anew", "incident": record.id, "workload": str(record.workload)})
-        return msgspec.structs.replace(start, record=await self._context.put(changed))
+        return msgspec.structs.replace(start, record=self._context.put(changed))
 
     async def _resets(
         self, signals: Signals, starts: Sequence[Start]
@@ -185,11 +149,12 @@ class Beginnings:
         ]
         if signals is None:
             return {(start.key, name): history.none(_NO_SOURCE) for start, name, _ in wanted}
-        asked = [self._asked(start, signal) for start, _, signal in wanted]
+        quiet = self._quiet()
+        asked = [self._asked(start, signal, quiet) for start, _, signal in wanted]
         found = await history.read(signals, asked, step_s=self._step_s)
         return {(start.key, name): past for (start, name, _), past in zip(wanted, found, strict=True)}
 
-    def _asked(self, start: Start, signal: Signal) -> Asked:
+    def _asked(self, start: Start, signal: Signal, quiet: "_Quiet") -> Asked:
         record = start.record
         old = frozenset(name for name, (track, _) in start.named.items() if track is Track.STABLE)
         condemned = frozenset(
@@ -201,24 +166,20 @@ class Beginnings:
             first=start.first(self._step_s),
             workloads=tuple(dict.fromkeys(refs)),
             label=signal.stable if signal.join else "",
-            others=() if signal.join else self._others(refs, signal),
+            others=() if signal.join else _others(quiet.get(group_of(signal), {}), refs),
             old=old,
             condemned=condemned,
             restarts={pod.name: tuple(each.at for each in pod.restarts) for pod in record.pods if pod.restarts},
         )
 
-    def _others(self, refs: tuple[WorkloadRef, ...], signal: Signal) -> tuple[WorkloadRef, ...]:
-        """Workloads with the same signal that are not rolling out."""
-        query, home = group_of(signal), refs[0].namespace
-        found = [
-            ref
-            for ref, match in self._context.fleet.matched().items()
-            if ref not in refs
-            and self._context.open_of(ref) is None
-            and any(group_of(each) == query for each in match.policy.signals.values())
-        ]
-        found.sort(key=lambda ref: (ref.namespace != home, ref))
-        return tuple(found[: history.MOST_OTHERS])
+    def _quiet(self) -> "_Quiet":
+        """Workloads that are not rolling out, by what is asked for their signals and by namespace."""
+        found: _Quiet = defaultdict(lambda: defaultdict(list))
+        for ref, match in self._context.fleet.matched().items():
+            if self._context.open_of(ref) is None:
+                for query in {group_of(each) for each in match.policy.signals.values()}:
+                    found[query][ref.namespace].append(ref)
+        return found
 
     async def _before(self, signals: Signals, start: Start) -> str:
         """Whether the workload was failing in the ten minutes before, by the rule `threshold`."""
@@ -269,7 +230,7 @@ class Beginnings:
             changed = msgspec.structs.replace(
                 latest, bad_known=bad_known, judged_by=judged_by, lowest=lowest, incident_first=why
             )
-            record = await self._context.put(changed)
+            record = self._context.put(changed)
         return Watch(
             record.workload,
             policy,
@@ -298,6 +259,17 @@ class Beginnings:
             if blind := counters.not_monotonic(mine, restarts):
                 found[name] = blind
         return found
+
+
+_Quiet = dict[SignalQuery, dict[str, list[WorkloadRef]]]
+
+
+def _others(quiet: Mapping[str, Sequence[WorkloadRef]], refs: tuple[WorkloadRef, ...]) -> tuple[WorkloadRef, ...]:
+    """The other workloads of a signal, those of the same namespace first."""
+    home = refs[0].namespace
+    spaces = (home, *sorted(quiet.keys() - {home}))
+    near = (ref for space in spaces for ref in sorted(quiet.get(space, ())) if ref not in refs)
+    return tuple(itertools.islice(near, history.MOST_OTHERS))
 
 
 def first_step(record: Record, about: TemplateHash, *, step: int, step_s: float) -> int:

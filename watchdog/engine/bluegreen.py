@@ -8,7 +8,7 @@ what was never switched to.
 import asyncio
 import datetime as dt
 import logging
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Callable, Mapping
 
 import msgspec
 
@@ -20,7 +20,7 @@ from watchdog.decide.switch import colour_before, selector_text, stands
 from watchdog.engine.context import Context
 from watchdog.engine.evaluations import settings_of
 from watchdog.engine.fleet import Match
-from watchdog.engine.rollouts import mode_of
+from watchdog.engine.rollouts import Rollouts, mode_of
 from watchdog.engine.watch import digest, signals_used
 from watchdog.model import MANAGER, Action, Mode, Outcome, Refused, Rollout, Topology
 from watchdog.objects import Deployment, ReplicaSet, Service, ServiceRef, Snapshot, TemplateHash, WorkloadRef
@@ -29,6 +29,7 @@ _log = logging.getLogger(__name__)
 
 _AGAIN_S = 1.0
 _BEFORE_ACTING = (State.WATCHING, State.BREACH, State.ASKING)
+_UNWRITTEN = (*_BEFORE_ACTING, State.ACTING)
 _ACTED = {Outcome.RECOVERED, Outcome.INEFFECTIVE, Outcome.SWITCHED_BACK}
 
 
@@ -37,26 +38,14 @@ class Switches:
 
     Args:
         context: what the loops share.
+        rollouts: begins and ends watches of whatever kind.
         changed: told of a record that was changed by what the watch showed.
-        began: told of a switch that is under watch from now on.
-        supersede: ends a watch whose version somebody else has replaced.
-        look_at: has a workload looked at again.
     """
 
-    def __init__(
-        self,
-        context: Context,
-        *,
-        changed: Callable[[Record], Awaitable[None]],
-        began: Callable[[Record], None],
-        supersede: Callable[[Record, str], Awaitable[None]],
-        look_at: Callable[[WorkloadRef], None],
-    ) -> None:
+    def __init__(self, context: Context, rollouts: Rollouts, *, changed: Callable[[Record], None]) -> None:
         self._context = context
+        self._rollouts = rollouts
         self._changed = changed
-        self._began = began
-        self._supersede = supersede
-        self._look_at = look_at
         self._seen: dict[ServiceRef, tuple[str, Mapping[str, str]]] = {}
         self._replicas: dict[WorkloadRef, int] = {}
 
@@ -67,16 +56,18 @@ class Switches:
         service = context.fleet.services.get(address)
         if service is None:
             if record and ref.namespace in context.fleet.services_listed:
-                await self._supersede(record, f"the Service {address.name} was deleted by someone else")
+                self._rollouts.supersede(record, f"the Service {address.name} was deleted by someone else")
             return
         other = context.deployment(match.other) if match.other else None
         if not service.selects(templates.labels(deployment.spec.template)):
             if record:
-                await self._left(record, service)
+                self._left(record, service)
             return
         if other and service.selects(templates.labels(other.spec.template)):
             if record:
-                await self._supersede(record, f"the Service {address.name} selects both colours now, by someone else")
+                self._rollouts.supersede(
+                    record, f"the Service {address.name} selects both colours now, by someone else"
+                )
             return
         if deployment.spec.replicas:
             self._replicas[ref] = deployment.spec.replicas
@@ -85,26 +76,32 @@ class Switches:
         if other:
             await self._maybe_begin(deployment, other, service, match)
 
-    async def _left(self, record: Record, service: Service) -> None:
+    def _left(self, record: Record, service: Service) -> None:
         """A colour under watch has no traffic any more: by us, or by somebody else."""
-        if stands(service, record):
+        now, switched = self._context.now(), record.switched
+        if stands(service, record, now=now):
             if record.state in _BEFORE_ACTING:
                 # Its process died between the patch and the record: the patch carries the proof.
-                record = await self._context.put(msgspec.structs.replace(record, state=State.ACTING))
-                await self._changed(record)
+                record = self._context.put(msgspec.structs.replace(record, state=State.ACTING), told=False)
+                self._changed(record)
+            return
+        mark = marks.read_last_rollback(service.metadata.annotations, now=now)
+        went_back = switched is not None and service.spec.selector == switched.before
+        if mark and went_back and record.state in _UNWRITTEN and self._rollouts.claims(mark, record):
+            self._context.put(self._rollouts.unproven(record, mark))
             return
         text = selector_text(service.spec.selector)
-        await self._supersede(record, f"the Service {service.ref.name} selects {text} now, by someone else")
+        self._rollouts.supersede(record, f"the Service {service.ref.name} selects {text} now, by someone else")
 
     async def _goes_on(self, record: Record, deployment: Deployment, service: Service) -> bool:
         """Whether the colour that has the traffic is what its record is about."""
         switched = record.switched
         if switched is None or (service.metadata.uid, service.spec.selector) != (switched.uid, switched.after):
             text = selector_text(service.spec.selector)
-            await self._supersede(record, f"the Service {service.ref.name} selects {text} now, by someone else")
+            self._rollouts.supersede(record, f"the Service {service.ref.name} selects {text} now, by someone else")
             return False
         if record.state is State.VERIFYING:
-            await self._supersede(record, "it was switched to again by someone else")
+            self._rollouts.supersede(record, "it was switched to again by someone else")
             return False
         if deployment.metadata.generation > deployment.status.observed_generation:
             return True
@@ -113,9 +110,9 @@ class Switches:
             self._later(deployment.ref)
         elif found[0].hash != record.rollout.hash:
             why = f"{deployment.ref.name} was changed in place by someone else: revision {found[0].revision}"
-            await self._supersede(record, why)
+            self._rollouts.supersede(record, why)
         elif record.state is State.WATCHING and record.completed is None and _complete(deployment):
-            await self._context.put(msgspec.structs.replace(record, completed=self._context.now()))
+            self._context.put(msgspec.structs.replace(record, completed=self._context.now()))
         return True
 
     async def _maybe_begin(self, deployment: Deployment, other: Deployment, service: Service, match: Match) -> None:
@@ -132,9 +129,9 @@ class Switches:
         fields = {"event": "colour-live", "workload": str(deployment.ref)}
         _log.info("%s has the traffic of Service %s", deployment.ref.name, service.ref.name, extra=fields)
         owner = marks.field_owner(service.metadata, ("f:spec", "f:selector"))
-        mark = marks.read_last_rollback(service.metadata.annotations)
+        mark = marks.read_last_rollback(service.metadata.annotations, now=context.now())
         nobody = owner is None or owner.manager == MANAGER
-        if nobody and mark and mark.by == MANAGER and mark.to_hash == live.hash:
+        if nobody and mark and mark.by_us and mark.to_hash == live.hash:
             return  # our own doing, which is never undone
         now = context.now()
         at = owner.time if owner and owner.time else None
@@ -154,14 +151,14 @@ class Switches:
             record = _record(rollout, replicaset, match, switched, stable_hash, started=at or now, mode=mode)
             evaluated_by = settings_of(match.policy, self._context.config.step_s)
             record = msgspec.structs.replace(record, evaluated_by=evaluated_by)
-            await self._begin(record, complete=_complete(deployment))
+            self._begin(record, complete=_complete(deployment))
 
-    async def _begin(self, record: Record, *, complete: bool) -> None:
+    def _begin(self, record: Record, *, complete: bool) -> None:
         if complete:
             record = msgspec.structs.replace(record, completed=record.started)
         fields = {"event": "rollout-begins", "incident": record.id, "workload": str(record.workload)}
         _log.info("a switch is under watch, back would be %s", record.stable_hash or "nowhere", extra=fields)
-        self._began(await self._context.put(record))
+        self._rollouts.begin(record)
 
     def _newest(self, service: Service) -> Record | None:
         """The newest record about this Service."""
@@ -189,12 +186,10 @@ class Switches:
         return found[0].hash if created and created <= at else TemplateHash("")
 
     async def _snapshot(self, deployment: Deployment) -> Snapshot:
-        cluster, timeout_s = self._context.ports.cluster, self._context.request_s
-        found = await cluster.replicasets(deployment.ref.namespace, deployment.spec.selector, timeout_s=timeout_s)
-        return Snapshot(deployment, found)
+        return await self._context.observer.snapshot(deployment)
 
     def _later(self, ref: WorkloadRef) -> None:
-        asyncio.get_running_loop().call_later(_AGAIN_S, self._look_at, ref)
+        asyncio.get_running_loop().call_later(_AGAIN_S, self._rollouts.look_at, ref)
 
 
 def _complete(deployment: Deployment) -> bool:

@@ -3,23 +3,35 @@
 import asyncio
 import datetime as dt
 import logging
-from collections.abc import Callable, Iterable
+import secrets
+from collections.abc import Callable, Coroutine, Iterable
+from typing import Any, TypeVar
 
 import msgspec
 
 from watchdog.config import Config
+from watchdog.decide import marks
 from watchdog.decide.record import Record, State, Written
 from watchdog.engine import wording
 from watchdog.engine.act import Actor
+from watchdog.engine.faults import Faults
 from watchdog.engine.fleet import Fleet
+from watchdog.engine.observer import Observer
 from watchdog.engine.switching import Switcher
 from watchdog.errors import ClusterError
-from watchdog.metrics import Channel, Delivery, Metrics
-from watchdog.model import EventReason, IncidentId
+from watchdog.metrics import Channel, Delivery, Metrics, Part
+from watchdog.model import EventReason, IncidentId, Mode, Silence
 from watchdog.objects import Deployment, WorkloadRef
 from watchdog.ports import AlertSource, Cluster, Notifier, Signals, Store
 
 _log = logging.getLogger(__name__)
+
+_SAVED_AT_ONCE = 8
+_LONGEST_PAUSE_S = 30.0
+_SETTLES_S = 2.0
+_PROOFS = 8
+
+T = TypeVar("T")
 
 
 class Ports(msgspec.Struct, frozen=True):
@@ -40,8 +52,8 @@ class Ports(msgspec.Struct, frozen=True):
 class Context:
     """The service's memory of records, and its parts.
 
-    Every change of a record goes through `put`, which keeps the newest in memory and saves it. What could not be
-    saved is saved again with the next step: nothing waits for the store that has to be quick.
+    Every change of a record goes through `put`: the newest state is in memory at once, and is saved behind everybody's
+    back, at most eight records at a time, again and again until the store takes it. Nothing waits for the store.
 
     Args:
         config: the configuration.
@@ -54,78 +66,244 @@ class Context:
         self.config = config
         self.ports = ports
         self.metrics = metrics
+        self.faults = Faults(metrics)
         self.now = now
         self.fleet = Fleet(config.policies)
-        self.records: dict[IncidentId, Record] = {}
         self.request_s = float(config.kubernetes.request_timeout)
+        self.observer = Observer(ports.cluster, self.fleet, request_s=self.request_s)
+        self.records: dict[IncidentId, Record] = {}
+        self.silences: tuple[Silence, ...] | None = None
+        """The active silences that name the watchdog, as they were last told; None where nobody tells of them."""
         self.tell: Callable[[Record], None] = lambda _: None
-        self._unsaved: set[IncidentId] = set()
+        self._open: dict[WorkloadRef, IncidentId] = {}
+        self._by_workload: dict[WorkloadRef, dict[IncidentId, None]] = {}
+        self._nonces: dict[IncidentId, str] = {}
+        self._claimed: set[IncidentId] = set()
+        self._group: asyncio.TaskGroup | None = None
+        self._unsaved: dict[IncidentId, None] = {}
+        self._some = asyncio.Event()
         self._locks: dict[IncidentId, asyncio.Lock] = {}
+        self._failures: dict[IncidentId, int] = {}
 
-    def keep(self, record: Record) -> Record:
-        """Make a record the newest of its rollout in memory; it is saved with the next step, or the next `put`."""
-        self._unsaved.add(record.id)
-        return self.remember(record)
+    # -- tasks ---------------------------------------------------------------------------------------------------------
+
+    def works_in(self, group: asyncio.TaskGroup) -> None:
+        """Say which group owns the tasks that are begun from now on."""
+        self._group = group
+
+    def spawn(self, part: Part, work: Coroutine[Any, Any, object], *, about: str = "") -> None:
+        """Have something done that nobody waits for; a fault in it stays there."""
+        self._begin(self._contained(part, work, about), work)
+
+    def _begin(self, run: Coroutine[Any, Any, None], work: Coroutine[Any, Any, object]) -> None:
+        assert self._group is not None  # noqa: S101  (only what runs in the group begins more)
+        try:
+            self._group.create_task(run)
+        except RuntimeError:  # the service is ending, and a timer has come late
+            run.close()
+            work.close()
+
+    def ask(self, work: Coroutine[Any, Any, T]) -> asyncio.Future[T]:
+        """Begin something whose result is waited for, or not; what goes wrong comes out where it is taken."""
+        future: asyncio.Future[T] = asyncio.get_running_loop().create_future()
+
+        async def run() -> None:
+            try:
+                result = await work
+            except asyncio.CancelledError:
+                future.cancel()
+                raise
+            except Exception as error:
+                if not future.done():
+                    future.set_exception(error)
+                    future.exception()  # perhaps nobody takes it
+            else:
+                if not future.done():
+                    future.set_result(result)
+
+        self._begin(run(), work)
+        return future
+
+    async def _contained(self, part: Part, work: Coroutine[Any, Any, object], about: str) -> None:
+        try:
+            await work
+        except ClusterError as error:
+            _log.warning("not done: %s", error, extra={"event": f"{part}-not-done", "about": about or None})
+        except Exception as error:
+            self.faults.note(part, error, about=about)
+
+    # -- records -------------------------------------------------------------------------------------------------------
+
+    def put(self, record: Record, *, told: bool = True) -> Record:
+        """Make a record the newest of its rollout, and have it saved; `told` has people told of it, too."""
+        record = self.remember(record)
+        self._save_soon(record.id)
+        if told:
+            self.tell(record)
+        return record
+
+    def claim(self, record: Record) -> None:
+        """Keep and tell what only a mark says. It is never saved: anybody could fill the store with marks."""
+        self._claimed.add(record.id)
+        self.tell(self.remember(record))
 
     def remember(self, record: Record) -> Record:
         """Make a record the newest in memory, without a reason to save it; its blocks can be read anew.
 
-        What came from outside while somebody held an older state of it stays: the message, and posted evaluations.
+        What came meanwhile, while somebody held an older state of it, stays: message, posted evaluations, proofs.
         """
         before = self.records.get(record.id)
         if before and len(before.evaluations) > len(record.evaluations):
             record = msgspec.structs.replace(record, evaluations=before.evaluations)
         if before and before.told and not record.told:
             record = msgspec.structs.replace(record, told=before.told)
-        self.records[record.id] = record
+        if before and len(before.proofs) > len(record.proofs):
+            record = msgspec.structs.replace(record, proofs=before.proofs)
+        self._index(record)
+        if record.state is State.ENDED and self._open.get(record.workload) == record.id:
+            del self._open[record.workload]
+            self._nonces.pop(record.id, None)
         if before is None or before.state is not record.state or before.outcome is not record.outcome:
             fields = {"incident": record.id, "workload": str(record.workload), "event": f"rollout-{record.state}"}
             _log.info("%s", record.detail or record.state, extra=fields)
         return record
 
-    async def put(self, record: Record) -> Record:
-        """Make a record the newest of its rollout, save it, and have people told of it."""
-        record = self.keep(record)
-        await self._save(record.id)
-        self.tell(record)
-        return record
+    def read(self, records: Iterable[Record]) -> None:
+        """Take in what an earlier process has saved."""
+        for record in sorted(records, key=lambda each: each.started):
+            self._index(record)
 
-    async def save(self, incident: IncidentId) -> None:
-        """Save a record now."""
-        self._unsaved.add(incident)
-        await self._save(incident)
+    def _index(self, record: Record) -> None:
+        self.records[record.id] = record
+        self._by_workload.setdefault(record.workload, {})[record.id] = None
+        if record.state is not State.ENDED:
+            self._open[record.workload] = record.id
 
     def forget(self, incidents: Iterable[IncidentId]) -> None:
         """Drop records that are kept nowhere any more."""
         for incident in incidents:
-            for memory in (self.records, self._locks):
+            if record := self.records.get(incident):
+                self._by_workload[record.workload].pop(incident, None)
+            for memory in (self.records, self._locks, self._nonces, self._unsaved, self._failures):
                 memory.pop(incident, None)
-            self._unsaved.discard(incident)
 
-    async def save_rest(self) -> None:
-        """Save what could not be saved before."""
-        for incident in tuple(self._unsaved):
-            await self._save(incident)
+    def others(self, record: Record) -> list[Record]:
+        """Every other record."""
+        return [other for other in self.records.values() if other.id != record.id]
 
-    async def _save(self, incident: IncidentId) -> None:
-        async with self._locks.setdefault(incident, asyncio.Lock()):
+    def about(self, ref: WorkloadRef) -> list[Record]:
+        """Every record about a workload, the oldest first."""
+        return [self.records[incident] for incident in self._by_workload.get(ref, ())]
+
+    def open_of(self, ref: WorkloadRef) -> Record | None:
+        """The record of the rollout of a workload that is under watch."""
+        incident = self._open.get(ref)
+        return self.records.get(incident) if incident else None
+
+    def open(self) -> list[Record]:
+        """The records of all rollouts under watch."""
+        return [self.records[incident] for incident in self._open.values()]
+
+    def deployment(self, ref: WorkloadRef) -> Deployment | None:
+        """A Deployment as it was last seen."""
+        return self.fleet.deployments.get(ref)
+
+    # -- proof ---------------------------------------------------------------------------------------------------------
+
+    def nonce(self, incident: IncidentId) -> str:
+        """The nonce that a write of this incident carries; empty where none may be made.
+
+        It stays in this process and in the write; the record holds its digest. A process that goes on with a record of
+        another one's has a nonce of its own, and the record both digests: either may be found written.
+        """
+        record = self.records[incident]
+        if incident not in self._nonces and record.mode is not Mode.OBSERVE:
+            nonce = self._nonces[incident] = secrets.token_hex(16)
+            digests = (*record.proofs[-_PROOFS + 1 :], marks.digest(nonce, record.rollout))
+            self.put(msgspec.structs.replace(record, proofs=digests), told=False)
+        return self._nonces.get(incident, "")
+
+    # -- saving --------------------------------------------------------------------------------------------------------
+
+    def _save_soon(self, incident: IncidentId) -> None:
+        if incident not in self._claimed:
+            self._unsaved[incident] = None
+            self._some.set()
+
+    async def run(self) -> None:
+        """Save whatever is due, for ever."""
+        turns = asyncio.Semaphore(_SAVED_AT_ONCE)
+        while True:
+            await self._some.wait()
+            self._some.clear()
+            for incident in tuple(self._unsaved):
+                if self._lock(incident).locked():
+                    continue  # whoever saves it now takes the newest, and looks again afterwards
+                await turns.acquire()
+                self.spawn(Part.RECORDS, self._save_in_turn(incident, turns), about=incident)
+
+    async def _save_in_turn(self, incident: IncidentId, turns: asyncio.Semaphore) -> None:
+        try:
+            await self.save(incident)
+        finally:
+            turns.release()
+
+    async def save(self, incident: IncidentId) -> bool:
+        """Save the newest state of a record, unless it is saved; say whether it is. Never raises `ClusterError`."""
+        async with self._lock(incident):
             record = self.records.get(incident)
             if record is None or incident not in self._unsaved:
-                return
-            self._unsaved.discard(incident)
+                return True
+            del self._unsaved[incident]
             try:
                 await self.ports.store.save(record, timeout_s=self.request_s)
-            except ClusterError as error:
-                self._unsaved.add(incident)
-                fields = {"event": "record-not-saved", "incident": incident}
-                _log.warning("record not saved, will be again: %s", error, extra=fields)
+            except asyncio.CancelledError:
+                self._unsaved[incident] = None
+                raise
+            except Exception as error:
+                self._again(incident, error)
+                return False
+        self._failures.pop(incident, None)
+        if incident in self._unsaved:
+            self._some.set()
+        return True
 
-    async def note(
-        self, record: Record, reason: EventReason, note: str, *, warning: bool = True, suffix: str = ""
-    ) -> None:
-        """Put an Event on the workload; it never stops anything."""
-        deployment = self.fleet.deployments.get(record.workload)
-        if deployment is None:
+    async def settled(self, incident: IncidentId) -> None:
+        """Wait until the newest of a record is saved, or for two seconds: what is told outlives us."""
+        loop = asyncio.get_running_loop()
+        until = loop.time() + _SETTLES_S
+        while (incident in self._unsaved or self._lock(incident).locked()) and loop.time() < until:
+            await asyncio.wait({self.ask(self.save(incident))}, timeout=until - loop.time())
+
+    def _again(self, incident: IncidentId, error: Exception) -> None:
+        """Have a record saved again after a pause that grows."""
+        fields = {"event": "record-not-saved", "incident": incident}
+        failures = self._failures[incident] = self._failures.get(incident, 0) + 1
+        pause_s = min(2.0 ** (failures - 1), _LONGEST_PAUSE_S)
+        if isinstance(error, ClusterError):
+            _log.warning("record not saved, will be again in %g s: %s", pause_s, error, extra=fields)
+        else:
+            self.faults.note(Part.RECORDS, error, about=incident)
+        asyncio.get_running_loop().call_later(pause_s, self._save_soon, incident)
+
+    def _lock(self, incident: IncidentId) -> asyncio.Lock:
+        return self._locks.setdefault(incident, asyncio.Lock())
+
+    async def save_rest(self) -> None:
+        """Save what is not saved yet, at the end of the service."""
+        waiting = {*self._unsaved, *self._failures} & self.records.keys()
+        self._unsaved |= dict.fromkeys(waiting)
+        await asyncio.gather(*map(self.save, waiting))
+
+    # -- Events --------------------------------------------------------------------------------------------------------
+
+    def note(self, record: Record, reason: EventReason, note: str, *, warning: bool = True, suffix: str = "") -> None:
+        """Put an Event on the workload; nothing waits for it, and it never stops anything."""
+        work = self._post(record, reason, note, warning=warning, suffix=suffix)
+        self.spawn(Part.NOTIFY, work, about=record.id)
+
+    async def _post(self, record: Record, reason: EventReason, note: str, *, warning: bool, suffix: str) -> None:
+        if self.fleet.deployments.get(record.workload) is None:
             return
         event = wording.rollout_event(record, reason, note, uid=record.rollout.uid, warning=warning, suffix=suffix)
         try:
@@ -135,20 +313,6 @@ class Context:
             self.metrics.notification(Channel.EVENT, Delivery.FAILED)
             fields = {"event": "event-not-written", "workload": str(record.workload)}
             _log.warning("Event not written: %s", error, extra=fields)
-
-    def others(self, record: Record) -> list[Record]:
-        """Every other record."""
-        return [other for other in self.records.values() if other.id != record.id]
-
-    def open_of(self, ref: WorkloadRef) -> Record | None:
-        """The record of the rollout of a workload that is under watch."""
-        return next(
-            (each for each in self.records.values() if each.workload == ref and each.state is not State.ENDED), None
-        )
-
-    def deployment(self, ref: WorkloadRef) -> Deployment | None:
-        """A Deployment as it was last seen."""
-        return self.fleet.deployments.get(ref)
 
 
 def wrote(record: Record, what: str, *, at: dt.datetime) -> Record:

@@ -13,7 +13,7 @@ from watchdog.errors import NotFound, UsageError
 from watchdog.judge.evaluations import Evaluation, frozen
 from watchdog.judge.sequential import Settings
 from watchdog.model import IncidentId
-from watchdog.objects import Snapshot, WorkloadRef
+from watchdog.objects import WorkloadRef
 
 _log = logging.getLogger(__name__)
 
@@ -45,11 +45,9 @@ class Evaluations:
             raise UsageError(
                 f"policy {match.policy.name!r} takes no evaluations: write enabled = true in [policies.evaluations]"
             )
-        found = await context.ports.cluster.replicasets(
-            ref.namespace, deployment.spec.selector, timeout_s=context.request_s
-        )
+        snapshot = await context.observer.snapshot(deployment)
         compared = evaluations.sides(ref, context.records.values())
-        about = evaluations.version(posted, ref, read_history(Snapshot(deployment, found)), compared)
+        about = evaluations.version(posted, ref, read_history(snapshot), compared)
         whys = {side: await self._keep(side, posted) for side in compared.get(about, ())}
         counted = tuple(side for side, why in whys.items() if not why)
         detail = "; ".join(why for why in whys.values() if why)
@@ -75,7 +73,8 @@ class Evaluations:
         record = evaluations.count(context.records[side.incident], batch)
         if isinstance(record, str):
             return record
-        await context.put(record)
+        context.put(record)
+        await context.save(record.id)
         return ""
 
 

@@ -21,7 +21,7 @@ from watchdog.decide.patches import add, annotation, encode, test
 from watchdog.decide.plan import Request
 from watchdog.decide.record import Numbers, Planned, Record, State, VerdictSeen, Veto
 from watchdog.decide.target import service_target
-from watchdog.engine import recovery
+from watchdog.engine import recovery, wording
 from watchdog.engine.context import Context, wrote
 from watchdog.engine.polling import Seen
 from watchdog.engine.switching import Switcher
@@ -29,12 +29,15 @@ from watchdog.errors import ClusterError, Denied, Rejected
 from watchdog.judge import conditions
 from watchdog.judge.blocks import BlindReason, Doubt, Verdict, Word
 from watchdog.judge.verdict import combine
+from watchdog.metrics import Part
 from watchdog.model import (
     MANAGER,
     Action,
     Cause,
     EventReason,
     Guard,
+    IncidentId,
+    Mode,
     Outcome,
     Refused,
     Result,
@@ -47,10 +50,7 @@ from watchdog.objects import HASH_LABEL, Pod, ReplicaSet, Snapshot
 
 _log = logging.getLogger(__name__)
 
-_SILENCES_S = 1.0
 _ACTED = {Outcome.ROLLED_BACK, Outcome.SCALED_DOWN, Outcome.SWITCHED_BACK}
-
-Spawn = Callable[[Coroutine[Any, Any, None]], object]
 
 
 class Incidents:
@@ -58,15 +58,15 @@ class Incidents:
 
     Args:
         context: what the loops share.
-        spawn: starts a task that the service owns.
     """
 
-    def __init__(self, context: Context, *, spawn: Spawn) -> None:
+    def __init__(self, context: Context) -> None:
         self._context = context
-        self._spawn = spawn
         self._busy: set[str] = set()
         self._alerted: dict[str, float] = {}
         self._pulls_fail: set[str] = set()
+        self._blind: dict[str, BlindReason | None] = {}
+        self._shown: dict[str, dict[tuple[str, str, str, str], tuple[float, float]]] = {}
         settings = context.config.limits
         self._limits = Limits(
             budget=settings.budget,
@@ -77,35 +77,51 @@ class Incidents:
 
     # -- a step --------------------------------------------------------------------------------------------------------
 
-    async def judge(self, seen: Sequence[Seen]) -> None:
-        """Take in what a step showed of every rollout."""
-        blind: list[BlindReason | None] = []
-        self._pulls_fail = {item.record.id for item in seen if any(map(conditions.failing_pull, item.candidates))}
-        breaches: list[tuple[Seen, Verdict]] = []
+    def judge(self, seen: Sequence[Seen]) -> None:
+        """Take in what a step showed of some rollouts; nothing here waits for anything."""
+        context = self._context
         for item in seen:
-            record = self._context.records[item.record.id]
-            if record.id in self._busy:
-                continue
-            if record.state in (State.WATCHING, State.BREACH):
-                verdict = self.verdict(item)
-                blind.append(verdict.blind.reason if verdict.blind else None)
-                if verdict.word is Word.BREACH:
-                    breaches.append((item, verdict))
-                await self._note(record, verdict, item)
-            else:
-                blind.append(None)
-                self._go_on(item)
-        self._context.metrics.watching(blind)
-        self._context.metrics.evidence(
-            {
-                (item.watch.ref.namespace, item.watch.ref.name, name, each.control): (each.log_e, each.bar)
-                for item in seen
-                for name, stands in item.watch.evidence().items()
-                for each in stands
-            }
-        )
+            fails = any(map(conditions.failing_pull, item.candidates))
+            (self._pulls_fail.add if fails else self._pulls_fail.discard)(item.record.id)
+        breaches = [(item, verdict) for item in seen if (verdict := self._judged(item))]
+        going = {record.id for record in context.open()}
+        self._pulls_fail &= going
+        for memory in (self._blind, self._shown):
+            for ended in memory.keys() - going:
+                memory.pop(ended, None)
+        context.metrics.watching(tuple(self._blind.values()))
+        context.metrics.evidence({key: value for each in self._shown.values() for key, value in each.items()})
         for item, verdict in breaches:
             self._start(item.record.id, self._decide(item, verdict))
+
+    def _judged(self, item: Seen) -> Verdict | None:
+        """The breach of a rollout, where it is one; a fault costs this rollout this step, and no other one anything."""
+        name, faults = item.record.id, self._context.faults
+        try:
+            found = self._judge_one(item)
+        except Exception as error:
+            faults.note(Part.JUDGE, error, about=name)
+            return None
+        faults.over(Part.JUDGE, name)
+        return found
+
+    def _judge_one(self, item: Seen) -> Verdict | None:
+        record, ref = self._context.records[item.record.id], item.watch.ref
+        if record.id in self._busy:
+            return None
+        self._blind[record.id] = None
+        self._shown[record.id] = {
+            (ref.namespace, ref.name, name, each.control): (each.log_e, each.bar)
+            for name, stands in item.watch.evidence().items()
+            for each in stands
+        }
+        if record.state not in (State.WATCHING, State.BREACH):
+            self._go_on(item)
+            return None
+        verdict = self.verdict(item)
+        self._blind[record.id] = verdict.blind.reason if verdict.blind else None
+        self._note(record, verdict, item)
+        return verdict if verdict.word is Word.BREACH else None
 
     def verdict(self, item: Seen) -> Verdict:
         """What is to be thought of a rollout now."""
@@ -148,7 +164,7 @@ class Incidents:
             bake_over=over,
         )
 
-    async def _note(self, record: Record, verdict: Verdict, item: Seen) -> None:
+    def _note(self, record: Record, verdict: Verdict, item: Seen) -> None:
         """Keep a verdict that differs from the one before, and end what is over."""
         context, now = self._context, self._context.now()
         blocks = {name: tuple(each) for name, each in item.watch.blocks.items()}
@@ -159,39 +175,39 @@ class Incidents:
         about = str(verdict.blind.reason) if verdict.blind else verdict.cause
         if last is None or (last.word, last.cause, last.signal) != (str(verdict.word), about, verdict.signal):
             seen = VerdictSeen(now, str(verdict.word), shown, about, verdict.signal)
-            record = await context.put(msgspec.structs.replace(record, verdicts=(*record.verdicts, seen)))
+            record = context.put(msgspec.structs.replace(record, verdicts=(*record.verdicts, seen)))
             context.metrics.verdict(record.policy, verdict.word)
             fields = _fields(record, "verdict") | {"verdict": str(verdict.word)}
             _log.info("%s: %s", verdict.word, shown, extra=fields)
             if verdict.blind:
                 why = f"{verdict.blind.reason}: {shown}"
-                self._spawn(context.note(record, EventReason.BLIND, why, suffix=f"-{verdict.blind.reason}"))
+                context.note(record, EventReason.BLIND, why, suffix=f"-{verdict.blind.reason}")
         if verdict.word is Word.BREACH:
             if record.state is State.WATCHING:
-                context.keep(incident.advance(record, Happening.BREACH, now=now))
+                context.put(incident.advance(record, Happening.BREACH, now=now), told=False)
             return
         if (note := item.watch.note) and all(note != each.detail for each in record.verdicts):
             noted = VerdictSeen(now, str(verdict.word), note, about, verdict.signal)
-            record = await context.put(msgspec.structs.replace(record, verdicts=(*record.verdicts, noted)))
+            record = context.put(msgspec.structs.replace(record, verdicts=(*record.verdicts, noted)))
             _log.info("%s", note, extra=_fields(record, "note"))
         if record.state is State.BREACH:
-            record = await context.put(incident.advance(record, Happening.CLEARED, now=now))
-        await self._maybe_end(record, verdict, item)
+            record = context.put(incident.advance(record, Happening.CLEARED, now=now))
+        self._maybe_end(record, verdict, item)
 
-    async def _maybe_end(self, record: Record, verdict: Verdict, item: Seen) -> None:
+    def _maybe_end(self, record: Record, verdict: Verdict, item: Seen) -> None:
         context, policy, now = self._context, item.watch.policy, self._context.now()
         over = record.completed is not None and now - record.completed >= dt.timedelta(seconds=policy.bake)
         if verdict.word is Word.HEALTHY:
-            record = await context.put(incident.end(record, Outcome.PASSED, verdict.detail, now=now))
-            if record.mode.value != "observe":
-                await self._mark_passed(record, item, now)
-            await context.note(record, EventReason.PASSED, verdict.detail, warning=False)
+            record = context.put(incident.end(record, Outcome.PASSED, verdict.detail, now=now))
+            if record.mode is not Mode.OBSERVE:
+                context.spawn(Part.INCIDENT, self._mark_passed(record, item, now), about=record.id)
+            context.note(record, EventReason.PASSED, verdict.detail, warning=False)
         elif over or now - record.started >= dt.timedelta(seconds=policy.max_watch):
             why = verdict.blind.detail if verdict.blind else verdict.detail
             if not over:
                 why = f"not complete within max_watch; {why}"
-            record = await context.put(incident.end(record, Outcome.UNJUDGED, why, now=now))
-            await context.note(record, EventReason.UNJUDGED, why, warning=False)
+            record = context.put(incident.end(record, Outcome.UNJUDGED, why, now=now))
+            context.note(record, EventReason.UNJUDGED, why, warning=False)
 
     async def _mark_passed(self, record: Record, item: Seen, now: dt.datetime) -> None:
         name = next((each.metadata.name for each in item.replicasets if each.hash == record.rollout.hash), None)
@@ -208,28 +224,34 @@ class Incidents:
         except ClusterError as error:
             _log.warning("not marked as passed: %s", error, extra=_fields(record, "not-marked"))
 
-    def _start(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+    def _start(self, name: IncidentId, work: Coroutine[Any, Any, None]) -> None:
         """Have one thing at a time done about a rollout."""
         if name in self._busy:
             work.close()
             return
         self._busy.add(name)
-        self._spawn(self._finally(name, work))
+        self._context.spawn(Part.INCIDENT, self._finally(name, work), about=name)
 
-    async def _finally(self, name: str, work: Coroutine[Any, Any, None]) -> None:
+    async def _finally(self, name: IncidentId, work: Coroutine[Any, Any, None]) -> None:
+        """Do it; a fault is tried again at a later step, with growing pauses."""
+        pause_s = 0.0
         try:
             await work
+            self._context.faults.over(Part.INCIDENT, name)
         except ClusterError as error:
-            record = self._context.records[name]  # type: ignore[index]
-            _log.warning("incident waits for the next step: %s", error, extra=_fields(record, "incident-waits"))
-        except Exception:  # a fault in one incident must not take the watch over all others away
-            _log.exception("unforeseen", extra={"event": "unforeseen", "incident": name})
+            fields = {"event": "incident-waits", "incident": name}
+            _log.warning("incident waits for the next step: %s", error, extra=fields)
+        except Exception as error:
+            pause_s = self._context.faults.note(Part.INCIDENT, error, about=name)
         finally:
-            self._busy.discard(name)
+            if pause_s:
+                asyncio.get_running_loop().call_later(pause_s, self._busy.discard, name)
+            else:
+                self._busy.discard(name)
 
     # -- alerts and answers --------------------------------------------------------------------------------------------
 
-    async def hurry(self, item: Seen, *, arrived: float) -> None:
+    def hurry(self, item: Seen, *, arrived: float) -> None:
         """Judge a rollout now, with the evidence that is already in, since an alert speaks for it."""
         record = self._context.records[item.record.id]
         if record.state not in (State.WATCHING, State.BREACH) or record.id in self._busy:
@@ -241,10 +263,10 @@ class Incidents:
                 seen = VerdictSeen(self._context.now(), "breach", verdict.detail, verdict.cause, verdict.signal)
                 record = msgspec.structs.replace(record, verdicts=(*record.verdicts, seen))
                 self._context.metrics.verdict(record.policy, verdict.word)
-                self._context.keep(incident.advance(record, Happening.BREACH, now=self._context.now()))
+                self._context.put(incident.advance(record, Happening.BREACH, now=self._context.now()), told=False)
             self._start(record.id, self._decide(item, verdict))
 
-    async def answered(self, record: Record) -> None:
+    def answered(self, record: Record) -> None:
         """A person has answered, or a record was rebuilt: go on with it."""
         if record.state is State.ASKING and record.people:
             self._start(record.id, self._answer(record))
@@ -256,7 +278,7 @@ class Incidents:
         if said.answer == "dismiss":
             await self._refuse(record, f"dismissed by {said.by}")
         else:
-            context.keep(incident.advance(record, Happening.APPROVED, now=context.now()))
+            context.put(incident.advance(record, Happening.APPROVED, now=context.now()))
             await self._act(context.records[record.id], by=said.by)
 
     def _go_on(self, item: Seen) -> None:
@@ -281,23 +303,23 @@ class Incidents:
     async def _decide(self, item: Seen, verdict: Verdict) -> None:
         """Ask the judgement guards; then act, ask a person, wait or refuse."""
         context = self._context
-        facts = await self._facts(context.records[item.record.id], verdict, item)
         record = context.records[item.record.id]
+        facts = self._facts(record, verdict, item)
         if record.state is not State.BREACH:
             return  # superseded meanwhile, or found acted upon
         spoken = limits.vetoes(record, facts, self._limits, now=context.now())
         record = incident.veto(record, *spoken)
-        self._spawn(context.note(record, EventReason.BREACH, verdict.detail))
-        record = context.keep(msgspec.structs.replace(record, plan=_proposed(record, verdict)))
+        context.note(record, EventReason.BREACH, verdict.detail)
+        record = context.put(msgspec.structs.replace(record, plan=_proposed(record, verdict)), told=False)
         if not spoken:
-            context.keep(incident.advance(record, Happening.ALLOWED, now=context.now()))
+            context.put(incident.advance(record, Happening.ALLOWED, now=context.now()))
             await self._act(context.records[record.id], verdict=verdict, by="")
         elif all(veto.lowers for veto in spoken):
             for veto in spoken:
                 context.metrics.refusal(Guard(veto.guard))
             await self._ask(record, "; ".join(f"{veto.guard}: {veto.detail}" for veto in spoken))
         elif spoken[0].guard in limits.WAITING:
-            await context.put(record)
+            context.put(record)
         else:
             context.metrics.refusal(Guard(spoken[0].guard))
             await self._refuse(record, f"{spoken[0].guard}: {spoken[0].detail}")
@@ -306,7 +328,7 @@ class Incidents:
         """Ask a person, about one target: an approval holds for no other (DESIGN §6)."""
         context = self._context
         asking = incident.advance(record, Happening.LOWERED, now=context.now())
-        asking = context.keep(msgspec.structs.replace(asking, detail=why))
+        asking = context.put(msgspec.structs.replace(asking, detail=why), told=False)
         if record.action is Action.UNDO:
             snapshot = await context.ports.actor.look(record.workload)
             target = self._target(record, snapshot)
@@ -321,15 +343,13 @@ class Incidents:
             )
             asking = msgspec.structs.replace(context.records[record.id], plan=plan)
         if asking.state is State.ASKING:
-            await context.put(asking)
+            context.put(asking)
 
-    async def _facts(self, record: Record, verdict: Verdict, item: Seen) -> Facts:
+    def _facts(self, record: Record, verdict: Verdict, item: Seen) -> Facts:
         context, policy = self._context, item.watch.policy
-        silences = None
-        if context.ports.alerts:
-            silences = await context.ports.alerts.silences(timeout_s=_SILENCES_S)
-            if silences is None:
-                _log.warning("no Alertmanager tells of silences; going on", extra=_fields(record, "silences-unknown"))
+        silences = context.silences
+        if context.ports.alerts and silences is None:
+            _log.warning("no Alertmanager tells of silences; going on", extra=_fields(record, "silences-unknown"))
         live = next((each for each in item.replicasets if each.hash == record.rollout.hash), None)
         condemned = marks.condemned_by(live) if live else None
         deployment = context.deployment(record.workload)
@@ -357,9 +377,9 @@ class Incidents:
         context = self._context
         word = next((veto.guard for veto in record.vetoes), "")
         why = why if not word or why.startswith(word) else f"{word}: {why}"
-        record = await context.put(incident.end(record, Outcome.REFUSED, why, now=context.now()))
+        record = context.put(incident.end(record, Outcome.REFUSED, why, now=context.now()))
         context.metrics.action(record.action, Outcome.REFUSED, cause=record.plan.cause if record.plan else "")
-        await context.note(record, EventReason.REFUSED, why, suffix=f"-{word}" if word else "")
+        context.note(record, EventReason.REFUSED, why, suffix=f"-{word}" if word else "")
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
@@ -372,7 +392,9 @@ class Incidents:
             cause=Cause(MANAGER, f"{reason}{f'; approved by {by}' if by else ''}"),
             rollout=record.rollout,
             gitops_act=self._policy(record).gitops.value == "act",
+            nonce=context.nonce(record.id),
         )
+        record = context.records[record.id]
         ref = record.workload
         try:
             if record.action is Action.SCALE_DOWN:
@@ -380,7 +402,9 @@ class Incidents:
             elif record.action is Action.PAUSE:
                 result = await actor.pause(ref, request)
             elif record.action is Action.SWITCH_BACK:
-                result = await self._switcher.switch_back(record, request.cause, gitops_act=request.gitops_act)
+                result = await self._switcher.switch_back(
+                    record, request.cause, nonce=request.nonce, gitops_act=request.gitops_act
+                )
             else:
                 choose = self._chooser(record, approved=bool(by))
                 result = await actor.undo(ref, request, verify=False, condemned=True, choose=choose)
@@ -393,7 +417,7 @@ class Incidents:
         context, now = self._context, self._context.now()
         if result.refused:
             if isinstance(result.plan, ScaleUp):
-                record = context.keep(wrote(record, result.detail, at=now))
+                record = context.put(wrote(record, result.detail, at=now), told=False)
             await self._not_written(record, result.refused)
             return
         if arrived := self._alerted.pop(record.id, None):
@@ -409,7 +433,7 @@ class Incidents:
         plan = result.plan
         if isinstance(plan, Undo | ScaleDown | SwitchBack):
             written = msgspec.structs.replace(written, plan=self._planned(record, plan))
-        record = await context.put(written)
+        record = context.put(written)
         if not isinstance(plan, Undo | ScaleDown | SwitchBack):
             await self._end(record, Outcome.PAUSED, result.detail)
         elif result.outcome is Outcome.SUPERSEDED:
@@ -422,7 +446,7 @@ class Incidents:
         record = incident.veto(record, Veto(refused.guard, refused.detail, now))
         context.metrics.refusal(refused.guard)
         if refused.guard in (Guard.NOT_OBSERVED, Guard.NO_CAPACITY):
-            await context.put(incident.advance(record, Happening.WAIT, now=now))
+            context.put(incident.advance(record, Happening.WAIT, now=now))
         elif refused.guard is Guard.TARGET_NOT_PASSED:
             await self._ask(incident.advance(record, Happening.WAIT, now=now), str(refused))
         elif refused.guard is Guard.SUPERSEDED:
@@ -435,14 +459,16 @@ class Incidents:
         context = self._context
         doubtful = {
             each.rollout.hash
-            for each in context.others(record)
-            if each.workload == record.workload and each.outcome is not Outcome.PASSED
+            for each in context.about(record.workload)
+            if each.id != record.id and each.outcome not in (Outcome.PASSED, Outcome.SUPERSEDED)
         }
+        cut_short = {each.rollout.hash for each in context.about(record.workload) if each.outcome is Outcome.SUPERSEDED}
         return service_target(
             snapshot.deployment,
             read_history(snapshot),
             begun_from=record.stable_hash,
             doubtful=doubtful,
+            cut_short=cut_short,
             bake=dt.timedelta(seconds=self._policy(record).bake),
             began=record.started,
             now=context.now(),
@@ -475,15 +501,18 @@ class Incidents:
         record = context.records[record.id]
         if plan is not None:
             if record.state is State.ACTING:
-                mark = marks.read_last_rollback({marks.LAST_ROLLBACK: plan.mark})
+                mark = marks.read_last_rollback({marks.LAST_ROLLBACK: plan.mark}, now=context.now())
                 now = mark.at if mark else context.now()
                 written = incident.advance(record, Happening.WRITTEN, now=now)
-                written = msgspec.structs.replace(written, write_at=now, plan=self._planned(record, plan))
-                record = await context.put(wrote(written, "found written after an interruption", at=now))
+                done = wording.switched_back(plan) if isinstance(plan, SwitchBack) else wording.planned(plan)
+                written = msgspec.structs.replace(
+                    written, write_at=now, plan=self._planned(record, plan), detail=done.detail
+                )
+                record = context.put(wrote(written, "found written after an interruption", at=now))
             await self._verify(record, plan, request, resumed=True)
         elif record.action is Action.PAUSE and self._paused_by(record):
             written = incident.advance(record, Happening.WRITTEN, now=context.now())
-            await self._end(await context.put(written), Outcome.PAUSED, "paused, found so after an interruption")
+            await self._end(context.put(written), Outcome.PAUSED, "paused, found so after an interruption")
         elif record.state is State.ACTING and not record.write_at:
             await self._act(record, by=record.people[-1].by if record.people else "")
         else:
@@ -495,7 +524,7 @@ class Incidents:
         """What this incident's action wrote, if it still stands."""
         if record.action is Action.SWITCH_BACK:
             return await self._switcher.written(record)
-        return await self._context.ports.actor.written(record.rollout)
+        return await self._context.ports.actor.written(record.rollout, proofs=record.proofs)
 
     @property
     def _switcher(self) -> Switcher:
@@ -505,7 +534,14 @@ class Incidents:
 
     def _paused_by(self, record: Record) -> bool:
         deployment = self._context.deployment(record.workload)
-        return deployment is not None and guards.paused_by_us(deployment, record.rollout.hash)
+        mark = deployment and marks.read_pause(deployment.metadata.annotations, record.rollout.hash)
+        return bool(
+            deployment
+            and deployment.spec.paused
+            and mark
+            and mark[0] == record.id
+            and marks.proves(mark[1], record.rollout, record.proofs)
+        )
 
     async def _verify(
         self, record: Record, plan: Undo | ScaleDown | SwitchBack, request: Request, *, resumed: bool
@@ -518,7 +554,7 @@ class Incidents:
         if result.outcome not in _ACTED:
             await self._end(record, result.outcome, "; ".join((result.detail, *result.pods)))
             return
-        record = await self._context.put(msgspec.structs.replace(record, verified=result.detail, detail=result.detail))
+        record = self._context.put(msgspec.structs.replace(record, verified=result.detail, detail=result.detail))
         if not self._policy(record).signals:
             await self._end(record, Outcome.RECOVERED, f"{result.detail}; no signal is configured to prove more")
 
@@ -535,13 +571,13 @@ class Incidents:
             await recovery.absolve_if_only_the_past_spoke(context, record, item)
         await self._end(record, outcome, why)
         if outcome is Outcome.INEFFECTIVE:
-            await context.note(context.records[record.id], EventReason.INEFFECTIVE, why)
+            context.note(context.records[record.id], EventReason.INEFFECTIVE, why)
 
     async def _end(self, record: Record, outcome: Outcome, why: str) -> None:
         context = self._context
         if context.records[record.id].state is State.ENDED:
             return  # superseded meanwhile
-        record = await context.put(incident.end(record, outcome, why, now=context.now()))
+        record = context.put(incident.end(record, outcome, why, now=context.now()))
         context.metrics.action(record.action, outcome, cause=record.plan.cause if record.plan else "")
 
     def _planned(self, record: Record, plan: Undo | ScaleDown | SwitchBack) -> Planned:

@@ -2,12 +2,18 @@
 
 A watch that begins, or that a restart has interrupted, first reads the steps that it missed; it is fed every step in
 order and exactly once, so live judging and replay are the same thing (DESIGN §4 Grid).
+
+    pods ──► begin, where there is no watch ──► counters ──► feed ──► judge
+
+What of a step is read in time is judged together. A rollout whose pods or counters are late goes on beside, at its own
+pace, and takes part again in the first step after that: it holds up nobody, and catches up from the past.
 """
 
 import asyncio
 import logging
 import math
-from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
@@ -17,9 +23,11 @@ from watchdog.decide.record import Record, State
 from watchdog.engine import facts
 from watchdog.engine.beginning import Beginnings, Key, Start, first_step, namespaces
 from watchdog.engine.context import Context
+from watchdog.engine.observer import Observation
 from watchdog.engine.watch import Watch, group_of
 from watchdog.errors import ClusterError
 from watchdog.judge.blocks import Blind, BlindReason, PodFact, Reading, Track
+from watchdog.metrics import Part
 from watchdog.model import IncidentId
 from watchdog.objects import Pod, ReplicaSet, Snapshot, TemplateHash, WorkloadRef
 from watchdog.ports import SignalQuery
@@ -28,6 +36,9 @@ _log = logging.getLogger(__name__)
 
 _FEW_PODS = 50
 _PAST_S = 30.0
+_IN_TIME_S = 1.0
+_IN_TIME_STEPS = 0.2
+"""How long pods, and then counters, are waited for before the others are judged without the late ones."""
 
 
 class Seen(msgspec.Struct, frozen=True):
@@ -57,7 +68,12 @@ class _Look(msgspec.Struct, frozen=True):
     stable_template: msgspec.Raw | None
 
 
-Judge = Callable[[Sequence[Seen]], Awaitable[None]]
+_Slice = tuple[SignalQuery, int]
+"""What is asked for a signal, and the first step that is wanted."""
+
+_Answers = dict[str, "asyncio.Future[Mapping[int, Reading]]"]
+
+Judge = Callable[[Sequence[Seen]], None]
 
 
 class Poller:
@@ -65,7 +81,7 @@ class Poller:
 
     Args:
         context: what the loops share.
-        judge: is given everything that was fed, after each step.
+        judge: is given what was fed, after each step.
     """
 
     def __init__(self, context: Context, *, judge: Judge) -> None:
@@ -75,7 +91,10 @@ class Poller:
         self._named: dict[Key, facts.Named] = {}
         self._pods: dict[Key, tuple[PodFact, ...]] = {}
         self._last: dict[IncidentId, Seen] = {}
+        self._beside: set[Key] = set()
+        self._resting: dict[Key, float] = {}
         self.step_s = context.config.step_s
+        self._in_time_s = min(_IN_TIME_S, _IN_TIME_STEPS * self.step_s)
         self._beginnings = Beginnings(context)
         self._round = asyncio.get_running_loop().time()
 
@@ -85,17 +104,14 @@ class Poller:
 
     async def run(self) -> None:
         """Poll at every step of the grid, for ever."""
-        try:
-            while True:
-                now = self._context.now().timestamp()
-                step = math.floor(now / self.step_s) + 1
-                await asyncio.sleep(step * self.step_s - now)
-                self._round = asyncio.get_running_loop().time()
-                self._context.metrics.beat()
-                with self._context.metrics.poll_seconds.time():
-                    await self.tick(step)
-        finally:
-            await self._beginnings.close()
+        while True:
+            now = self._context.now().timestamp()
+            step = math.floor(now / self.step_s) + 1
+            await asyncio.sleep(step * self.step_s - now)
+            self._round = asyncio.get_running_loop().time()
+            self._context.metrics.beat()
+            with self._context.metrics.poll_seconds.time():
+                await self.tick(step)
 
     def last(self, incident: IncidentId) -> Seen | None:
         """What the last step showed of a rollout."""
@@ -108,36 +124,81 @@ class Poller:
 
     async def tick(self, step: int) -> None:
         """One step: look at pods, read counters, feed, and have it judged."""
-        context = self._context
-        await context.save_rest()
-        records = [each for each in context.records.values() if each.state is not State.ENDED]
-        wanted = [(record, about) for record in records if (about := _about(record)) and self._policy(record)]
-        keys = {(record.id, about) for record, about in wanted}
-        for gone in self._watches.keys() - keys:
-            del self._watches[gone]
-            self._named.pop(gone, None)
-            self._pods.pop(gone, None)
-        for ended in self._last.keys() - {record.id for record in records}:
-            del self._last[ended]
-        looks = [look for look in await asyncio.gather(*(self._pods_of(*each, step) for each in wanted)) if look]
-        await self._begin(looks, step, keys)
-        seen = [self._seen(look, step) for look in looks if look.key in self._watches]
-        await self._feed(seen, step)
-        for item in seen:
-            self._last[item.record.id] = item
-        await self._judge(seen)
+        records, now = self._context.open(), asyncio.get_running_loop().time()
+        wanted = {
+            (record.id, about): record for record in records if (about := _about(record)) and self._policy(record)
+        }
+        self._forget(wanted.keys(), {record.id for record in records})
+        due = [key for key in wanted if key not in self._beside and self._resting.get(key, 0.0) <= now]
+        looking = {key: self._context.ask(self._pods_of(wanted[key], key, step)) for key in due}
+        await self._in_time(looking.values())
+        for key, task in looking.items():
+            if not task.done():
+                self._go_beside((key,), self._late(task, step))
+        looks = [look for task in looking.values() if task.done() and (look := task.result())]
+        begun = [look for look in looks if look.key in self._watches]
+        if new := [look for look in looks if look.key not in self._watches]:
+            alone = [look for look in new if look.key in self._resting]  # one rollout holds up no other
+            for batch in ([look for look in new if look not in alone], *([look] for look in alone)):
+                if batch:
+                    self._go_beside(tuple(look.key for look in batch), self._begin(batch, step))
+        await self._count(begun, step)
 
-    async def _begin(self, looks: "Sequence[_Look]", step: int, wanted: Collection[Key]) -> None:
-        """Make the watches that are not there yet, as far as what they need is read."""
+    def _forget(self, keys: Iterable[Key], incidents: Iterable[IncidentId]) -> None:
+        for memory in (self._watches, self._named, self._pods, self._resting):
+            for gone in memory.keys() - set(keys):
+                memory.pop(gone, None)
+        for ended in self._last.keys() - set(incidents):
+            del self._last[ended]
+
+    async def _in_time(self, tasks: Iterable[asyncio.Future[Any]]) -> None:
+        """Wait for what comes in time."""
+        if waiting := set(tasks):
+            await asyncio.wait(waiting, timeout=self._in_time_s)
+
+    # -- beside the step -----------------------------------------------------------------------------------------------
+
+    def _go_beside(self, keys: tuple[Key, ...], work: Coroutine[Any, Any, None]) -> None:
+        """Have rollouts go on at their own pace; until then no step takes them up again."""
+        self._beside.update(keys)
+        self._context.spawn(Part.POLL, self._beside_step(keys, work))
+
+    async def _beside_step(self, keys: tuple[Key, ...], work: Coroutine[Any, Any, None]) -> None:
+        try:
+            await work
+        except Exception as error:
+            for key in keys:
+                self._fault(key, error)
+        finally:
+            self._beside.difference_update(keys)
+
+    async def _late(self, looking: "asyncio.Future[_Look | None]", step: int) -> None:
+        if look := await looking:
+            if look.key in self._watches:
+                await self._count([look], step, beside=True)
+            else:
+                await self._begin([look], step)
+
+    async def _begin(self, looks: "Sequence[_Look]", step: int) -> None:
+        """Make watches that are not there yet, and feed them what they missed."""
         starts = []
         for look in looks:
-            record = self._context.records[look.key[0]]
-            policy = self._policy(record)
-            if look.key not in self._watches and policy:
+            record = self._context.records.get(look.key[0])
+            if record and (policy := self._policy(record)):
                 pods, strategy = (*look.candidates, *look.stables), look.snapshot.deployment.spec.strategy.type
-                named = self._named[look.key]
+                named = self._named.get(look.key, {})
                 starts.append(Start(look.key, record, policy, strategy, step, pods, look.replicasets, named))
-        self._watches |= await self._beginnings.watches(starts, wanted=wanted)
+        self._watches |= await self._beginnings.begin(starts)
+        for start in starts:
+            self._resting.pop(start.key, None)
+        there = {start.key for start in starts}
+        await self._count([look for look in looks if look.key in there], step, beside=True)
+
+    def _fault(self, key: Key, error: Exception) -> None:
+        """A rollout whose step failed rests for a while, and then begins anew."""
+        pause_s = self._context.faults.note(Part.POLL, error, about=key[0])
+        self._watches.pop(key, None)
+        self._resting[key] = asyncio.get_running_loop().time() + pause_s
 
     def _seen(self, look: "_Look", step: int) -> Seen:
         record, watch = self._context.records[look.key[0]], self._watches[look.key]
@@ -150,74 +211,110 @@ class Poller:
 
     # -- pods ----------------------------------------------------------------------------------------------------------
 
-    async def _pods_of(self, record: Record, about: TemplateHash, step: int) -> "_Look | None":
+    async def _pods_of(self, record: Record, key: Key, step: int) -> "_Look | None":
         """Look at the pods of both tracks, and keep what is new of them before it is used."""
         try:
-            return await self._look(record, about, step)
+            return await self._look(record, key, step)
         except ClusterError as error:
             fields = {"event": "pods-not-read", "workload": str(record.workload), "incident": record.id}
             _log.warning("pods not read, this step waits: %s", error, extra=fields)
-            return None
+        except Exception as error:
+            self._fault(key, error)
+        return None
 
-    async def _look(self, record: Record, about: TemplateHash, step: int) -> "_Look | None":
-        context, key = self._context, (record.id, about)
-        refs = [ref for ref in {record.workload, record.stable} if ref]
-        found: dict[WorkloadRef, tuple[Snapshot, tuple[Pod, ...]]] = {}
-        for ref in refs:
-            deployment = context.deployment(ref)
-            if deployment is None:
-                continue
-            selector, timeout_s = deployment.spec.selector, context.request_s
-            cluster = context.ports.cluster
-            sets = await cluster.replicasets(ref.namespace, selector, timeout_s=timeout_s)
-            pods = await cluster.pods(ref.namespace, selector, timeout_s=timeout_s)
-            found[ref] = (Snapshot(deployment, sets), pods)
-        if record.workload not in found:
+    async def _look(self, record: Record, key: Key, step: int) -> "_Look | None":
+        context, about = self._context, key[1]
+        refs = {ref for ref in (record.workload, record.stable) if ref}
+        there = [deployment for ref in sorted(refs) if (deployment := context.deployment(ref))]
+        observed = await asyncio.gather(*map(context.observer.observe, there))
+        found = {deployment.ref: each for deployment, each in zip(there, observed, strict=True)}
+        if record.workload not in found or record.id not in context.records:
             return None
         owners, self._named[key] = _owners(record, about, found)
-        pods = tuple(pod for _, each in found.values() for pod in each if _serves(record, pod))
+        pods = tuple(pod for each in found.values() for pod in each.pods if _serves(record, pod))
         now = context.now().timestamp()
-        watching = about == record.rollout.hash
+        watching, record = about == record.rollout.hash, context.records[record.id]
         known = record.pods if watching else self._pods.get(key, ())
         watch = self._watches.get(key)
         since = watch.next_step if watch else first_step(record, about, step=step, step_s=self.step_s)
         updated = facts.update(known, pods, owners, since=since, step=step, step_s=self.step_s, now=now)
         if updated != known:
             if watching:
-                latest = context.records[record.id]
-                images = _image_ids(latest, pods, owners)
-                record = await context.put(msgspec.structs.replace(latest, pods=updated, images=images))
+                images = _image_ids(record, pods, owners)
+                context.put(msgspec.structs.replace(record, pods=updated, images=images), told=False)
             else:
                 self._pods[key] = updated
         sides = {track: tuple(pod for pod in pods if _track(pod, owners) is track) for track in Track}
-        snapshot = found[record.workload][0]
         return _Look(
             key,
-            snapshot,
+            found[record.workload].snapshot,
             sides[Track.CANDIDATE],
             sides[Track.STABLE],
-            tuple(item for each, _ in found.values() for item in each.replicasets),
+            tuple(item for each in found.values() for item in each.snapshot.replicasets),
             _stable_template(record, found),
         )
 
     # -- counters ------------------------------------------------------------------------------------------------------
 
-    async def _feed(self, seen: Sequence[Seen], step: int) -> None:
-        """Read what every watch has to be fed up to this step: one question per selector set and time slice."""
-        slices: dict[tuple[SignalQuery, int], set[str]] = {}
-        others: dict[tuple[SignalQuery, int], set[WorkloadRef]] = {}
-        targets: dict[tuple[SignalQuery, int], dict[str, Pod]] = {}
-        asked: dict[tuple[int, str], tuple[SignalQuery, int]] = {}
+    async def _count(self, looks: "Sequence[_Look]", step: int, *, beside: bool = False) -> None:
+        """Read what every watch has to be fed up to this step: one question per selector set and time slice.
+
+        Whatever is answered in time is judged together; the rest as its answers come.
+        """
+        seen = [self._seen(look, step) for look in looks if look.key[0] in self._context.records]
+        queries, asked = self._queries(seen, step)
+        answers = {key: self._context.ask(self._ask(query, key[1], step)) for key, query in queries.items()}
+        if beside:
+            await asyncio.gather(*answers.values(), return_exceptions=True)
+        else:
+            await self._in_time(answers.values())
+        in_time = []
+        for item in seen:
+            mine = {name: answers[key] for name, key in asked[item.key].items()}
+            if all(task.done() for task in mine.values()):
+                in_time.append((item, mine))
+            else:
+                self._go_beside((item.key,), self._count_late(item, mine, step))
+        self._take(in_time, step)
+
+    async def _count_late(self, item: Seen, answers: "_Answers", step: int) -> None:
+        await asyncio.gather(*answers.values())
+        self._take([(item, answers)], step)
+
+    def _take(self, items: "Sequence[tuple[Seen, _Answers]]", step: int) -> None:
+        """Feed watches, and have judged what they say now."""
+        fed = []
+        for item, answers in items:
+            record = self._context.records.get(item.key[0])
+            if record is None or self._watches.get(item.key) is not item.watch or _about(record) != item.key[1]:
+                continue  # it ended, or was acted on, meanwhile
+            try:
+                self._feed(item, {name: task.result() for name, task in answers.items()}, step)
+            except Exception as error:
+                self._fault(item.key, error)
+                continue
+            self._context.faults.over(Part.POLL, item.key[0])
+            self._last[record.id] = msgspec.structs.replace(item, record=self._context.records[record.id])
+            fed.append(self._last[record.id])
+        self._judge(fed)
+
+    def _queries(
+        self, seen: Sequence[Seen], step: int
+    ) -> tuple[dict[_Slice, SignalQuery], dict[Key, dict[str, _Slice]]]:
+        """What has to be asked, and which of it each signal of each rollout needs."""
+        places: dict[_Slice, set[str]] = {}
+        others: dict[_Slice, set[WorkloadRef]] = {}
+        targets: dict[_Slice, dict[str, Pod]] = {}
+        asked: dict[Key, dict[str, _Slice]] = {item.key: {} for item in seen}
         few = _few_pods(seen)
-        for index, item in enumerate(seen):
+        for item in seen:
             for name, signal in item.watch.policy.signals.items():
-                group = group_of(signal)
-                key = (group, item.watch.next_step)
-                slices.setdefault(key, set()).update(namespaces(item.record))
-                others.setdefault(key, set()).update(() if key[0].join else _beside(item, step))
+                key = (group_of(signal), item.watch.next_step)
+                places.setdefault(key, set()).update(namespaces(item.record))
+                others.setdefault(key, set()).update(() if key[0].join else _read_whole(item, step))
                 pods_of = {pod.metadata.uid: pod for pod in (*item.candidates, *item.stables)}
                 targets.setdefault(key, {}).update(pods_of)
-                asked[index, name] = key
+                asked[item.key][name] = key
         queries = {
             key: msgspec.structs.replace(
                 key[0],
@@ -226,35 +323,30 @@ class Poller:
                 workloads=tuple(sorted({ref.name for ref in others[key]})) if few else (),
                 targets=tuple(targets[key].values()),
             )
-            for key, names in slices.items()
+            for key, names in places.items()
         }
-        found = await asyncio.gather(*(self._ask(query, key[1], step) for key, query in queries.items()))
-        answers = dict(zip(queries, found, strict=True))
-        for index, item in enumerate(seen):
-            first, pods = item.watch.next_step, self._known_pods(item)
-            names = list(item.watch.policy.signals)
-            if first < step and names:
-                past = [answers[asked[index, names[0]]].get(at, _missing(at)) for at in range(first, step)]
-                named, namespace = self._named[item.key], item.record.workload.namespace
-                pods = facts.by_name(
-                    pods, past, named, namespace=namespace, begun=first * self.step_s, step_s=self.step_s
-                )
-                self._keep(item, pods)
-            rolling = self._rolling(item)
-            for at in range(first, step + 1):
-                time = at * self.step_s
-                readings = {name: answers[asked[index, name]].get(at, _missing(at)) for name in names}
-                gone = {ref for ref, began in rolling.items() if began <= time}
-                posted, alert = self._context.records[item.record.id].evaluations, self._alerted(item.record.id, time)
-                item.watch.feed(readings, pods, posted=posted, alert=alert, gone=gone)
+        return queries, asked
+
+    def _feed(self, item: Seen, answers: Mapping[str, Mapping[int, Reading]], step: int) -> None:
+        """Give one watch every step that it has not seen."""
+        first, pods, names = item.watch.next_step, self._known_pods(item), list(answers)
+        if first < step and names:
+            past = [answers[names[0]].get(at, _missing(at)) for at in range(first, step)]
+            named, namespace = self._named[item.key], item.record.workload.namespace
+            pods = facts.by_name(pods, past, named, namespace=namespace, begun=first * self.step_s, step_s=self.step_s)
+            self._keep(item, pods)
+        rolling = self._rolling(item)
+        for at in range(first, step + 1):
+            time = at * self.step_s
+            readings = {name: answers[name].get(at, _missing(at)) for name in names}
+            gone = {ref for ref, began in rolling.items() if began <= time}
+            posted, alert = self._context.records[item.record.id].evaluations, self._alerted(item.record.id, time)
+            item.watch.feed(readings, pods, posted=posted, alert=alert, gone=gone)
 
     def _rolling(self, item: Seen) -> dict[WorkloadRef, float]:
         """When bystanders began to roll out, those that did since this rollout's start."""
-        return {
-            record.workload: record.started.timestamp()
-            for record in self._context.records.values()
-            if record.workload in item.watch.bystanders and record.started >= item.record.started
-        }
+        rolling = (each for ref in item.watch.bystanders for each in self._context.about(ref))
+        return {each.workload: each.started.timestamp() for each in rolling if each.started >= item.record.started}
 
     def _alerted(self, incident: IncidentId, time: float) -> bool:
         """Whether an attributable alert that is known by now was firing at a time."""
@@ -271,7 +363,7 @@ class Poller:
         if item.key[1] != record.rollout.hash:
             self._pods[item.key] = pods
         elif pods != record.pods:
-            self._context.keep(msgspec.structs.replace(record, pods=pods))
+            self._context.put(msgspec.structs.replace(record, pods=pods), told=False)
 
     async def _ask(self, query: SignalQuery, first: int, last: int) -> Mapping[int, Reading]:
         signals, timeout_s = self._context.ports.signals, self._context.config.read_s
@@ -291,13 +383,13 @@ def _about(record: Record) -> TemplateHash:
 
 
 def _owners(
-    record: Record, about: TemplateHash, found: Mapping[WorkloadRef, tuple[Snapshot, tuple[Pod, ...]]]
+    record: Record, about: TemplateHash, found: Mapping[WorkloadRef, Observation]
 ) -> tuple[facts.Owners, facts.Named]:
     """The ReplicaSets of both tracks, by UID and by name."""
     sides: dict[tuple[str, str], tuple[Track, TemplateHash]] = {}
     recovering = about != record.rollout.hash
-    for ref, (snapshot, _) in found.items():
-        for item in read_history(snapshot).all:
+    for ref, each in found.items():
+        for item in read_history(each.snapshot).all:
             key = (item.metadata.uid, item.metadata.name)
             if item.hash == about and (recovering or ref == record.workload):
                 sides[key] = (Track.CANDIDATE, item.hash)
@@ -306,10 +398,8 @@ def _owners(
     return {uid: side for (uid, _), side in sides.items()}, {name: side for (_, name), side in sides.items()}
 
 
-def _stable_template(
-    record: Record, found: Mapping[WorkloadRef, tuple[Snapshot, tuple[Pod, ...]]]
-) -> msgspec.Raw | None:
-    sets = [item for snapshot, _ in found.values() for item in snapshot.replicasets]
+def _stable_template(record: Record, found: Mapping[WorkloadRef, Observation]) -> msgspec.Raw | None:
+    sets = [item for each in found.values() for item in each.snapshot.replicasets]
     return next((item.spec.template for item in sets if item.hash == record.stable_hash), None)
 
 
@@ -333,7 +423,7 @@ def _image_ids(record: Record, pods: Iterable[Pod], owners: facts.Owners) -> Map
     return images
 
 
-def _beside(item: Seen, step: int) -> set[WorkloadRef]:
+def _read_whole(item: Seen, step: int) -> set[WorkloadRef]:
     """Workloads that are read as a whole: bystanders, and of the past its own, since not every pod of it is known."""
     record, refs = item.record, set(item.watch.bystanders)
     if item.watch.next_step < step:

@@ -1,7 +1,8 @@
 """From what the watch of Deployments shows to rollouts: where one begins, completes, is superseded or comes back.
 
-Deployments are looked at one after the other as they change, the newest state only. ReplicaSets are listed when the
-revision has changed, not at every change of a status.
+Each workload that has changed is looked at by itself, its newest state only; one that cannot be looked at holds up no
+other. ReplicaSets are read when the revision has changed, not at every change of a status, and for all that are looked
+at in the same moment together. What is found old and complete at first sight is not read at all.
 """
 
 import asyncio
@@ -14,21 +15,33 @@ import msgspec
 from watchdog.decide import incident, marks, templates
 from watchdog.decide.history import History, live_rollout, read_history
 from watchdog.decide.limits import condemned_images
+from watchdog.decide.marks import LastRollback
 from watchdog.decide.plan import Request
-from watchdog.decide.record import Answer, Planned, Record, State
+from watchdog.decide.record import Answer, Record, State
 from watchdog.decide.status import Progress, progressed_at, rollout_status
 from watchdog.engine.context import Context
 from watchdog.engine.evaluations import settings_of
 from watchdog.engine.fleet import Match, Side
 from watchdog.engine.watch import digest, signals_used
 from watchdog.errors import ClusterError
-from watchdog.model import MANAGER, Action, Cause, Mode, Outcome, Refused, Rollout, Topology
-from watchdog.objects import REVISION, Deployment, ReplicaSet, Snapshot, TemplateHash, WorkloadRef
+from watchdog.metrics import Part
+from watchdog.model import MANAGER, Action, Cause, EventReason, IncidentId, Mode, Outcome, Refused, Rollout, Topology
+from watchdog.objects import (
+    REVISION,
+    Deployment,
+    ReplicaSet,
+    Snapshot,
+    TemplateHash,
+    WorkloadRef,
+    revision_number,
+)
 
 _log = logging.getLogger(__name__)
 
 _AGAIN_S = 1.0
 _BEFORE_ACTING = (State.WATCHING, State.BREACH, State.ASKING)
+_UNWRITTEN = (*_BEFORE_ACTING, State.ACTING)
+_CLAIMED = dt.timedelta(days=1)
 MODE = f"{marks.PREFIX}/mode"
 
 
@@ -45,7 +58,7 @@ class Rollouts:
         self,
         context: Context,
         *,
-        changed: Callable[[Record], Awaitable[None]],
+        changed: Callable[[Record], None],
         began: Callable[[Record], None],
     ) -> None:
         self._context = context
@@ -53,27 +66,41 @@ class Rollouts:
         self._began = began
         self._seen: dict[WorkloadRef, tuple[str, str]] = {}
         self._live: dict[WorkloadRef, TemplateHash] = {}
-        self._due: asyncio.Queue[WorkloadRef] = asyncio.Queue()
-        self._waiting: set[WorkloadRef] = set()
+        self._looking: set[WorkloadRef] = set()
+        self._due: set[WorkloadRef] = set()
         self._bringing_back: set[tuple[WorkloadRef, str]] = set()
+        self._malformed: dict[WorkloadRef, tuple[str, ...]] = {}
         self.look_at_colour: Callable[[Deployment, Match, Record | None], Awaitable[None]] = _left_alone
 
     def look_at(self, ref: WorkloadRef) -> None:
-        """Have a workload looked at, soon and once."""
-        if ref not in self._waiting:
-            self._waiting.add(ref)
-            self._due.put_nowait(ref)
+        """Have a workload looked at, soon and once; never twice at the same time."""
+        if ref in self._looking:
+            self._due.add(ref)
+        else:
+            self._looking.add(ref)
+            self._context.spawn(Part.ROLLOUTS, self._looked(ref), about=str(ref))
 
-    async def run(self) -> None:
-        """Look at whatever is due, for ever."""
-        while True:
-            ref = await self._due.get()
-            self._waiting.discard(ref)
-            try:
-                await self._look(ref)
-            except ClusterError as error:
-                _log.warning("not looked at: %s", error, extra={"event": "look-failed", "workload": str(ref)})
-                asyncio.get_running_loop().call_later(_AGAIN_S, self.look_at, ref)
+    async def _looked(self, ref: WorkloadRef) -> None:
+        faults, about, pause_s = self._context.faults, str(ref), 0.0
+        try:
+            await self._look(ref)
+            faults.over(Part.ROLLOUTS, about)
+        except ClusterError as error:
+            _log.warning("not looked at: %s", error, extra={"event": "look-failed", "workload": str(ref)})
+            pause_s = _AGAIN_S
+        except Exception as error:
+            pause_s = faults.note(Part.ROLLOUTS, error, about=about)
+        finally:
+            self._looking.discard(ref)
+        if pause_s:
+            self._later(ref, pause_s)
+        elif ref in self._due:
+            self._due.discard(ref)
+            self.look_at(ref)
+
+    def _later(self, ref: WorkloadRef, pause_s: float = _AGAIN_S) -> None:
+        self._due.discard(ref)
+        asyncio.get_running_loop().call_later(pause_s, self.look_at, ref)
 
     async def _look(self, ref: WorkloadRef) -> None:
         context = self._context
@@ -84,20 +111,17 @@ class Rollouts:
         if deployment is None or (record and record.rollout.uid != deployment.metadata.uid):
             self._seen.pop(ref, None)
             if record:
-                await self.supersede(record, "the Deployment was deleted by someone else")
+                self.supersede(record, "the Deployment was deleted by someone else")
             if deployment is None:
                 return
             record = None
         if match is None:
             if record:
-                await self.supersede(record, "no policy matches the Deployment any more")
+                self.supersede(record, "no policy matches the Deployment any more")
             return
         if record:
-            record = await self._heed(record, deployment)
-            if record.state in _BEFORE_ACTING and marks.acted(deployment.metadata.annotations) == record.id:
-                # Its process died between the patch and the record: the patch carries the proof.
-                record = await context.put(msgspec.structs.replace(record, state=State.ACTING))
-                await self._changed(record)
+            record = self._take_proof(record, deployment)
+            record = self._read_annotations(record, deployment)
         if match.side is Side.COLOUR:
             await self.look_at_colour(deployment, match, record)
             return
@@ -109,26 +133,43 @@ class Rollouts:
         if self._seen.get(ref) == identity and not (record and record.completed is None):
             return
         if self._seen.get(ref) != identity:
+            if record is None and ref not in self._seen and self._long_there(deployment, match):
+                self._seen[ref] = identity
+                return
             snapshot = await self._snapshot(deployment)
             history = read_history(snapshot)
             found = live_rollout(snapshot.deployment, history)
             if isinstance(found, Refused):
-                asyncio.get_running_loop().call_later(_AGAIN_S, self.look_at, ref)
+                self._later(ref)
                 return
             if deployment.spec.replicas == 0 and match.side is Side.CANDIDATE:
                 return  # no candidate pod, and so no rollout yet
             rollout, live = found
-            record = await self._turn(record, rollout, live, snapshot.deployment, history, match)
+            record = await self._turn(context.open_of(ref), rollout, live, snapshot.deployment, history, match)
             self._seen[ref] = identity
             self._live[ref] = rollout.hash
         if record and record.completed is None and record.state is not State.ENDED:
-            await self._maybe_complete(record, deployment)
+            self._maybe_complete(record, deployment)
 
     async def _snapshot(self, deployment: Deployment) -> Snapshot:
-        cluster, timeout_s = self._context.ports.cluster, self._context.request_s
-        fresh = await cluster.deployment(deployment.ref, timeout_s=timeout_s)
-        found = await cluster.replicasets(deployment.ref.namespace, fresh.spec.selector, timeout_s=timeout_s)
-        return Snapshot(fresh, found)
+        """The workload as it was seen; read anew where its ReplicaSets are newer than that."""
+        context = self._context
+        snapshot = await context.observer.snapshot(deployment)
+        live = read_history(snapshot).live
+        if live is None or live.revision == revision_number(deployment.metadata):
+            return snapshot
+        fresh = await context.ports.cluster.deployment(deployment.ref, timeout_s=context.request_s)
+        return await context.observer.snapshot(fresh)
+
+    def _long_there(self, deployment: Deployment, match: Match) -> bool:
+        """Whether there is nothing to watch at first sight: complete for a bake or longer, and no recent mark."""
+        now, at = self._context.now(), progressed_at(deployment)
+        mark = marks.read_last_rollback(deployment.metadata.annotations, now=now)
+        return (
+            rollout_status(deployment).progress is Progress.COMPLETE
+            and (at is None or now - at >= dt.timedelta(seconds=match.policy.bake))
+            and (mark is None or now - mark.at > _CLAIMED)
+        )
 
     # -- beginning -----------------------------------------------------------------------------------------------------
 
@@ -146,12 +187,12 @@ class Rollouts:
         if record and record.rollout == rollout:
             return record
         if record:
-            if _ours(record, deployment, rollout):
+            if self._ours(record, deployment, rollout):
                 return record
-            await self.supersede(record, f"revision {rollout.revision} ({rollout.hash}) is live now, by someone else")
+            await self._replaced(record, deployment, rollout)
         if rollout.incident in context.records:
             return None  # ended already
-        if await self._rebuild(deployment, rollout, history, match) or _undone(deployment, rollout):
+        if self._undone(deployment, rollout):
             return None
         progress = rollout_status(deployment)
         now = context.now()
@@ -199,82 +240,174 @@ class Rollouts:
         )
         fields = {"event": "rollout-begins", "incident": record.id, "workload": str(record.workload)}
         _log.info("revision %d is under watch, beside %s", rollout.revision, stable_hash or "nothing", extra=fields)
-        record = await context.put(record)
+        return self.begin(record)
+
+    def begin(self, record: Record) -> Record:
+        """Take a rollout under watch."""
+        self._context.put(record)
+        self._context.nonce(record.id)
         self._began(record)
-        return record
+        return self._context.records[record.id]
 
     async def _hash_live(self, ref: WorkloadRef) -> TemplateHash:
-        deployment = await self._context.ports.cluster.deployment(ref, timeout_s=self._context.request_s)
-        found = live_rollout(deployment, read_history(await self._snapshot(deployment)))
+        deployment = self._context.deployment(ref)
+        if deployment is None:
+            return TemplateHash("")
+        found = live_rollout(deployment, read_history(await self._context.observer.snapshot(deployment)))
         return TemplateHash("") if isinstance(found, Refused) else found[0].hash
 
-    async def _rebuild(self, deployment: Deployment, rollout: Rollout, history: History, match: Match) -> bool:
-        """Make the record anew of an action whose process died before it could write one (DESIGN §7)."""
+    # -- claims and proofs ---------------------------------------------------------------------------------------------
+
+    def _mark(self, deployment: Deployment) -> LastRollback | None:
+        """The mark of the newest action; what stands there and cannot be read is said once."""
+        annotations, now = deployment.metadata.annotations, self._context.now()
+        malformed = marks.malformed(annotations, now=now)
+        if malformed and self._malformed.get(deployment.ref) != malformed:
+            fields = {"event": "malformed-mark", "workload": str(deployment.ref)}
+            _log.warning("no mark of ours, left alone: %s", ", ".join(malformed), extra=fields)
+        if malformed:
+            self._malformed[deployment.ref] = malformed
+        else:
+            self._malformed.pop(deployment.ref, None)
+        return marks.read_last_rollback(annotations, now=now)
+
+    def _take_proof(self, record: Record, deployment: Deployment) -> Record:
+        """Go on with a write that an earlier process made and could not record: its nonce proves it.
+
+        A mark that names the service without such a proof is a claim. Where what it claims stands, the watch is over
+        and people are told; nothing is written.
+        """
         context = self._context
-        mark = marks.read_last_rollback(deployment.metadata.annotations)
-        if mark is None or mark.by != MANAGER or mark.incident in context.records:
-            return False
-        source = next((item for item in history.all if item.hash == mark.from_hash), None)
-        target = next((item for item in history.all if item.hash == mark.to_hash), None)
-        if rollout.hash != mark.to_hash or context.now() - mark.at > dt.timedelta(days=1):
-            return False
-        action = Action.SCALE_DOWN if mark.from_hash == mark.to_hash else Action.UNDO
-        record = Record(
-            id=mark.incident,
-            rollout=Rollout(deployment.ref, deployment.metadata.uid, mark.from_revision, mark.from_hash),
-            policy=match.policy.name,
-            policy_digest=digest(match.policy),
-            topology=match.topology,
-            mode=Mode.ENFORCE,
-            action=action,
-            started=mark.at,
-            state=State.ACTING,
-            images=templates.images(source.spec.template) if source else {},
-            stable=match.other if action is Action.SCALE_DOWN and match.other else deployment.ref,
-            plan=Planned(
-                action=action,
-                from_revision=mark.from_revision,
-                from_hash=mark.from_hash,
-                to_revision=mark.to_revision,
-                to_hash=mark.to_hash,
-                cause=mark.cause,
-                condemned=_differing(source, target) if source and target and action is Action.UNDO else {},
-            ),
-            write_at=mark.at,
-            detail="rebuilt from the mark on the Deployment",
+        if record.state not in _BEFORE_ACTING:
+            return record
+        mark, paused = self._mark(deployment), marks.read_pause(deployment.metadata.annotations, record.rollout.hash)
+        nonces = [mark.nonce] if mark and mark.incident == record.id else []
+        if deployment.spec.paused and paused and paused[0] == record.id:
+            nonces.append(paused[1])
+        if any(marks.proves(nonce, record.rollout, record.proofs) for nonce in nonces):
+            record = context.put(msgspec.structs.replace(record, state=State.ACTING), told=False)
+            self._changed(record)
+        elif mark and self.claims(mark, record) and mark.to_hash == mark.from_hash and deployment.spec.replicas == 0:
+            record = context.put(self.unproven(record, mark))
+        return record
+
+    def claims(self, mark: LastRollback, record: Record) -> bool:
+        """Whether a mark says that the service has just acted in this incident, without proof."""
+        recent = self._context.now() - mark.at <= _CLAIMED
+        return mark.by_us and mark.incident == record.id and recent and record.mode is not Mode.OBSERVE
+
+    def unproven(self, record: Record, mark: LastRollback) -> Record:
+        """The record of a watch that ends with such a claim; people are told by an Event, too."""
+        why = (
+            f"a mark of {mark.at:%Y-%m-%d %H:%M:%S} UTC says that the service went from revision {mark.from_revision}"
+            f" to {mark.to_revision or 'another one'}; no record proves it, and nothing more is done"
         )
-        await self._changed(await context.put(record))
+        self._context.note(record, EventReason.FAILED, f"unproven: {why}", suffix="-unproven")
+        return incident.end(record, Outcome.UNPROVEN, why, now=self._context.now())
+
+    def _ours(self, record: Record, deployment: Deployment, rollout: Rollout) -> bool:
+        """Whether the new revision is what this record's own action made live."""
+        if record.state not in (State.ACTING, State.VERIFYING):
+            return False
+        mark = self._mark(deployment)
+        return (
+            mark is not None
+            and mark.incident == record.id
+            and mark.to_hash == rollout.hash
+            and marks.proves(mark.nonce, record.rollout, record.proofs)
+        )
+
+    async def _replaced(self, record: Record, deployment: Deployment, rollout: Rollout) -> None:
+        """End a watch whose version is live no more: somebody else has replaced it, or a mark claims that we did."""
+        mark, context = self._mark(deployment), self._context
+        if mark and self.claims(mark, record) and mark.to_hash == rollout.hash and record.state in _UNWRITTEN:
+            context.put(self.unproven(record, mark))
+            return
+        by = "someone else"
+        if mark and mark.incident == record.id and not mark.by_us:
+            by = mark.by[:100] if mark.to_hash == rollout.hash else by
+            context.spawn(Part.RECORDS, self._read_gates(record), about=record.id)
+        self.supersede(record, f"revision {rollout.revision} ({rollout.hash}) is live now, by {by}")
+
+    async def _read_gates(self, record: Record) -> None:
+        """A gate that acted has a record of its own, and what it condemned counts here, too."""
+        context = self._context
+        if found := await context.ports.store.get(gate_incident(record.id), timeout_s=context.request_s):
+            context.read((found,))
+
+    def _undone(self, deployment: Deployment, rollout: Rollout) -> bool:
+        """Whether an undo of the service has just made this revision live: an undo is never undone.
+
+        That is withheld on a mere claim, too. One that no record knows is told: as `unproven`, and once, because the
+        Event's name and the message's incident are the same after each restart. It is not saved, since anybody could
+        fill the store so.
+        """
+        mark = self._mark(deployment)
+        if (
+            mark is None
+            or not mark.by_us
+            or mark.to_hash != rollout.hash
+            or rollout.revision not in (mark.from_revision, mark.from_revision + 1)
+        ):
+            return False
+        context, match = self._context, self._context.fleet.match(rollout.workload)
+        left = Rollout(rollout.workload, rollout.uid, mark.from_revision, mark.from_hash)
+        known = mark.incident in context.records or left.incident != mark.incident
+        if match and not known and context.now() - mark.at <= _CLAIMED and match.policy.mode is not Mode.OBSERVE:
+            claim = Record(
+                id=mark.incident,
+                rollout=left,
+                policy=match.policy.name,
+                policy_digest=digest(match.policy),
+                topology=match.topology,
+                mode=match.policy.mode,
+                action=action_of(match),
+                started=mark.at,
+                stable=match.other or rollout.workload,
+                write_at=mark.at,
+            )
+            context.claim(self.unproven(claim, mark))
         return True
 
     # -- going on ------------------------------------------------------------------------------------------------------
 
-    async def _heed(self, record: Record, deployment: Deployment) -> Record:
+    def _read_annotations(self, record: Record, deployment: Deployment) -> Record:
         """Take what people wrote on the Deployment: a lower mode, an answer."""
         context = self._context
         lowered = incident.lower(record, mode_of(record.mode, deployment))
         if lowered.mode is not record.mode:
-            record = await context.put(lowered)
+            record = context.put(lowered)
         answer = marks.read_answer(deployment.metadata.annotations, record.id)
         if answer and record.state is State.ASKING and not record.people:
             owner = marks.field_owner(deployment.metadata, ("f:metadata", "f:annotations", f"f:{marks.ANSWER}"))
             by = owner.manager if owner else "unknown"
             said = Answer(answer, f"who may annotate the Deployment ({by})", context.now(), "annotation")
-            record = await context.put(msgspec.structs.replace(record, people=(said,)))
-            await self._changed(record)
+            record = context.put(msgspec.structs.replace(record, people=(said,)))
+            self._changed(record)
         return context.records[record.id]
 
-    async def _maybe_complete(self, record: Record, deployment: Deployment) -> None:
+    def _maybe_complete(self, record: Record, deployment: Deployment) -> None:
         if record.state is State.WATCHING and rollout_status(deployment).progress is Progress.COMPLETE:
             now = self._context.now()
-            await self._context.put(msgspec.structs.replace(record, completed=progressed_at(deployment) or now))
+            self._context.put(msgspec.structs.replace(record, completed=progressed_at(deployment) or now))
 
-    async def supersede(self, record: Record, why: str) -> None:
+    def supersede(self, record: Record, why: str) -> None:
         """End a watch whose version somebody else has replaced."""
+        if record.state is State.ENDED:
+            return
         if record.state is State.ACTING or (record.state is State.VERIFYING and not record.verified):
             return  # whoever carries the action out sees it, too
         if record.verified:
             why = f"{record.verified}, then {why}"
-        await self._context.put(incident.end(record, Outcome.SUPERSEDED, why, now=self._context.now()))
+        self._context.put(incident.end(record, Outcome.SUPERSEDED, why, now=self._context.now()))
+
+    def _scaled_down_by_us(self, deployment: Deployment) -> bool:
+        """Whether a record of ours, or of a gate, says that what `replicas-before` is about was scaled down."""
+        about = marks.replicas_before(deployment.metadata.annotations)
+        return about is not None and any(
+            each.rollout.hash == about[0] and each.write_at and each.plan and each.plan.action is Action.SCALE_DOWN
+            for each in self._context.about(deployment.ref)
+        )
 
     async def _maybe_restore(self, deployment: Deployment, record: Record | None) -> None:
         """Give a scaled-down canary its replicas back, when another template has come (DESIGN §5).
@@ -282,6 +415,8 @@ class Rollouts:
         Where that came with replicas of its own only the mark goes: it would undo a later scaling to zero.
         """
         context, text = self._context, deployment.metadata.annotations.get(marks.REPLICAS_BEFORE)
+        if not self._scaled_down_by_us(deployment):
+            return
         acting = record is not None and record.state in (State.ACTING, State.VERIFYING)
         key = (deployment.ref, bytes(deployment.spec.template).hex()[:4096] + (text or ""))
         if not text or acting or key in self._bringing_back:
@@ -295,7 +430,7 @@ class Rollouts:
         found = condemned_images(context.records.values(), linked, now=context.now())
         # Without pods the id of an image is not known, only its name: the names in condemned templates count, too.
         hashes = {each.rollout.hash for each in context.records.values() if each.id in found.values()}
-        condemned = [item for item in (await self._snapshot(deployment)).replicasets if item.hash in hashes]
+        condemned = [item for item in (await context.observer.snapshot(deployment)).replicasets if item.hash in hashes]
         containers = {container for container, _ in found}
         told = {pair for item in condemned for pair in templates.images(item.spec.template).items()}
         pairs = frozenset({*found, *(pair for pair in told if pair[0] in containers)})
@@ -307,6 +442,11 @@ class Rollouts:
 
 async def _left_alone(_deployment: Deployment, _match: Match, _record: Record | None) -> None:
     """Where nobody looks at colours."""
+
+
+def gate_incident(incident: IncidentId) -> IncidentId:
+    """The id of the record of a gate that acted in this incident."""
+    return IncidentId(f"{incident}-gate")
 
 
 def mode_of(mode: Mode, deployment: Deployment) -> Mode:
@@ -322,31 +462,6 @@ def action_of(match: Match) -> Action:
     """What a breach of this workload leads to. Only a canary is ever scaled down, never the stable side beside it."""
     wanted = match.policy.action or Action.SCALE_DOWN
     return Action.UNDO if wanted is Action.SCALE_DOWN and match.side is not Side.CANDIDATE else wanted
-
-
-def _differing(source: ReplicaSet, target: ReplicaSet) -> dict[str, str]:
-    """The images in which a revision differs from the one it was left for."""
-    other = templates.images(target.spec.template)
-    return {name: image for name, image in templates.images(source.spec.template).items() if other.get(name) != image}
-
-
-def _ours(record: Record, deployment: Deployment, rollout: Rollout) -> bool:
-    """Whether the new revision is what this record's own action made live."""
-    if record.state not in (State.ACTING, State.VERIFYING):
-        return False
-    mark = marks.read_last_rollback(deployment.metadata.annotations)
-    return mark is not None and mark.incident == record.id and mark.to_hash == rollout.hash
-
-
-def _undone(deployment: Deployment, rollout: Rollout) -> bool:
-    """Whether this revision is what an undo of ours has just made live: an undo is never undone."""
-    mark = marks.read_last_rollback(deployment.metadata.annotations)
-    return (
-        mark is not None
-        and mark.by == MANAGER
-        and mark.to_hash == rollout.hash
-        and rollout.revision in (mark.from_revision, mark.from_revision + 1)
-    )
 
 
 def _before(rollout: Rollout, history: History, seen: TemplateHash | None) -> TemplateHash:

@@ -8,15 +8,13 @@ import asyncio
 import datetime as dt
 import logging
 from collections import OrderedDict
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from functools import partial
-from typing import Any
 
 import msgspec
 
 from watchdog.config import GitOps
-from watchdog.decide import limits
 from watchdog.decide.evaluations import Posted, Taken
 from watchdog.decide.plan import Request
 from watchdog.decide.record import Answer, Record, State
@@ -29,6 +27,7 @@ from watchdog.engine.polling import Poller
 from watchdog.engine.rollouts import Rollouts
 from watchdog.engine.telling import Telling
 from watchdog.errors import ClusterError, Denied, NotFound, UsageError
+from watchdog.metrics import Part
 from watchdog.model import Alert, IncidentId, Result
 from watchdog.objects import WorkloadRef
 from watchdog.ports import Fleet as FleetPort
@@ -57,69 +56,59 @@ class Service:
         self.context = context
         self._port = fleet
         self._services = services
-        self._group: asyncio.TaskGroup | None = None
         self._accepting = False
         self._beat = 0.0
         self._keys: OrderedDict[str, asyncio.Task[Result]] = OrderedDict()
-        self.incidents = Incidents(context, spawn=self._spawn)
+        self.incidents = Incidents(context)
         self.poller = Poller(context, judge=self.incidents.judge)
         self.alerts = Alerts(context, hurry=self._hurry)
         self._evaluations = Evaluations(context, next_step=self.poller.next_step)
         self._rollouts = Rollouts(context, changed=self.incidents.answered, began=self.alerts.held_again)
-        self._switches = Switches(
-            context,
-            changed=self.incidents.answered,
-            began=self.alerts.held_again,
-            supersede=self._rollouts.supersede,
-            look_at=self._rollouts.look_at,
-        )
+        self._switches = Switches(context, self._rollouts, changed=self.incidents.answered)
         self._rollouts.look_at_colour = self._switches.look
         self.telling = Telling(context)
 
-    def _spawn(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
-        assert self._group is not None  # noqa: S101  (only tasks of the group come here)
-        return self._group.create_task(work)
-
     async def run(self) -> None:
-        """Run until cancelled.
-
-        Raises:
-            ClusterError: the records cannot be read, or a namespace may not be watched.
-        """
-        await self._read_records()
+        """Run until cancelled. A loop that fails begins again; none takes the others with it."""
+        context = self.context
         try:
             async with asyncio.TaskGroup() as group:
-                self._group = group
-                for namespace in self.context.fleet.namespaces:
-                    group.create_task(self._watch(namespace))
-                for namespace in self.context.fleet.service_namespaces:
-                    group.create_task(self._watch_services(namespace))
-                group.create_task(self._rollouts.run())
-                group.create_task(self._poll())
-                group.create_task(self.alerts.run())
-                group.create_task(self._resync())
-                group.create_task(self.telling.run())
-                group.create_task(self._prune())
+                context.works_in(group)
+                await context.faults.tried(Part.RECORDS, self._read_records)
+
+                def keep(part: Part, run: Callable[[], Awaitable[None]], about: str = "") -> None:
+                    group.create_task(context.faults.keep(part, run, about=about))
+
+                for namespace in context.fleet.namespaces:
+                    keep(Part.WATCH, partial(self._watch, namespace), namespace)
+                for namespace in context.fleet.service_namespaces:
+                    keep(Part.WATCH, partial(self._watch_services, namespace), f"services of {namespace}")
+                keep(Part.RECORDS, context.run)
+                keep(Part.POLL, self._poll)
+                keep(Part.ALERTS, self.alerts.run)
+                keep(Part.ALERTS, self._resync, "resync")
+                keep(Part.ALERTS, self.alerts.watch_silences, "silences")
+                keep(Part.NOTIFY, self.telling.run)
+                keep(Part.RECORDS, self._prune, "prune")
         finally:
             self._accepting = False
-            await self.context.save_rest()
+            await context.save_rest()
 
     async def _read_records(self) -> None:
-        records = await self._all_records()
-        self.context.records.update({record.id: record for record in records})
-        going = limits.open_records(records)
-        _log.info("%d records, %d of rollouts under watch", len(records), len(going), extra={"event": "started"})
-
-    async def _all_records(self) -> tuple[Record, ...]:
         context = self.context
         while True:
             try:
-                return await context.ports.store.all(timeout_s=context.request_s)
-            except Denied:
-                raise
+                context.read(await context.ports.store.all(timeout_s=context.request_s))
+            except Denied as error:
+                why = "the records may not be read: %s; see rollback-watchdog check --online"
+                _log.error(why, error, extra={"event": "records-denied"})
             except ClusterError as error:
                 _log.warning("records not read, asking again: %s", error, extra={"event": "records-not-read"})
+            else:
+                break
             await asyncio.sleep(_AGAIN_S)
+        there, going = len(context.records), len(context.open())
+        _log.info("%d records, %d of rollouts under watch", there, going, extra={"event": "started"})
 
     async def _watch(self, namespace: str) -> None:
         """Watch a namespace for ever. One that may not be watched is told of again and again; the others go on."""
@@ -160,7 +149,7 @@ class Service:
             self._rollouts.look_at(ref)
         if self.context.fleet.complete and not was_complete:
             self._accepting = True
-            for record in limits.open_records(self.context.records.values()):
+            for record in self.context.open():
                 self._rollouts.look_at(record.workload)
 
     async def _listed(self) -> None:
@@ -186,9 +175,9 @@ class Service:
             except ClusterError as error:
                 _log.warning("records not pruned: %s", error, extra={"event": "records-not-pruned"})
 
-    async def _hurry(self, record: Record, arrived: float) -> None:
+    def _hurry(self, record: Record, arrived: float) -> None:
         if seen := self.poller.last(record.id):
-            await self.incidents.hurry(seen, arrived=arrived)
+            self.incidents.hurry(seen, arrived=arrived)
 
     # -- what the HTTP server asks -------------------------------------------------------------------------------------
 
@@ -241,7 +230,7 @@ class Service:
 
     def rollouts(self) -> tuple[Record, ...]:
         """The records of rollouts under watch."""
-        return tuple(limits.open_records(self.context.records.values()))
+        return tuple(self.context.open())
 
     async def answer(self, incident: IncidentId, answer: Answer) -> Record:
         """Take a person's answer.
@@ -255,8 +244,9 @@ class Service:
             raise NotFound(f"answer {incident}", "there is no such incident")
         if record.state is not State.ASKING or record.people:
             raise UsageError(f"{incident} is not being asked about: it is {record.outcome or record.state}")
-        record = await self.context.put(msgspec.structs.replace(record, people=(answer,)))
-        await self.incidents.answered(record)
+        record = self.context.put(msgspec.structs.replace(record, people=(answer,)))
+        await self.context.save(record.id)
+        self.incidents.answered(record)
         return record
 
 

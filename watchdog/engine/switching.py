@@ -53,7 +53,7 @@ class Switcher:
         self._patience = patience
         self._now = now
 
-    async def switch_back(self, record: Record, cause: Cause, *, gitops_act: bool) -> Result:
+    async def switch_back(self, record: Record, cause: Cause, *, nonce: str, gitops_act: bool) -> Result:
         """Give the traffic back to the colour of before, or begin to make room for it.
 
         Raises:
@@ -68,11 +68,11 @@ class Switcher:
                 seen = await self._read(record, deadline=deadline if in_doubt else 0.0)
             except NotFound as error:
                 return wording.refused(Refused(Guard.SUPERSEDED, f"{error.operation}: deleted by someone else"))
-            if in_doubt and marked_by(seen.service, record.id):
+            if in_doubt and marked_by(seen.service, record, now=self._now()):
                 return await self._found(seen, record, cause)
             if len(failures) == _ATTEMPTS:
                 raise failures[-1]
-            plan = plan_switch_back(seen, record, cause, gitops_act=gitops_act, now=self._now())
+            plan = plan_switch_back(seen, record, cause, nonce=nonce, gitops_act=gitops_act, now=self._now())
             if isinstance(plan, Refused):
                 return wording.refused(plan)
             work = self._scale_up(plan, seen, cause) if isinstance(plan, ScaleUp) else self._write(plan, seen, cause)
@@ -90,7 +90,7 @@ class Switcher:
 
     async def written(self, record: Record) -> SwitchBack | None:
         """What this incident wrote, by this process or by one before, if it still stands. Raises `ClusterError`."""
-        return written_switch(await self._read(record, deadline=0.0), record)
+        return written_switch(await self._read(record, deadline=0.0), record, now=self._now())
 
     async def finish(self, record: Record, plan: SwitchBack, cause: Cause, *, resumed: bool) -> Result:
         """Prove that the colour of before serves. Raises `ClusterError`.
@@ -107,7 +107,7 @@ class Switcher:
         if resumed:
             work = self._follow_up(plan, seen.service, seen, cause)
             await unbroken(work, patience_s=2 * self._patience.request_s)
-        while stands(seen.service, record):
+        while stands(seen.service, record, now=self._now()):
             ready = ready_pods(seen, plan.target.hash, plan.selector)
             detail = f"{result.detail}, {ready} of {seen.old.deployment.spec.replicas} pods ready"
             if ready:
@@ -157,7 +157,7 @@ class Switcher:
 
     async def _found(self, seen: Colours, record: Record, cause: Cause) -> Result:
         """A write without an answer has happened; perhaps somebody has switched again since."""
-        plan = written_switch(seen, record)
+        plan = written_switch(seen, record, now=self._now())
         if plan is None:
             refused = Refused(Guard.SUPERSEDED, "switched back, then switched again by someone else")
             return wording.refused(refused)

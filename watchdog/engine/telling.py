@@ -8,7 +8,7 @@ import msgspec
 from watchdog.decide.record import Record
 from watchdog.engine.context import Context
 from watchdog.errors import NotificationError
-from watchdog.metrics import Channel, Delivery
+from watchdog.metrics import Channel, Delivery, Part
 from watchdog.model import IncidentId
 
 _log = logging.getLogger(__name__)
@@ -29,23 +29,27 @@ class Telling:
             context.tell = self._later
 
     def _later(self, record: Record) -> None:
-        self._due[record.id] = None
+        self._again(record.id)
+
+    def _again(self, incident: IncidentId) -> None:
+        self._due[incident] = None
         self._some.set()
 
     async def run(self) -> None:
         """Tell of whatever is due, for ever; what an earlier process may have left unsaid first."""
-        context = self._context
-        if context.ports.notifier is None:
+        if self._context.ports.notifier is None:
             return
-        for record in list(context.records.values()):
-            self._later(record)
+        for incident in self._context.records:
+            self._again(incident)
         while True:
             await self._some.wait()
             self._some.clear()
             while self._due:
                 incident = next(iter(self._due))
                 del self._due[incident]
-                await self._tell(context.records[incident])
+                await self._context.settled(incident)
+                if record := self._context.records.get(incident):
+                    await self._tell(record)
 
     async def _tell(self, record: Record) -> None:
         context, notifier = self._context, self._context.ports.notifier
@@ -57,8 +61,13 @@ class Telling:
             fields = {"event": "not-told", "incident": record.id}
             _log.warning("people were not told: %s", error, extra=fields)
             return
-        if told and told != record.told:
+        except Exception as error:
+            context.metrics.notification(Channel.SLACK, Delivery.FAILED)
+            pause_s = context.faults.note(Part.NOTIFY, error, about=record.id)
+            asyncio.get_running_loop().call_later(pause_s, self._again, record.id)
+            return
+        context.faults.over(Part.NOTIFY, record.id)
+        latest = context.records.get(record.id)
+        if told and latest and told != latest.told:
             context.metrics.notification(Channel.SLACK, Delivery.SENT)
-            latest = context.records[record.id]
-            context.records[record.id] = msgspec.structs.replace(latest, told=told)
-            await context.save(record.id)
+            context.put(msgspec.structs.replace(latest, told=told), told=False)

@@ -109,7 +109,8 @@ class Gate:
                     self._say(f"the service holds incident {record.id} ({record.state}): waiting for its end")
                 else:
                     held_since = None
-                    end = others.ended(scene, seen, record) or await self._look(scene, seen, feed, trial, step)
+                    end = others.ended(scene, seen, record, now=self._now())
+                    end = end or await self._look(scene, seen, feed, trial, step)
                     late = trial.first is None and step >= latest
                     if end is None and (late or trial.over or trial.verdict().word is Word.HEALTHY):
                         end = await self._act(scene, await self._last_word(scene, seen, trial))
@@ -133,7 +134,7 @@ class Gate:
         if acting.lost(end):
             task, timeout_s = self._task, self._ports.request_s
             seen = await look(self._ports.cluster, task.workload, task.stable, timeout_s=timeout_s)
-            end = others.ended(scene, seen, await service.record()) or end
+            end = others.ended(scene, seen, await service.record(), now=self._now()) or end
         return end
 
     async def _look(self, scene: Scene, seen: Look, feed: Feed, trial: Trial, step: int) -> End | None:

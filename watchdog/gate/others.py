@@ -1,5 +1,7 @@
 """Who else may end a gate: the running service, whose incidents it does not disturb, and whoever deploys meanwhile."""
 
+import datetime as dt
+
 from watchdog.decide import marks
 from watchdog.decide.record import Record, State
 from watchdog.errors import Denied
@@ -44,12 +46,12 @@ def held(record: Record | None) -> bool:
     return record is not None and record.state in _HELD
 
 
-def ended(scene: Scene, seen: Look, record: Record | None) -> End | None:
+def ended(scene: Scene, seen: Look, record: Record | None, *, now: dt.datetime) -> End | None:
     """Whether this version is over: by the service, or because somebody else replaced it."""
     if record and record.state is State.ENDED and (end := _told(scene, record)):
         return end
     rollout, live = scene.rollout, seen.live
-    mark = marks.read_last_rollback(seen.deployment.metadata.annotations)
+    mark = marks.read_last_rollback(seen.deployment.metadata.annotations, now=now)
     mine = mark is not None and mark.incident == rollout.incident
     if mark and mine and mark.by == MANAGER:
         outcome = Outcome.SCALED_DOWN if mark.to_hash == mark.from_hash else Outcome.ROLLED_BACK
