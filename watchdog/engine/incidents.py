@@ -131,7 +131,8 @@ class Incidents:
         urgent = any(alert.what == "attributed" for alert in record.alerts)
         match = context.fleet.match(record.workload)
         linked = [ref for ref in (record.workload, match.other if match else None) if ref]
-        found = limits.condemned_images(context.others(record), linked, now=now)
+        others = (each for ref in linked for each in context.about(ref) if each.id != record.id)
+        found = limits.condemned_images(others, linked, now=now)
         images = [
             f"{name}: {image} ({found[name, image]})" for name, image in record.images.items() if (name, image) in found
         ]

@@ -427,7 +427,7 @@ class Rollouts:
         if match is None or mode_of(match.policy.mode, deployment) is Mode.OBSERVE:
             return
         linked = [ref for ref in (deployment.ref, match.other) if ref]
-        found = condemned_images(context.records.values(), linked, now=context.now())
+        found = condemned_images((each for ref in linked for each in context.about(ref)), linked, now=context.now())
         # Without pods the id of an image is not known, only its name: the names in condemned templates count, too.
         hashes = {each.rollout.hash for each in context.records.values() if each.id in found.values()}
         condemned = [item for item in (await context.observer.snapshot(deployment)).replicasets if item.hash in hashes]

@@ -1,0 +1,108 @@
+"""A fault that nobody foresaw, at any part of the outside, costs its own rollout a step and nobody anything else."""
+
+import asyncio
+import itertools
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from typing import Any
+
+import pytest
+
+from tests.component.world import World
+from tests.unit.builders import hash_of
+from watchdog.engine.faults import Faults
+from watchdog.metrics import Metrics, Part
+from watchdog.model import Outcome
+from watchdog.ports import Changed, Deleted, Listed
+
+pytestmark = pytest.mark.looptime
+
+
+class Broken(World):
+    """A world in which the first calls of one method raise what no border should."""
+
+    def __init__(self, method: str, *, times: int, policy: str = 'mode = "enforce"') -> None:
+        super().__init__(policy=policy)
+        self.left = times
+        if method == "watch":
+            return
+        whole: Callable[..., Awaitable[Any]] = getattr(self, method)
+
+        async def broken(*args: Any, **kwargs: Any) -> Any:
+            self._maybe_raise()
+            return await whole(*args, **kwargs)
+
+        setattr(self, method, broken)
+
+    def _maybe_raise(self) -> None:
+        if self.left > 0:
+            self.left -= 1
+            raise KeyError("nobody foresaw this")
+
+    async def watch(self, namespace: str) -> AsyncGenerator[Listed | Changed | Deleted, None]:
+        async for change in super().watch(namespace):
+            self._maybe_raise()
+            yield change
+
+
+METHODS = (
+    "all",
+    "save",
+    "tell",
+    "read",
+    "read_past",
+    "bad_seen",
+    "resets",
+    "pods",
+    "replicasets",
+    "post_event",
+    "watch",
+)
+
+
+@pytest.mark.parametrize("method", METHODS)
+async def test_a_bad_version_is_undone_although_something_raises_what_nobody_foresaw(method: str) -> None:
+    world = Broken(method, times=3)
+    world.errors = {"bad": 0.3}
+    asyncio.get_running_loop().call_later(10, world.deploy, "bad")
+    await world.live(90)
+    bad = [record for record in world.records.values() if record.rollout.hash == hash_of("bad")]
+    assert [record.outcome for record in bad] == [Outcome.RECOVERED], (method, world.writes)
+    assert world.writes.count("patch") == 1
+    assert world.left == 0
+
+
+async def test_a_fault_is_counted_said_once_and_tried_again_with_growing_pauses(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    metrics = Metrics()
+    faults, loop = Faults(metrics), asyncio.get_running_loop()
+    began: list[float] = []
+
+    async def run() -> None:
+        began.append(loop.time())
+        raise LookupError("again")
+
+    task = asyncio.create_task(faults.keep(Part.POLL, run))
+    await asyncio.sleep(16)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    pauses = [round(after - before) for before, after in itertools.pairwise(began)]
+    assert pauses == [1, 2, 4, 8]
+    assert [record.levelname for record in caplog.records].count("ERROR") == 1
+    assert b'rollback_watchdog_faults_total{part="poll"} 5.0' in metrics.exposition()[0]
+
+
+async def test_a_loop_that_has_worked_for_long_begins_with_a_short_pause() -> None:
+    faults, loop = Faults(Metrics()), asyncio.get_running_loop()
+    began: list[float] = []
+
+    async def run() -> None:
+        began.append(loop.time())
+        await asyncio.sleep(100 if len(began) > 3 else 0)
+        raise LookupError("at last")
+
+    task = asyncio.create_task(faults.keep(Part.POLL, run))
+    await asyncio.sleep(115)
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    assert [round(each - began[0]) for each in began] == [0, 1, 3, 7, 108]
