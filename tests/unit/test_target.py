@@ -61,15 +61,6 @@ def test_what_somebody_replaced_before_its_bake_was_over_counts_where_a_mark_say
     assert target(scene, doubtful=("v1",), cut_short=("v2",)) == (2, True)
 
 
-def test_a_mark_does_not_make_a_revision_older_than_it_is() -> None:
-    scene = history("v1", "v2", "v3")
-    passed(scene, "v2")
-    assert target(scene, doubtful=("v1",), began=scene.snapshot.replicasets[1].metadata.creation_timestamp or NOW) == (
-        2,
-        False,
-    )
-
-
 def test_only_two_revisions_back_and_seven_days_are_looked_at() -> None:
     scene = history("v0", "v1", "v2", "v3")
     passed(scene, "v0")

@@ -75,10 +75,10 @@ def _passed(
     bake: dt.timedelta,
     began: dt.datetime,
 ) -> dt.datetime | None:
-    """When it passed: it outlived a bake, and no record of ours speaks against it. A mark alone proves nothing."""
-    created, marked = item.metadata.creation_timestamp, marks.passed_at(item)
-    if item.hash in doubtful or created is None or began - created < bake:
+    """When it passed, as its mark says or because it outlived a bake; never against a record of ours."""
+    if item.hash in doubtful:
         return None
-    if item.hash in cut_short and marked is None:
-        return None
-    return min(marked, began) if marked else began
+    if marked := marks.passed_at(item):
+        return marked
+    created = item.metadata.creation_timestamp
+    return None if item.hash in cut_short or created is None or began - created < bake else began
