@@ -78,6 +78,7 @@ class Scene(Cluster):
         self.service = service
         self.exporter = exporter
         self.prometheus = prometheus
+        self.facts: Json = {}
 
     def good(self, name: str = "web", *, errors: str = "0", annotations: Json | None = None, **spec: Any) -> None:
         """Version v1, complete and known to be good."""
@@ -142,6 +143,7 @@ class End(msgspec.Struct):
         replicasets: by Deployment, oldest revision first.
         events: every Event of the namespace.
         writes: what the service patched here, as resources.
+        facts: what the play itself kept.
     """
 
     records: list[Record]
@@ -149,6 +151,7 @@ class End(msgspec.Struct):
     replicasets: dict[str, list[Json]]
     events: list[Json]
     writes: list[str] = []
+    facts: Json = {}
 
     def record(self, revision: int = 2, name: str = "web") -> Record:
         """The record of a revision."""
@@ -269,6 +272,7 @@ def _played(cast: tuple[Scenario, Scene]) -> End | Exception:
             deployments={name: scene.get("deployments", name) for name in names},
             replicasets={name: scene.replicasets(name) for name in names},
             events=scene.objects("events"),
+            facts=scene.facts,
         )
     except Exception as error:  # the test about this scenario raises it
         return error

@@ -131,7 +131,7 @@ class Service:
     ) -> None:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
-        self._kubeconfig = kubeconfig
+        self.kubeconfig = kubeconfig
         self.port, self.metrics_port = _free_port(), _free_port()
         (directory / "alerts-token").write_text(TOKEN)
         (directory / "api-token").write_text(API_TOKEN)
@@ -165,7 +165,7 @@ class Service:
     def start(self, *, environment: Mapping[str, str] | None = None, wait: bool = True) -> None:
         """Start it and wait until it takes alerts, or do not wait."""
         code = "from watchdog.cli import main; main()"
-        arguments = ["run", f"--config={self.directory}/config.toml", f"--kubeconfig={self._kubeconfig}"]
+        arguments = ["run", f"--config={self.directory}/config.toml", f"--kubeconfig={self.kubeconfig}"]
         command = [sys.executable, "-c", DIE_WITH_PARENT, str(os.getpid()), sys.executable, "-c", code, *arguments]
         env = {**os.environ, "SLACK_BOT_TOKEN": "xoxb-test", "POD_NAME": "watchdog-0", **(environment or {})}
         with self.log_file.open("ab") as log:
@@ -187,6 +187,11 @@ class Service:
             return 0
         process.send_signal(how)
         return process.wait(timeout=40)
+
+    @property
+    def pid(self) -> int:
+        """Its process; 0 when it does not run."""
+        return self._process.pid if self._process and self.running else 0
 
     @property
     def running(self) -> bool:

@@ -1,7 +1,5 @@
 """The service when it is not always there: killed, stopped, deaf for a while, told twice, or held back by limits."""
 
-import asyncio
-import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,8 +9,7 @@ import pytest
 
 from tests.cluster.conftest import ACCOUNT
 from tests.cluster.service import NO_LIMITS, Service, allow, policy
-from tests.component.fake_api import running
-from tests.component.fake_slack import FakeSlack
+from tests.component.fake_slack import FakeSlack, in_a_thread
 from tests.controlplane.cluster import Cluster
 from tests.controlplane.plane import ControlPlane, Json
 from tests.monitoring.alertmanager import AlertmanagerServer
@@ -67,23 +64,9 @@ def good(cluster: Cluster, exporter: Exporter) -> Cluster:
 
 @pytest.fixture
 def slack() -> Iterator[FakeSlack]:
-    """A Slack that lives in a thread of its own, since the service is waited for in this one."""
-    fake, serving = FakeSlack(), threading.Event()
-    loop = asyncio.new_event_loop()
-    over = asyncio.Event()
-
-    async def serve() -> None:
-        async with running(fake):
-            serving.set()
-            await over.wait()
-
-    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
-    thread.start()
-    assert serving.wait(10)
-    yield fake
-    loop.call_soon_threadsafe(over.set)
-    thread.join(10)
-    loop.close()
+    """A Slack beside the service, since that is waited for in this thread."""
+    with in_a_thread() as fake:
+        yield fake
 
 
 def image(cluster: Cluster, name: str = "web") -> str:

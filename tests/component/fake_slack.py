@@ -1,14 +1,16 @@
 """A Slack workspace with one channel that remembers its messages, and fails as it is told to."""
 
 import asyncio
+import contextlib
 import json
-from collections.abc import Awaitable, Callable
+import threading
+from collections.abc import Awaitable, Callable, Iterator
 from typing import Any
 
 import msgspec
 from aiohttp import web
 
-from tests.component.fake_api import FakeApi, no_bytes, raw
+from tests.component.fake_api import FakeApi, no_bytes, raw, running
 
 Json = dict[str, Any]
 Trouble = Callable[["FakeSlack", "Call", web.Request], Awaitable[web.StreamResponse]]
@@ -95,6 +97,29 @@ class FakeSlack(FakeApi):
             case "auth.test":
                 return {"ok": True, "team": "Acme", "user": "watchdog"}
         return {"ok": False, "error": "unknown_method"}
+
+
+@contextlib.contextmanager
+def in_a_thread() -> Iterator[FakeSlack]:
+    """A Slack that lives in a thread of its own, for tests that wait in theirs."""
+    fake, serving = FakeSlack(), threading.Event()
+    loop = asyncio.new_event_loop()
+    over = asyncio.Event()
+
+    async def serve() -> None:
+        async with running(fake):
+            serving.set()
+            await over.wait()
+
+    thread = threading.Thread(target=loop.run_until_complete, args=(serve(),))
+    thread.start()
+    assert serving.wait(10)
+    try:
+        yield fake
+    finally:
+        loop.call_soon_threadsafe(over.set)
+        thread.join(10)
+        loop.close()
 
 
 def _shown(message: Json, asked: Json) -> Json:

@@ -2,16 +2,18 @@
 
 import asyncio
 import itertools
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
 import pytest
 
 from tests.component.world import World
 from tests.unit.builders import hash_of
+from watchdog.decide.record import Record, Told
 from watchdog.engine.faults import Faults
+from watchdog.errors import NotificationError
 from watchdog.metrics import Metrics, Part
-from watchdog.model import Outcome
+from watchdog.model import IncidentId, Outcome
 from watchdog.ports import Changed, Deleted, Listed
 
 pytestmark = pytest.mark.looptime
@@ -106,3 +108,31 @@ async def test_a_loop_that_has_worked_for_long_begins_with_a_short_pause() -> No
     task.cancel()
     await asyncio.gather(task, return_exceptions=True)
     assert [round(each - began[0]) for each in began] == [0, 1, 3, 7, 108]
+
+
+class SlackAway(World):
+    """A world in which Slack hangs for a quarter of an hour, and only the newest record is kept meanwhile."""
+
+    async def tell(self, record: Record) -> Told | None:
+        await asyncio.sleep(900)
+        raise NotificationError("Slack is not reached")
+
+    async def prune(self, records: Sequence[Record], *, timeout_s: float) -> tuple[IncidentId, ...]:
+        gone = tuple(record.id for record in sorted(records, key=lambda each: each.started)[:-1])
+        for incident in gone:
+            self.records.pop(incident, None)
+        return gone
+
+    async def _end(self) -> None:
+        await asyncio.Event().wait()
+
+
+async def test_a_record_that_is_pruned_while_slack_is_away_holds_nothing_up() -> None:
+    world = SlackAway()
+    world.errors = {"bad": 0.3}
+    loop = asyncio.get_running_loop()
+    for at, version in ((10, "fix"), (100, "worse"), (3000, "bad")):
+        loop.call_later(at, world.deploy, version)
+    await world.live(3100)
+    ended = {record.rollout.hash: record.outcome for record in world.records.values()}
+    assert ended == {hash_of("worse"): Outcome.PASSED, hash_of("bad"): Outcome.RECOVERED}

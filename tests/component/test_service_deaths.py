@@ -10,7 +10,7 @@ from tests.component.world import World
 from tests.unit.builders import hash_of
 from watchdog.decide import marks
 from watchdog.decide.record import State
-from watchdog.model import Outcome
+from watchdog.model import MANAGER, Outcome
 
 Story = Callable[[World], Awaitable[None]]
 
@@ -68,6 +68,37 @@ async def _then_fixed(world: World) -> None:
     world.deploy("fix")
 
 
+def _claim(world: World, by: str) -> None:
+    """Somebody writes that the version under watch was undone in this very incident."""
+    record = next(each for each in world.records.values() if each.rollout.hash == hash_of("bad"))
+    mark = marks.LastRollback(
+        incident=record.id,
+        from_hash=hash_of("bad"),
+        to_hash=hash_of("good"),
+        from_revision=2,
+        to_revision=1,
+        by=by,
+        cause="my own reason",
+        at=world.now(),
+    )
+    world.scene.annotations[marks.LAST_ROLLBACK] = marks.write_last_rollback(mark)
+
+
+async def _claimed(world: World) -> None:
+    """A forged mark says that the service has acted, while the version is live and healthy."""
+    world.deploy("bad")
+    await until(lambda: any(record.rollout.hash == hash_of("bad") for record in world.records.values()))
+    _claim(world, MANAGER)
+
+
+async def _taken_back(world: World) -> None:
+    """A person goes back by the command, which writes a mark with the same incident."""
+    world.deploy("bad")
+    await until(lambda: any(record.rollout.hash == hash_of("bad") for record in world.records.values()))
+    _claim(world, "jane")
+    world.deploy("good")
+
+
 ENFORCE, APPROVE, OBSERVE = 'mode = "enforce"', 'mode = "approve"', 'mode = "observe"'
 PATHS = (
     Path("undone and recovered", ENFORCE, {"bad": 0.3}, _bad, Outcome.RECOVERED, "good", 1),
@@ -79,6 +110,11 @@ PATHS = (
     Path("observed", OBSERVE, {"bad": 0.3}, _bad, Outcome.REFUSED, "bad", 0),
     Path("healthy", ENFORCE, {}, _bad, Outcome.PASSED, "bad", 0),
     Path("paused", 'mode = "enforce"\naction = "pause"', {"bad": 0.3}, _bad, Outcome.REFUSED, "bad", 0),
+    Path("claimed to be undone", ENFORCE, {}, _claimed, Outcome.PASSED, "bad", 0),
+    Path("claimed to be undone, observed", OBSERVE, {}, _claimed, Outcome.PASSED, "bad", 0),
+    Path("claimed to be undone, and bad", ENFORCE, {"bad": 0.3}, _claimed, Outcome.RECOVERED, "good", 1),
+    Path("taken back by a person", ENFORCE, {}, _taken_back, Outcome.SUPERSEDED, "good", 0),
+    Path("taken back by a person, observed", OBSERVE, {}, _taken_back, Outcome.SUPERSEDED, "good", 0),
     Path("a hotfix after the action", ENFORCE, {"bad": 0.3}, _then_fixed, Outcome.SUPERSEDED, "fix", 1),
 )
 

@@ -1,17 +1,32 @@
-"""A second address of the API server, which loses answers: the write is made and the client never hears of it.
+"""A second address of the API server, which loses answers, refuses or is slow as it is told to.
 
-A frozen etcd does not give that reliably: the client that hangs up cancels its request, and when etcd goes on, it
-may have seen the write before the cancellation or not (applied in 23 of 60 tries).
+Where an answer is lost, the write is made and the client never hears of it. A frozen etcd does not give that reliably:
+the client that hangs up cancels its request, and when etcd goes on, it may have seen the write before the cancellation
+or not (applied in 23 of 60 tries).
 """
 
 import contextlib
 import http.client
 import ssl
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import NamedTuple
 
 from tests.controlplane.plane import ControlPlane
+
+
+class Trouble(NamedTuple):
+    """What becomes of one request: it waits so long, is refused with a status, or its answer is lost."""
+
+    wait_s: float = 0.0
+    status: int = 0
+    lost: bool = False
+
+
+Troubles = Callable[[str, str], Trouble]
+"""From method and path to what becomes of that request."""
 
 
 class _Server(ThreadingHTTPServer):
@@ -21,23 +36,38 @@ class _Server(ThreadingHTTPServer):
         """Say nothing: clients of such a server hang up."""
 
 
-@contextlib.contextmanager
-def losing_answers(plane: ControlPlane, *methods: str) -> Iterator[str]:
-    """Yield the URL of a proxy that passes everything on but the answers to these methods.
+def losing_answers(plane: ControlPlane, *methods: str) -> contextlib.AbstractContextManager[str]:
+    """As `troubled`: everything is passed on, and the answers to these methods are lost.
 
-    There it closes the connection without a byte, after the API server has answered. For use with
-    `plane.kubeconfig_for(..., server=url)`; the certificate is the plane's.
+    The connection is closed without a byte, after the API server has answered.
+    """
+    return troubled(plane, lambda method, _: Trouble(lost=method in methods))
+
+
+@contextlib.contextmanager
+def troubled(plane: ControlPlane, troubles: Troubles) -> Iterator[str]:
+    """Yield the URL of a proxy that passes requests on with these troubles.
+
+    For use with `plane.kubeconfig_for(..., server=url)`; the certificate is the plane's.
     """
     trust = ssl.create_default_context(cafile=str(plane.ca_file))
 
     class Relay(BaseHTTPRequestHandler):
         def relay(self) -> None:
             body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            trouble = troubles(self.command, self.path)
+            time.sleep(trouble.wait_s)
+            if trouble.status:
+                self.send_response_only(trouble.status)
+                self.send_header("Content-Type", "application/json")
+                self.end_headers()
+                self.wfile.write(b"{}")
+                return
             upstream = http.client.HTTPSConnection(plane.url.removeprefix("https://"), context=trust)
             with contextlib.closing(upstream):
                 upstream.request(self.command, self.path, body, dict(self.headers))
                 with upstream.getresponse() as response:
-                    if self.command in methods:
+                    if trouble.lost:
                         response.read()
                         return
                     self.send_response_only(response.status)

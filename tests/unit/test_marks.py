@@ -1,6 +1,8 @@
 """The annotations of this project: what they say, and about what."""
 
 import datetime as dt
+import json
+import re
 import time
 from collections.abc import Iterator
 
@@ -193,3 +195,122 @@ def test_an_annotation_was_set_when_its_owner_last_wrote() -> None:
 )
 def test_an_annotation_that_nobody_owns_was_set_at_an_unknown_time(fields: Json) -> None:
     assert marks.field_owner(metadata({**managed("kubectl"), "fieldsV1": fields}), HOLD_PATH) is None
+
+
+# -- hostile ones ------------------------------------------------------------------------------------------------------
+
+INCIDENT = IncidentId("web-2-0badf00d")
+NAME, HASH = re.compile(r"[a-z0-9]([-a-z0-9.]{0,230}[a-z0-9])?"), re.compile(r"[a-z0-9]{1,63}")
+HOSTILE_TEXTS = (
+    "/../victim-config",
+    "web-2-0badf00d?force=true",
+    "%2e%2e",
+    "WEB-2-0BADF00D",
+    "web-2-0badf00d\n",
+    "x" * 300,
+    "\x00",
+    "\u202e",
+    "2026-12-01T00:00:00",
+    "0001-01-01T00:00:00+14:00",
+    "9999-12-31T23:59:59-14:00",
+    "9999-12-31T23:59:59Z",
+    "2026-02-30T00:00:00Z",
+    "[" * 20_000,
+    '{"a":' * 20_000,
+    "9" * 5_000,
+    '{"incident": "\\ud800"}',
+    "1e999",
+    "NaN",
+)
+VALUES: st.SearchStrategy[object] = st.one_of(
+    st.none(),
+    st.booleans(),
+    st.integers(),
+    st.sampled_from([2**31, 2**63, 2**64, 10**400, -1, 0]),
+    st.floats(),
+    st.text(max_size=80),
+    st.sampled_from(HOSTILE_TEXTS),
+    st.datetimes().map(dt.datetime.isoformat),
+    st.datetimes(timezones=st.timezones()).map(dt.datetime.isoformat),
+    st.lists(st.integers(), max_size=2),
+    st.dictionaries(st.text(max_size=5), st.integers(), max_size=2),
+)
+
+
+@st.composite
+def forged(draw: st.DrawFn) -> str:
+    """A mark with some of its values changed or left out."""
+    mark: Json = json.loads(marks.write_last_rollback(last_rollback()))
+    for key in draw(st.sets(st.sampled_from(sorted(mark)))):
+        mark[key] = draw(VALUES)
+    for key in draw(st.sets(st.sampled_from(sorted(mark)), max_size=1)):
+        del mark[key]
+    return json.dumps(mark, ensure_ascii=draw(st.booleans()))
+
+
+TEXTS = st.one_of(st.text(max_size=200), st.sampled_from(HOSTILE_TEXTS), forged())
+
+
+def check_legal_time(time: dt.datetime) -> None:
+    """One that can be counted from in any direction, and is not to come."""
+    assert time.utcoffset() is not None
+    assert time <= dt.datetime.now(dt.UTC) + DAY
+    assert time.astimezone(dt.UTC) - 30 * DAY < NOW + 10_000 * DAY
+
+
+@given(text=TEXTS)
+def test_a_last_rollback_is_legal_in_all_that_it_says_or_is_none(text: str) -> None:
+    mark = marks.read_last_rollback({marks.LAST_ROLLBACK: text}, now=NOW)
+    if mark is None:
+        return
+    assert NAME.fullmatch(mark.incident)
+    assert all(HASH.fullmatch(each) for each in (mark.from_hash, mark.to_hash) if each)
+    assert 0 < mark.from_revision < 2**63
+    assert 0 <= mark.to_revision < 2**63  # 0: a target without a number
+    check_legal_time(mark.at)
+    assert marks.read_last_rollback({marks.LAST_ROLLBACK: marks.write_last_rollback(mark)}, now=NOW) is not None
+
+
+@pytest.mark.parametrize("incident", ["", *(text for text in HOSTILE_TEXTS if not NAME.fullmatch(text))])
+def test_an_incident_that_is_no_name_makes_a_mark_none(incident: str) -> None:
+    mark: Json = json.loads(marks.write_last_rollback(last_rollback()))
+    text = json.dumps(mark | {"incident": incident})
+    assert marks.read_last_rollback({marks.LAST_ROLLBACK: text}, now=NOW) is None
+
+
+@pytest.mark.parametrize(
+    "at", ["2026-02-27T00:00:00", "0001-01-01T00:00:00+14:00", "9999-12-31T23:59:59-14:00", "9999-12-31T23:59:59Z"]
+)
+def test_a_time_without_a_zone_or_far_from_now_makes_a_mark_none(at: str) -> None:
+    mark: Json = json.loads(marks.write_last_rollback(last_rollback()))
+    assert marks.read_last_rollback({marks.LAST_ROLLBACK: json.dumps(mark | {"at": at})}, now=NOW) is None
+
+
+@given(text=TEXTS)
+def test_a_replicaset_is_condemned_by_a_legal_incident_or_by_none(text: str) -> None:
+    for value in (text, f"{hash_of('v1')}:{text}"):
+        incident = marks.condemned_by(revision("v1", condemned=value))
+        assert incident is None or NAME.fullmatch(incident)
+
+
+@given(text=TEXTS)
+def test_a_replicaset_passed_at_a_legal_time_or_never(text: str) -> None:
+    for value in (text, f"{hash_of('v1')}:{text}"):
+        at = marks.passed_at(revision("v1", passed=value))
+        if at is not None:
+            check_legal_time(at)
+
+
+@given(text=TEXTS)
+@example(text=f"{INCIDENT}=approve ")
+@example(text=f"{INCIDENT}=APPROVE")
+def test_whatever_an_annotation_holds_it_is_read_without_a_fault(text: str) -> None:
+    annotations = {f"{marks.PREFIX}/{key}": text for key in ("last-rollback", "paused-by", "answer", "replicas-before")}
+    assert marks.read_answer(annotations, INCIDENT) is None
+    value = marks.read_about({"key": text}, "key", hash_of("v1"))
+    assert (
+        value is None
+        or marks.read_about({"key": marks.write_about(hash_of("v1"), value)}, "key", hash_of("v1")) == value
+    )
+    held = marks.read_hold(text, set_at=NOW, now=NOW)
+    assert held is None or NOW < held.until <= NOW + 7 * DAY
