@@ -79,6 +79,6 @@ def _passed(
     if item.hash in doubtful:
         return None
     if marked := marks.passed_at(item):
-        return marked
+        return min(marked, began)
     created = item.metadata.creation_timestamp
     return None if item.hash in cut_short or created is None or began - created < bake else began

@@ -54,6 +54,7 @@ class Seen(msgspec.Struct, frozen=True):
     stables: tuple[Pod, ...]
     replicasets: tuple[ReplicaSet, ...]
     stable_template: msgspec.Raw | None
+    named: facts.Named
     step: int
 
 
@@ -66,6 +67,7 @@ class _Look(msgspec.Struct, frozen=True):
     stables: tuple[Pod, ...]
     replicasets: tuple[ReplicaSet, ...]
     stable_template: msgspec.Raw | None
+    named: facts.Named
 
 
 _Slice = tuple[SignalQuery, int]
@@ -88,7 +90,6 @@ class Poller:
         self._context = context
         self._judge = judge
         self._watches: dict[Key, Watch] = {}
-        self._named: dict[Key, facts.Named] = {}
         self._pods: dict[Key, tuple[PodFact, ...]] = {}
         self._last: dict[IncidentId, Seen] = {}
         self._beside: set[Key] = set()
@@ -145,7 +146,7 @@ class Poller:
         await self._count(begun, step)
 
     def _forget(self, keys: Iterable[Key], incidents: Iterable[IncidentId]) -> None:
-        for memory in (self._watches, self._named, self._pods, self._resting):
+        for memory in (self._watches, self._pods, self._resting):
             for gone in memory.keys() - set(keys):
                 memory.pop(gone, None)
         for ended in self._last.keys() - set(incidents):
@@ -186,8 +187,7 @@ class Poller:
             record = self._context.records.get(look.key[0])
             if record and (policy := self._policy(record)):
                 pods, strategy = (*look.candidates, *look.stables), look.snapshot.deployment.spec.strategy.type
-                named = self._named.get(look.key, {})
-                starts.append(Start(look.key, record, policy, strategy, step, pods, look.replicasets, named))
+                starts.append(Start(look.key, record, policy, strategy, step, pods, look.replicasets, look.named))
         self._watches |= await self._beginnings.begin(starts)
         for start in starts:
             self._resting.pop(start.key, None)
@@ -201,9 +201,17 @@ class Poller:
         self._resting[key] = asyncio.get_running_loop().time() + pause_s
 
     def _seen(self, look: "_Look", step: int) -> Seen:
-        record, watch = self._context.records[look.key[0]], self._watches[look.key]
-        sets = look.snapshot.replicasets
-        return Seen(look.key, record, watch, look.candidates, look.stables, sets, look.stable_template, step)
+        return Seen(
+            look.key,
+            self._context.records[look.key[0]],
+            self._watches[look.key],
+            look.candidates,
+            look.stables,
+            look.snapshot.replicasets,
+            look.stable_template,
+            look.named,
+            step,
+        )
 
     def _policy(self, record: Record) -> Policy | None:
         match = self._context.fleet.match(record.workload)
@@ -230,7 +238,7 @@ class Poller:
         found = {deployment.ref: each for deployment, each in zip(there, observed, strict=True)}
         if record.workload not in found or record.id not in context.records:
             return None
-        owners, self._named[key] = _owners(record, about, found)
+        owners, named = _owners(record, about, found)
         pods = tuple(pod for each in found.values() for pod in each.pods if _serves(record, pod))
         now = context.now().timestamp()
         watching, record = about == record.rollout.hash, context.records[record.id]
@@ -252,6 +260,7 @@ class Poller:
             sides[Track.STABLE],
             tuple(item for each in found.values() for item in each.snapshot.replicasets),
             _stable_template(record, found),
+            named,
         )
 
     # -- counters ------------------------------------------------------------------------------------------------------
@@ -332,8 +341,8 @@ class Poller:
         first, pods, names = item.watch.next_step, self._known_pods(item), list(answers)
         if first < step and names:
             past = [answers[names[0]].get(at, _missing(at)) for at in range(first, step)]
-            named, namespace = self._named[item.key], item.record.workload.namespace
-            pods = facts.by_name(pods, past, named, namespace=namespace, begun=first * self.step_s, step_s=self.step_s)
+            namespace, step_s = item.record.workload.namespace, self.step_s
+            pods = facts.by_name(pods, past, item.named, namespace=namespace, begun=first * step_s, step_s=step_s)
             self._keep(item, pods)
         rolling = self._rolling(item)
         for at in range(first, step + 1):

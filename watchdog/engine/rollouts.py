@@ -192,7 +192,7 @@ class Rollouts:
             await self._replaced(record, deployment, rollout)
         if rollout.incident in context.records:
             return None  # ended already
-        if self._undone(deployment, rollout):
+        if self._undone(deployment, rollout, history):
             return None
         progress = rollout_status(deployment)
         now = context.now()
@@ -335,11 +335,11 @@ class Rollouts:
         if found := await context.ports.store.get(gate_incident(record.id), timeout_s=context.request_s):
             context.read((found,))
 
-    def _undone(self, deployment: Deployment, rollout: Rollout) -> bool:
+    def _undone(self, deployment: Deployment, rollout: Rollout, history: History) -> bool:
         """Whether an undo of the service has just made this revision live: an undo is never undone.
 
-        That is withheld on a mere claim, too. One that no record knows is told: as `unproven`, and once, because the
-        Event's name and the message's incident are the same after each restart. It is not saved, since anybody could
+        That is withheld on a mere claim, too. One that no record knows, and that left nothing condemned, so that it was
+        not finished, is told: as `unproven`, and once, because the Event's name and the message's incident are the same after each restart. It is not saved, since anybody could
         fill the store so.
         """
         mark = self._mark(deployment)
@@ -352,7 +352,8 @@ class Rollouts:
             return False
         context, match = self._context, self._context.fleet.match(rollout.workload)
         left = Rollout(rollout.workload, rollout.uid, mark.from_revision, mark.from_hash)
-        known = mark.incident in context.records or left.incident != mark.incident
+        finished = any(marks.condemned_by(item) == mark.incident for item in history.all)
+        known = finished or mark.incident in context.records or left.incident != mark.incident
         if match and not known and context.now() - mark.at <= _CLAIMED and match.policy.mode is not Mode.OBSERVE:
             claim = Record(
                 id=mark.incident,
