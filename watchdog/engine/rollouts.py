@@ -339,8 +339,8 @@ class Rollouts:
         """Whether an undo of the service has just made this revision live: an undo is never undone.
 
         That is withheld on a mere claim, too. One that no record knows, and that left nothing condemned, so that it was
-        not finished, is told: as `unproven`, and once, because the Event's name and the message's incident are the same after each restart. It is not saved, since anybody could
-        fill the store so.
+        not finished, is told: as `unproven`, and once, because the Event's name and the message's incident are the same
+        after each restart. It is not saved, since anybody could fill the store so.
         """
         mark = self._mark(deployment)
         if (
