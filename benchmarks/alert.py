@@ -2,8 +2,9 @@
 
 The whole service runs in this process against a real control plane and a real Prometheus. The alert comes by HTTP, as
 from Alertmanager, and its onset from Prometheus' ALERTS_FOR_STATE. The evidence is already in: the rule alone would
-wait for ever (`consecutive`), so what is timed is what an alert sets going. The bare round trips and kubectl's undo
-take turns with the alerts in the same run.
+wait for ever (by `threshold` for `consecutive`, by `sequential` for an `alpha` that no evidence of seconds reaches), so
+what is timed is what an alert sets going. The bare round trips and kubectl's undo take turns with the alerts in the
+same run.
 """
 
 import argparse
@@ -40,23 +41,27 @@ EVIDENCE_S = 9.0
 SETTINGS = """
 prometheus = {{url = "{prometheus}", step = "1s", delay = "1s"}}
 server = {{listen = "127.0.0.1:{port}", metrics_listen = "127.0.0.1:{metrics}", alerts_token_files = ["{token}"]}}
-limits = {{budget = 0, cool_down = "0s", breaker = 0, recovery = "5s"}}
+limits = {{budget = 0, cool_down = "0s", breaker = 0, breaker_all = 0, recovery = "5s"}}
 records.namespace = "shop"
 [[policies]]
 name = "all"
 namespaces = ["shop"]
 workloads = [{names}]
 mode = "enforce"
-rule = "threshold"
+{rule}
 grace = "0s"
 bake = "1h"
-[policies.threshold]
-window = "3s"
-consecutive = 10000
 [policies.signals.errors]
 bad = "agent_errors_total"
 total = "agent_requests_total"
 """
+
+RULES = {
+    "threshold": 'rule = "threshold"\nthreshold = {window = "3s", consecutive = 10000}',
+    "sequential": 'rule = "sequential"\nsequential = {alpha = 1e-60, blocks = 60}\nalerts.alpha_alert = 0.4',
+}
+"""Each acts on an alert alone: a minute of full evidence is in nobody's way here. The bar of `alpha` sets the cap of a
+block, so it is not out of all reach."""
 
 accepted: dict[str, float] = {}
 """When the first patch of a Deployment was accepted, since it was last looked at."""
@@ -66,7 +71,9 @@ def main() -> None:
     """Measure and print a table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=10, help="of twenty incidents each [10]")
-    rounds = parser.parse_args().rounds
+    parser.add_argument("--rule", choices=RULES, default="threshold", help="[threshold]")
+    asked = parser.parse_args()
+    rounds, rule = asked.rounds, RULES[asked.rule]
     with ControlPlane() as plane, tempfile.TemporaryDirectory() as directory, Exporter(plane) as exporter:
         plane.api("POST", "/api/v1/namespaces", {"metadata": {"name": "shop"}})
         shop = Cluster(plane, "shop")
@@ -76,15 +83,17 @@ def main() -> None:
             shop.wait_complete(name)
             if name != "web":
                 shop.mark_passed(name)
+                # A new pod takes traffic beside the old one, which is what the rule `sequential` compares it with.
+                shop.patch("deployments", name, {"spec": {"minReadySeconds": 500}})
         # Pending alerts have an onset, too, and none of these is ever sent by Prometheus itself.
         rules = [agent_errors("shop", name, hold="1h") for name in NAMES]
         with PrometheusServer(Path(directory), exporter=exporter, rules=rules) as prometheus:
-            seconds = asyncio.run(measure(plane, shop, prometheus.url, Path(directory), rounds))
+            seconds = asyncio.run(measure(plane, shop, prometheus.url, Path(directory), rounds, rule))
     print(table(seconds))
 
 
 async def measure(
-    plane: ControlPlane, shop: Cluster, prometheus: str, directory: Path, rounds: int
+    plane: ControlPlane, shop: Cluster, prometheus: str, directory: Path, rounds: int, rule: str
 ) -> Mapping[str, Sequence[float]]:
     """Seconds of each way, taking turns."""
     _note_patches()
@@ -92,7 +101,9 @@ async def measure(
     port, metrics = _free_port(), _free_port()
     names = ", ".join(f'"{name}"' for name in NAMES)
     config = parse(
-        SETTINGS.format(prometheus=prometheus, port=port, metrics=metrics, token=directory / "token", names=names)
+        SETTINGS.format(
+            prometheus=prometheus, port=port, metrics=metrics, token=directory / "token", names=names, rule=rule
+        )
     )
     taken: dict[str, list[float]] = {"alert": [], "bare": [], "kubectl": []}
     trips = bare(str(plane.kubeconfig))

@@ -107,11 +107,17 @@ def found(decided: Sequence[tuple[Decision, int]]) -> Found:
     return Found(*times)
 
 
-def decision(blocks: Iterable[Block], frozen: Settings) -> tuple[Decision, int]:
-    """Take a rollout's blocks until it is acted upon, and give the decision with the block that brought it."""
+def decision(blocks: Iterable[Block], frozen: Settings, *, alert: bool = False) -> tuple[Decision, int]:
+    """Take a rollout's blocks until it is acted upon, and give the decision with the block that brought it.
+
+    Args:
+        blocks: of the rollout.
+        frozen: at its start.
+        alert: one fires all the time, which finds whatever an alert that comes at any time would find.
+    """
     state, first = sequential.State(), 0
     for block in blocks:
-        state = sequential.step(state, block, frozen)
+        state = sequential.step(state, block, frozen, alert=alert)
         first = first or (block.step if state.spoken else 0)
         if state.decision is Decision.ACT or len(state.spoken) == len(frozen.controls.each):
             return state.decision, block.step if state.decision is Decision.ACT else first

@@ -160,7 +160,15 @@ class _Pods(msgspec.Struct, frozen=True):
     live: Numbers
 
 
-def run(world: World, *, runs: int, seed: int, seconds: int, sensitivity: Sensitivity = Sensitivity.BALANCED) -> Found:
+def run(
+    world: World,
+    *,
+    runs: int,
+    seed: int,
+    seconds: int,
+    sensitivity: Sensitivity = Sensitivity.BALANCED,
+    alert: bool = False,
+) -> Found:
     """Play and judge a cell.
 
     Args:
@@ -169,13 +177,16 @@ def run(world: World, *, runs: int, seed: int, seconds: int, sensitivity: Sensit
         seed: of chance.
         seconds: watched from the rollout's beginning.
         sensitivity: of the judge.
+        alert: one fires all the time.
     """
     rng, policy = seeded(seed, repr(world)), preset(sensitivity)
     frozen = [replace(_frozen(world, rng), blocks=float(policy.blocks(STEP_S))) for _ in range(HISTORIES)]
     offsets = rng.integers(STEP_S // TICK_S, size=runs)
     pods = _played(world, offsets, rng, ticks=seconds // TICK_S, grace_s=policy.grace_s)
     each = world.bad is not None  # `one-pod` could only turn acting on a healthy version into asking
-    return found([decision(_blocks(pods, index, each=each), frozen[index % HISTORIES]) for index in range(runs)])
+    return found(
+        [decision(_blocks(pods, index, each=each), frozen[index % HISTORIES], alert=alert) for index in range(runs)]
+    )
 
 
 def preset(sensitivity: Sensitivity) -> Policy:

@@ -237,7 +237,8 @@ class Limits(_Section, frozen=True):
     Args:
         budget: actions per workload and day.
         cool_down: after an action, until the next of the same workload.
-        breaker: so many breaches of different images, and nobody acts without a person.
+        breaker: so many breaches of different images in a namespace, and nobody acts there without a person.
+        breaker_all: so many in all namespaces together, and nobody acts anywhere without one.
         breaker_window: how far back they count.
         approval: how long an approval is waited for.
         recovery: how long the signal may take to be healthy again after an action.
@@ -246,6 +247,7 @@ class Limits(_Section, frozen=True):
     budget: Annotated[int, msgspec.Meta(ge=0)] = 2
     cool_down: Pause = Pause(1800)
     breaker: Annotated[int, msgspec.Meta(ge=0)] = 3
+    breaker_all: Annotated[int, msgspec.Meta(ge=0)] = 10
     breaker_window: Seconds = Seconds(600)
     approval: Seconds = Seconds(1800)
     recovery: Seconds = Seconds(300)

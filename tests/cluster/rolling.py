@@ -45,6 +45,7 @@ delay = "5s"
 budget = 0
 cool_down = "0s"
 breaker = 0
+breaker_all = 0
 approval = "1d"
 [[policies]]
 name = "web"

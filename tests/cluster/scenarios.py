@@ -555,7 +555,7 @@ def silenced(scene: Scene) -> None:
     """Somebody has silenced the watchdog for this namespace."""
     scene.good()
     scene.bad()
-    scene.ended()
+    scene.reached(State.ASKING)
 
 
 @scenario(mode="approve")

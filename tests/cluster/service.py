@@ -51,7 +51,7 @@ timeout = "20s"
 [log]
 format = "json"
 """
-NO_LIMITS = 'budget = 0\ncool_down = "0s"\nbreaker = 0\nrecovery = "12s"'
+NO_LIMITS = 'budget = 0\ncool_down = "0s"\nbreaker = 0\nbreaker_all = 0\nrecovery = "12s"'
 
 POLICY = """
 [[policies]]

@@ -234,7 +234,6 @@ def test_a_policy_that_matches_nothing_is_reported(
         (scenarios.no_history, "no-target"),
         (scenarios.restart_only, "nothing-to-undo"),
         (scenarios.hold, "hold"),
-        (scenarios.silenced, "silence"),
     ],
 )
 def test_a_guard_refuses_and_nothing_is_written(played: Played, play: Callable[[Scene], None], guard: str) -> None:
@@ -244,6 +243,13 @@ def test_a_guard_refuses_and_nothing_is_written(played: Played, play: Callable[[
     assert "deployments" not in end.writes
     assert not end.mark("condemned", end.image())
     assert [note for note in end.notes("RollbackRefused") if guard in note]
+
+
+def test_under_a_silence_a_person_is_asked_and_nothing_is_written(played: Played) -> None:
+    end = played(scenarios.silenced)
+    record = end.record()
+    assert (record.state, [veto.guard for veto in record.vetoes]) == (State.ASKING, ["silence"])
+    assert untouched(end)
 
 
 def test_an_approval_on_the_deployment_has_the_undo_done(played: Played) -> None:

@@ -267,7 +267,7 @@ def test_three_breaches_of_different_images_at_once_stop_everybody_and_people_ar
     for each in shops:
         each.wait_complete("web")
         each.mark_passed("web")
-    limits = NO_LIMITS.replace("breaker = 0", "breaker = 3")
+    limits = NO_LIMITS.replace("breaker_all = 0", "breaker_all = 3")
     service = make(*(policy(each.namespace, bake="60s") for each in shops), limits=limits)
     service.start()
     for number, each in enumerate(shops):
@@ -291,14 +291,18 @@ def test_three_breaches_of_different_images_at_once_stop_everybody_and_people_ar
     assert [image(each) for each in shops] == ["v2-0", "v2-1", "v2-2"]
 
 
-def test_after_an_action_budget_and_cool_down_refuse_the_next(good: Cluster, make: Make) -> None:
+def test_after_an_action_budget_and_cool_down_have_a_person_asked_about_the_next(good: Cluster, make: Make) -> None:
     limits = NO_LIMITS.replace("budget = 0", "budget = 1").replace('"0s"', '"1h"')
     service = make(policy(good.namespace), limits=limits)
     service.start()
     good.set_image("web", "v2", template_annotations=BAD)
     assert ended(service, good).outcome is Outcome.RECOVERED
     good.set_image("web", "v3", template_annotations=BAD)
-    refused = ended(service, good, revision=4)  # the undo made v1 revision 3
-    assert refused.outcome is Outcome.REFUSED
-    assert {veto.guard for veto in refused.vetoes} == {Guard.BUDGET, Guard.COOL_DOWN}
+
+    def asking() -> bool:  # the undo made v1 revision 3
+        return [each.state for each in records(good) if each.rollout.revision == 4] == [State.ASKING]
+
+    service.until(asking, "asking about the next")
+    [asked] = [each for each in records(good) if each.state is State.ASKING]
+    assert {veto.guard for veto in asked.vetoes} == {Guard.BUDGET, Guard.COOL_DOWN}
     assert image(good) == "v3"

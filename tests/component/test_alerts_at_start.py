@@ -1,8 +1,7 @@
 """An alert that fires before the service knows its workloads: it is kept for them, and not taken for nobody's."""
 
 import asyncio
-import datetime as dt
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator
 
 import msgspec
 import pytest
@@ -23,14 +22,12 @@ class SlowWorld(World):
     """The world of an API server that takes its time to list, and of an Alertmanager that answers at once.
 
     Attributes:
-        firing: since when the alert about `web` fires.
         asked: when the Alertmanager was asked, on the loop's clock.
         listed: when the workloads were.
     """
 
     def __init__(self) -> None:
         super().__init__(policy='mode = "observe"')
-        self.firing: dt.datetime | None = None
         self.asked: list[float] = []
         self.listed = 0.0
 
@@ -44,9 +41,6 @@ class SlowWorld(World):
         self.listed = asyncio.get_running_loop().time()
         async for change in super().watch(namespace):
             yield change
-
-    async def onset(self, labels: Mapping[str, str], *, at: float, timeout_s: float) -> float | None:
-        return self.firing.timestamp() if self.firing else None
 
     class Alerts:
         """The Alertmanager port."""

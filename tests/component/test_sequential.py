@@ -10,7 +10,8 @@ from tests.unit.builders import NOW, hash_of
 from watchdog.config import parse
 from watchdog.decide.marks import CONDEMNED
 from watchdog.decide.record import Record
-from watchdog.model import Outcome
+from watchdog.judge.blocks import Verdict
+from watchdog.model import Alert, Outcome
 
 POLICY = 'mode = "enforce"\nsensitivity = "quick"'
 
@@ -220,3 +221,79 @@ async def test_new_pods_with_little_traffic_beside_old_ones_are_noted_once_and_p
     notes = [each.detail for each in record.verdicts if "little traffic" in each.detail]
     where = "where their share were 4518"
     assert notes == ([f"the new pods get little traffic: 36 requests in a minute, {where}"] if rps < 1 else [])
+
+
+HEARD = 25.4
+"""Between two steps, when the evidence has passed the bar of an alert and not yet the other."""
+
+
+def slowly_failing(*, mode: str = "enforce", share: float = 0.05) -> World:
+    world = World(policy=POLICY, rule="sequential")
+    settings = SETTINGS.replace('bake = "10s"', 'bake = "40s"').replace('approval = "20s"', 'approval = "1h"')
+    world.config = parse(settings.format(policy=POLICY.replace("enforce", mode), rule="sequential"))
+    world.errors, world.traffic = {"good": 0.004, "bad": share}, {"bad": 5.0}
+    return world
+
+
+async def alerted(world: World, *, at: float) -> None:
+    """An Alertmanager tells of an alert about `web`, at a time from the world's beginning."""
+    began = world.firing = NOW + dt.timedelta(seconds=20)
+    labels = {"alertname": "Errors", "namespace": "shop", "deployment": "web", "rollback_watchdog": "true"}
+    await asyncio.sleep(at - (world.now() - NOW).total_seconds())
+    assert world.service
+    assert world.service.take((Alert(fingerprint="f", labels=labels, starts_at=began, firing=True),))
+
+
+async def test_an_alert_has_the_default_rule_act_at_once_on_the_evidence_that_is_in() -> None:
+    acted = []
+    for alert in (True, False):
+        world = slowly_failing()
+        story = asyncio.create_task(alerted(world, at=HEARD)) if alert else None
+        record = await lived(world)
+        assert record.outcome is Outcome.RECOVERED, record.detail
+        assert [each.what for each in record.alerts] == ["attributed"] * alert
+        acted.append((next(each for each in record.verdicts if each.word == "breach"), record.evidence["errors"]))
+        if story:
+            await story
+    (hurried, stands), (calm, stands_alone) = acted
+    assert (hurried.at - NOW).total_seconds() == pytest.approx(HEARD, abs=0.1)
+    assert (calm.at - NOW).total_seconds() == pytest.approx(29, abs=0.1), "the rule alone goes on until the higher bar"
+    assert ("needed 40 : 1" in hurried.detail, "needed 200 : 1" in calm.detail) == (True, True)
+    assert [(stand.control, stand.reached) for stand in stands] == [
+        ("concurrent", None),
+        ("historical", pytest.approx(3.688879, abs=1e-6)),
+    ]
+    assert [stand.reached for stand in stands_alone] == [None, stands_alone[1].bar]
+
+
+async def test_an_alert_about_a_version_whose_counters_are_good_changes_nothing() -> None:
+    world = slowly_failing(share=0.004)
+    story = asyncio.create_task(alerted(world, at=HEARD))
+    record = await lived(world)
+    await story
+    assert [each.what for each in record.alerts] == ["attributed"]
+    assert record.outcome is Outcome.PASSED, record.detail
+    assert world.writes.count("patch") == 0
+
+
+async def test_whoever_replays_an_alert_that_came_between_two_steps_judges_as_the_process_that_heard_it() -> None:
+    """The next process hears the same alert again, as an Alertmanager repeats it, and it counts from when it did."""
+    world, said = slowly_failing(mode="approve"), list[tuple[tuple[Verdict, ...], list[float | None]]]()
+
+    async def judged(at: float) -> None:
+        await asyncio.sleep(at - (world.now() - NOW).total_seconds())
+        assert world.service
+        [item] = [each for each in world.service.rollouts() if each.rollout.hash == hash_of("bad")]
+        seen = world.service.poller.last(item.id)
+        assert seen
+        said.append((seen.watch.verdicts(urgent=False), [each.reached for each in seen.watch.evidence()["errors"]]))
+
+    stories = [asyncio.create_task(each) for each in (deployed(world), alerted(world, at=HEARD), judged(34.5))]
+    await world.live(35)
+    stories += [asyncio.create_task(each) for each in (alerted(world, at=36.2), judged(38.5))]
+    await world.live(5)
+    await asyncio.gather(*stories)
+    assert said[0] == said[1]
+    [verdict], reached = said[1]
+    assert verdict.detail == breach(newest(world))
+    assert reached == [None, pytest.approx(3.688879, abs=1e-6)]

@@ -37,6 +37,7 @@ step = "1s"
 budget = 0
 cool_down = "0s"
 breaker = 0
+breaker_all = 0
 recovery = "8s"
 approval = "20s"
 [[policies]]
@@ -65,6 +66,7 @@ class World(MemoryCluster):
         traffic: requests per second and pod, by version, where it is not `RPS`.
         failing: a further share, and since when, in seconds, by version.
         neighbours: other Deployments, with the share of their requests that fail, and since when.
+        firing: since when alerts about `web` fire.
         writes: what was written, in order.
         service: the process that lives now.
     """
@@ -89,6 +91,7 @@ class World(MemoryCluster):
         self.traffic: dict[str, float] = {}
         self.failing: dict[str, tuple[float, float]] = {}
         self.neighbours: dict[str, tuple[float, float]] = {}
+        self.firing: dt.datetime | None = None
         self.writes: list[str] = []
         self.die_after = die_after
         self.dead = asyncio.Event()
@@ -265,7 +268,7 @@ class World(MemoryCluster):
         return True
 
     async def onset(self, labels: Mapping[str, str], *, at: float, timeout_s: float) -> float | None:
-        return None
+        return self.firing.timestamp() if self.firing else None
 
     # -- records and messages ------------------------------------------------------------------------------------------
 

@@ -3,14 +3,23 @@
 Fixed seeds; 100 runs of each healthy cell for 18 minutes, which is the rollout and a bake of 15; 20 of each bad one.
 """
 
+from collections.abc import Iterable
+
+import numpy as np
 import pytest
 
 from benchmarks import rolling
+from benchmarks.canaries import decision
+from watchdog.judge import concurrent
+from watchdog.judge.blocks import Block, Counts
+from watchdog.judge.sequential import Decision, Settings
 
 RUNS = 100
+ALERTED_RUNS = 25
 BAD_RUNS = 20
 SEED = 1
 WATCHED_S = 18 * 60
+STABLE_SHARE = 0.005
 
 
 @pytest.mark.parametrize("family", rolling.HEALTHY)
@@ -23,6 +32,37 @@ def test_a_healthy_rolling_update_is_hardly_ever_undone(family: str, capsys: pyt
     with capsys.disabled():
         print(f"\n{family}, {RUNS} runs each, undone: {false}, asked about: {asked}")
     assert max(false.values()) <= 0.01 * RUNS
+
+
+def test_under_an_alert_that_fires_all_the_time_a_healthy_rolling_update_is_undone_no_oftener_than_alpha_alert_says(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    undone = {}
+    for family, worlds in rolling.HEALTHY.items():
+        results = [rolling.run(each, runs=ALERTED_RUNS, seed=SEED, seconds=WATCHED_S, alert=True) for each in worlds]
+        undone[family] = sum(int((found.acted_s > 0).sum()) for found in results) / (ALERTED_RUNS * len(worlds))
+    with capsys.disabled():
+        print(f"\nunder an alert, {ALERTED_RUNS} runs of each of eight cells, undone: {undone}")
+    assert max(undone.values()) <= 0.05
+
+
+def test_under_an_alert_a_version_as_bad_as_is_just_allowed_is_undone_no_oftener_than_alpha_alert_says() -> None:
+    settings = Settings(step_s=15, base=0.003, phi_concurrent=1, phi_historical=1)
+    limit = min(settings.limit, concurrent.TOLERANCE + concurrent.RATIO * STABLE_SHARE)
+
+    def undone(*, alert: bool) -> int:
+        rng = np.random.default_rng(SEED)
+        return sum(
+            decision(_just_allowed(rng, limit), settings, alert=alert)[0] is not Decision.NONE for _ in range(2 * RUNS)
+        )
+
+    assert undone(alert=False) <= undone(alert=True) <= 0.05 * 2 * RUNS
+
+
+def _just_allowed(rng: np.random.Generator, limit: float) -> Iterable[Block]:
+    for step in range(1, 241):
+        candidate, stable = (Counts(20, int(rng.binomial(20, share))) for share in (limit, STABLE_SHARE))
+        yield Block(step, candidate, stable, ready=True, old_live=True)
 
 
 def test_three_quarters_of_bad_rolling_updates_are_caught_within_five_minutes(

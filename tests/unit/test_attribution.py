@@ -4,6 +4,7 @@ import pytest
 
 from tests.unit.builders import NOW
 from watchdog.decide.attribution import Candidate, attributable, workloads_of
+from watchdog.decide.record import AlertSeen
 from watchdog.model import Alert
 from watchdog.objects import WorkloadRef
 
@@ -48,3 +49,14 @@ def test_only_what_began_after_the_candidate_took_traffic_can_be_its_fault(
     onset: float | None, traffic_from: float | None, *, yes: bool
 ) -> None:
     assert attributable(onset, traffic_from=traffic_from) is yes
+
+
+@pytest.mark.parametrize(
+    ("what", "until", "steps"),
+    [("attributed", 0, [4, 5, 6, 7]), ("resolved", 6, [4, 5]), ("resolved", 0, []), ("before-rollout", 0, [])],
+)
+def test_an_alert_counts_for_the_steps_that_were_judged_while_it_was_known(
+    what: str, until: int, steps: list[int]
+) -> None:
+    seen = AlertSeen("f", "Errors", NOW, what, NOW, from_step=4, until_step=until)
+    assert [step for step in range(1, 8) if seen.speaks(step)] == steps

@@ -294,8 +294,8 @@ def test_a_mistake_of_the_service_is_named_by_its_place_and_its_cure(text: str, 
 
 
 def test_a_limit_may_be_off() -> None:
-    limits = parse('limits = {budget = 0, cool_down = "0s", breaker = 0}').limits
-    assert (limits.budget, float(limits.cool_down), limits.breaker) == (0, 0.0, 0)
+    limits = parse('limits = {budget = 0, cool_down = "0s", breaker = 0, breaker_all = 0}').limits
+    assert (limits.budget, float(limits.cool_down), limits.breaker, limits.breaker_all) == (0, 0.0, 0, 0)
 
 
 def test_what_is_not_toml_is_an_error_of_the_whole_file(tmp_path: Path) -> None:

@@ -123,6 +123,48 @@ def test_a_fleet_follows_what_comes_changes_and_goes() -> None:
     assert (fleet.match(web), fleet.deployments) == (None, {})
 
 
+def test_a_fleet_that_is_told_one_by_one_knows_what_it_would_know_from_a_list() -> None:
+    """Sides come and go, others join a policy and leave it, and the problems are those of the moment."""
+    settings = config(
+        CANARY.replace('"agent-canary"', '"track=canary"').replace('"agent"\nc', '"app=agent"\nc'),
+        ALL.replace('"all"', '"some"') + 'workloads = ["web", "agent"]',
+        'name = "colours"\nnamespaces = ["shop"]\nservice = "pay"\nworkloads = ["blue", "green"]\nrule = "threshold"\n',
+    )
+    steps: list[Changed | Deleted] = [
+        Changed(deployment("agent")),
+        Changed(deployment("one", labels={"track": "canary"})),
+        Changed(deployment("web")),
+        Changed(deployment("blue")),
+        Changed(deployment("green")),
+        Changed(deployment("two", labels={"track": "canary"})),
+        Changed(deployment("one", labels={"track": "none"})),
+        Changed(deployment("web", annotations={"rollout.argoproj.io/workload-generation": "3"})),
+        Deleted(deployment("blue")),
+        Deleted(deployment("agent")),
+    ]
+    fleet = Fleet(settings.policies)
+    fleet.take("shop", Listed(()))
+    fleet.take_services("shop", {})
+    for step in steps:
+        fleet.take("shop", step)
+        found, problems = match_all(settings.policies, fleet.deployments.values())
+        assert fleet.matched() == found
+        assert {ref: match for ref in fleet.deployments if (match := fleet.match(ref))} == found
+        assert fleet.problems == problems
+
+
+def test_of_two_colours_a_service_affects_both_and_of_one_none() -> None:
+    fleet = Fleet(
+        config(
+            'name = "c"\nnamespaces = ["shop"]\nservice = "pay"\nworkloads = ["blue", "green"]\nrule = "threshold"'
+        ).policies
+    )
+    fleet.take("shop", Listed((deployment("blue"), deployment("web"))))
+    assert fleet.take_services("shop", {}) == ()
+    fleet.take("shop", Changed(deployment("green")))
+    assert fleet.take_services("shop", {}) == (WorkloadRef("shop", "blue"), WorkloadRef("shop", "green"))
+
+
 @pytest.mark.parametrize(
     ("text", "side", "action"),
     [

@@ -101,3 +101,22 @@ def test_it_takes_as_many_failures_as_the_documentation_says(batches: int, bad: 
         posted = [each for at in ats for each in (batch(at, S, 3, 100), batch(at, C, failing, 100))]
         speaker = judged(posted).judged.speaker
         assert (speaker is not None and not speaker.vetoes) == expected
+
+
+def test_with_an_alert_a_batch_that_is_in_is_judged_against_the_lower_bar_and_the_words_name_it() -> None:
+    state = judged([batch(5, S, 3, 100), batch(9, C, 46, 100)], until=9)
+    most = state.judged.evidence(Control.CONCURRENT).log_e
+    assert settings().alert_bar <= most < settings().bar
+    calm, urgent = (
+        verdict(state, settings(), alone=True, baked=False, least=20, urgent=urgent) for urgent in (False, True)
+    )
+    assert calm
+    assert urgent
+    assert [each.guard for each in calm.doubts] == ["no-history"], "only the baseline speaks, which never does more"
+    assert (urgent.word, urgent.doubts) == (Word.BREACH, ())
+    assert urgent.detail.endswith("by those of the stable version, needed 40 : 1")
+
+
+def test_with_an_alert_evaluations_that_are_as_good_as_the_stable_versions_are_no_breach() -> None:
+    state = judged([batch(at, track, 3, 100) for at in range(2, 40, 4) for track in (C, S)])
+    assert verdict(state, settings(), alone=False, baked=False, least=20, urgent=True) is None

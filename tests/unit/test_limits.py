@@ -1,4 +1,4 @@
-"""The judgement guards: what makes the service refuse, or ask."""
+"""The judgement guards: what makes the service ask, or refuse."""
 
 import datetime as dt
 from typing import Any
@@ -16,8 +16,8 @@ from watchdog.objects import TemplateHash, WorkloadRef
 
 WEB = WorkloadRef("shop", "web")
 MINUTE = dt.timedelta(minutes=1)
-LIMITS = Limits(budget=2, cool_down=30 * MINUTE, breaker=3, breaker_window=10 * MINUTE)
-OFF = Limits(budget=0, cool_down=0 * MINUTE, breaker=0, breaker_window=10 * MINUTE)
+LIMITS = Limits(budget=2, cool_down=30 * MINUTE, breaker=3, breaker_all=5, breaker_window=10 * MINUTE)
+OFF = Limits(budget=0, cool_down=0 * MINUTE, breaker=0, breaker_all=0, breaker_window=10 * MINUTE)
 BREACH = Verdict(Word.BREACH, "30.0 % of 100", cause="threshold")
 
 
@@ -41,9 +41,11 @@ def acted(number: int, minutes_ago: float, **changes: Any) -> Record:
     return record(number, image=f"web:{number}", write_at=NOW - minutes_ago * MINUTE, **changes)
 
 
-def breached(number: int, minutes_ago: float, *, image: str = "") -> Record:
-    seen = VerdictSeen(NOW - minutes_ago * MINUTE, "breach", "bad")
-    return record(number, ref=WorkloadRef("shop", f"app-{number}"), image=image or f"app:{number}", verdicts=(seen,))
+def breached(
+    number: int, minutes_ago: float, *, image: str = "", namespace: str = "shop", mode: Mode = Mode.ENFORCE
+) -> Record:
+    seen, ref = VerdictSeen(NOW - minutes_ago * MINUTE, "breach", "bad"), WorkloadRef(namespace, f"app-{number}")
+    return record(number, ref=ref, image=image or f"app:{number}", verdicts=(seen,), mode=mode)
 
 
 def spoken(mine: Record, *, settings: Limits = LIMITS, others: tuple[Record, ...] = (), **facts: object) -> list[str]:
@@ -62,14 +64,14 @@ def test_the_mode_refuses_asks_or_lets_act(mode: str, guards: list[str]) -> None
 
 def test_the_budget_counts_this_workloads_actions_of_a_day() -> None:
     two = (acted(7, 60 * 23), acted(8, 60))
-    assert spoken(record(), others=two) == ["budget"]
+    assert spoken(record(), others=two) == ["budget lowers"]
     assert spoken(record(), others=(acted(7, 60 * 25), acted(8, 60))) == []
     assert spoken(record(ref=WorkloadRef("shop", "other")), others=two) == []
     assert spoken(record(), settings=OFF, others=two) == []
 
 
 def test_the_cool_down_begins_with_the_last_action() -> None:
-    assert spoken(record(), others=(acted(8, 29),)) == ["cool-down"]
+    assert spoken(record(), others=(acted(8, 29),)) == ["cool-down lowers"]
     assert spoken(record(), others=(acted(8, 30),)) == []
     assert spoken(record(), settings=OFF, others=(acted(8, 1),)) == []
 
@@ -81,12 +83,41 @@ def test_three_different_images_in_breach_at_once_ask_people() -> None:
     assert spoken(record(), settings=OFF, others=(breached(1, 1), breached(2, 1), breached(3, 1))) == []
 
 
-def test_a_condemned_version_that_comes_back_soon_or_by_git_stops_everything() -> None:
+def test_what_fails_in_a_namespace_that_is_only_observed_stops_nobody_elsewhere() -> None:
+    for namespace in ("shop", "other"):
+        seen = [breached(number, 1, namespace=namespace, mode=Mode.OBSERVE) for number in range(1, 20)]
+        assert spoken(record(), others=tuple(seen)) == []
+    asked = (breached(1, 1, mode=Mode.APPROVE), breached(2, 1, mode=Mode.OBSERVE), breached(3, 1, mode=Mode.APPROVE))
+    assert spoken(record(), others=asked) == ["breaker lowers"], "with a person's yes they may act"
+
+
+def test_one_namespace_stops_another_only_when_very_many_fail() -> None:
+    elsewhere = tuple(breached(number, 1, namespace=f"team-{number % 2}") for number in range(1, 5))
+    assert spoken(record(), others=elsewhere[:3]) == []
+    assert spoken(record(), others=elsewhere) == ["breaker lowers"]
+    assert spoken(record(), settings=msgspec.structs.replace(LIMITS, breaker_all=0), others=elsewhere) == []
+    [veto] = vetoes(record(), Facts(verdict=BREACH, others=elsewhere), LIMITS, now=NOW)
+    assert "5 different images in breach within 0:10:00 in all namespaces: shop/web, team-0/app-2" in veto.detail
+
+
+def test_the_breaker_of_a_namespace_goes_on_where_that_of_all_is_off() -> None:
+    settings = msgspec.structs.replace(LIMITS, breaker_all=0)
+    [veto] = vetoes(record(), Facts(verdict=BREACH, others=(breached(1, 1), breached(2, 1))), settings, now=NOW)
+    assert "in namespace shop: shop/app-1, shop/app-2, shop/web" in veto.detail
+
+
+def test_a_condemned_version_that_comes_back_is_asked_about_and_how_it_came_is_said() -> None:
     before = acted(4, 40)
     late, soon = record(), record(started=NOW - 20 * MINUTE)
-    assert spoken(late, others=(before,), condemned_by="web-4") == ["loop lowers"]
-    assert spoken(soon, others=(before,), condemned_by="web-4") == ["loop"]
-    assert spoken(late, others=(before,), condemned_by="web-4", gitops=True) == ["loop"]
+    for mine, gitops, how in (
+        (late, False, "live again;"),
+        (soon, False, "soon;"),
+        (late, True, "by a GitOps controller;"),
+    ):
+        facts = Facts(verdict=BREACH, others=(before,), condemned_by="web-4", gitops=gitops)
+        [veto] = vetoes(mine, facts, LIMITS, now=NOW)
+        assert (veto.guard, veto.lowers) == ("loop", True)
+        assert how in veto.detail
 
 
 def test_after_an_undo_that_did_not_help_people_decide_for_a_day() -> None:
@@ -127,7 +158,7 @@ def test_an_alert_alone_asks_and_waits_while_the_signal_is_blind() -> None:
 )
 def test_a_silence_covers_what_it_matches(matchers: tuple[tuple[str, str, bool, bool], ...], *, covers: bool) -> None:
     silence = Silence(id="s", matchers=matchers, by="jane", comment="quiet", until=NOW + MINUTE)
-    assert spoken(record(), silences=(silence,)) == (["silence"] if covers else [])
+    assert spoken(record(), silences=(silence,)) == (["silence lowers"] if covers else [])
 
 
 def test_an_alertmanager_that_does_not_answer_stops_nothing() -> None:
@@ -135,8 +166,8 @@ def test_an_alertmanager_that_does_not_answer_stops_nothing() -> None:
 
 
 def test_refusals_come_before_what_only_asks() -> None:
-    guards = spoken(record(incident_first="x"), others=(acted(8, 1),), confirmed=False)
-    assert guards == ["cool-down", "incident-first lowers", "unconfirmed lowers"]
+    guards = spoken(record(incident_first="x", mode=Mode.OBSERVE), others=(acted(8, 1),), signals_blind="stale")
+    assert guards == ["mode", "blind", "cool-down lowers", "incident-first lowers"]
 
 
 def test_images_are_condemned_for_a_day_on_the_workloads_that_are_linked() -> None:

@@ -121,3 +121,53 @@ def test_the_sizes_of_clusters_are_the_published_ones() -> None:
 def test_without_a_past_the_historical_control_only_asks() -> None:
     found = calibration.unknown()
     assert (found.base, found.phi_historical, found.m_cap, found.known) == (0.01, 3, 20, False)
+
+
+BREWING = [(150, 0, 400, 2, 1)] * 2 + [(150, 13, 400, 2, 1)] * 3 + [(150, 0, 400, 2, 1)] * 8
+"""Evidence that goes beyond the bar of an alert, never reaches the other, and falls again."""
+
+
+def test_an_alert_has_the_evidence_that_is_in_judged_at_once_against_the_lower_bar() -> None:
+    before = play(BREWING)[4]
+    assert not before.spoken
+    most = max(before.evidence(control).log_e for control in Control)
+    assert SETTINGS.alert_bar <= most < SETTINGS.bar
+    after = sequential.hurried(before, SETTINGS)
+    assert after.decision is Decision.ACT
+    assert after.speaker
+    assert (after.speaker.step, after.speaker.bar, after.speaker.log_e) == (5, SETTINGS.alert_bar, most)
+    assert after.speaker.onset_s == 30, "with the third block"
+    assert before.decision is Decision.NONE, "what follows from an alert is no part of the state"
+
+
+def test_an_alert_that_speaks_for_nothing_in_the_counters_changes_nothing() -> None:
+    for state in play([(150, 1, 400, 2, 1)] * 60):
+        assert sequential.hurried(state, SETTINGS) == state
+    assert sequential.hurried(sequential.State(), SETTINGS) == sequential.State()
+
+
+def test_what_speaks_against_acting_speaks_against_it_at_the_lower_bar_too() -> None:
+    first = vetoes.Vetoed(VetoReason.INCIDENT_FIRST, "the old pods were failing")
+    settings = replace(SETTINGS, incident_first=first)
+    found = sequential.hurried(play(BREWING, settings)[4], settings)
+    assert (found.decision, reasons(found)) == (Decision.APPROVE, {VetoReason.INCIDENT_FIRST})
+
+
+@pytest.mark.parametrize("heard", range(len(BREWING) + 1))
+def test_whoever_replays_an_alert_that_came_between_two_blocks_decides_as_the_one_who_heard_it(heard: int) -> None:
+    """Before the blocks after it are taken the alert is judged by those that were in."""
+    live, replayed = sequential.State(), sequential.State()
+    for index, (n, e, ns, es, up) in enumerate(BREWING, start=1):
+        block = Block(index, Counts(n, e), Counts(ns, es), ready=True, old_live=bool(up))
+        firing = index > heard
+        live = sequential.hurried(live, SETTINGS) if firing else live
+        live = sequential.step(live, block, SETTINGS, alert=firing)
+        replayed = sequential.step(replayed, block, SETTINGS, alert=firing)
+        assert sequential.hurried(live, SETTINGS) == sequential.hurried(replayed, SETTINGS)
+    assert live == replayed
+    assert bool(live.spoken) == (heard <= 5)
+
+
+def test_an_alert_never_raises_the_bar() -> None:
+    assert SETTINGS.alert_bar == pytest.approx(3.688879, abs=1e-6)
+    assert replace(SETTINGS, alpha_alert=0.001).alert_bar == SETTINGS.bar

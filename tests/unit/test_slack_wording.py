@@ -99,7 +99,6 @@ SAMPLES = {
     "refused-gitops": vetoed(REFUSED, Guard.GITOPS, "managed by Argo CD"),
     "refused-no-target": vetoed(REFUSED, Guard.NO_TARGET),
     "refused-hold": vetoed(REFUSED, Guard.HOLD),
-    "refused-budget": vetoed(REFUSED, Guard.BUDGET),
     "refused-unanswered": vetoed(replace(REFUSED, asked=NOW), Guard.SHARED, lowers=True),
     "refused-dismissed": replace(REFUSED, asked=NOW, people=(Answer("dismiss", "jane@example.com", NOW, "cli"),)),
     "superseded": ended(Outcome.SUPERSEDED),
@@ -253,7 +252,7 @@ def test_a_refusal_after_an_answer_does_not_say_that_nobody_answered() -> None:
     assert line.startswith("production/agent-api: NOT rolled back 7 → 5 (nothing-to-undo), 8.3 %")
 
 
-@pytest.mark.parametrize("record", [observed(REFUSED), vetoed(REFUSED, Guard.BUDGET)])
+@pytest.mark.parametrize("record", [observed(REFUSED), vetoed(REFUSED, Guard.NOTHING_TO_UNDO)])
 def test_a_guard_that_gave_way_in_the_end_is_not_named(record: Record) -> None:
     waited = replace(record, vetoes=(*record.vetoes, Veto(Guard.NOT_OBSERVED, "", NOW)))
     assert said(waited).first_line == said(record).first_line

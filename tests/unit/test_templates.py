@@ -1,6 +1,7 @@
 """When two pod templates are one revision, and how their difference is shown."""
 
 import copy
+import itertools
 import json
 import sys
 from collections.abc import Callable
@@ -80,6 +81,20 @@ def test_a_template_with_no_label_but_the_hash_equals_one_without_labels() -> No
     assert templates.same(bare, hashed)
 
 
+QUANTITIES = ["1Gi", "1073741824", "1e3", "1k", "1000", "1000.0", "1000000m", "0", "-0", "0.0", "0m", "1", "much", 1000]
+
+
+def test_templates_are_one_revision_exactly_where_their_quantities_are_equal() -> None:
+    """Whether they were compared before or not."""
+    versions = []
+    for quantity in QUANTITIES:
+        changed = copy.deepcopy(template("v1"))
+        container(changed)["resources"]["limits"] = {"memory": quantity}
+        versions.append(raw(changed))
+    for one, other in 2 * [*itertools.product(versions, repeat=2)]:
+        assert templates.same(one, other) == (templates.parse(one) == templates.parse(other))
+
+
 def test_annotations_alone_do_not_make_a_version() -> None:
     restarted = raw(template("v1", annotations={"kubectl.kubernetes.io/restartedAt": "now"}))
     assert templates.differ_only_in_annotations(V1, restarted)
@@ -97,6 +112,12 @@ def test_a_label_makes_a_version() -> None:
 def test_the_annotations_of_the_pods_are_found() -> None:
     assert templates.annotations(raw(template("v1", annotations={"a": "b"}))) == {"a": "b"}
     assert templates.annotations(V1) == {}
+
+
+def test_the_labels_of_the_pods_are_found_without_the_one_of_the_replicaset() -> None:
+    hashed = edited(lambda t: t["metadata"].update(labels={"app": "web", HASH_LABEL: "1", "none": None}))
+    assert templates.labels(hashed) == {"app": "web"}
+    assert templates.labels(edited(lambda t: t.pop("metadata"))) == {}
 
 
 def test_images_are_named_by_container_and_those_of_init_containers_apart() -> None:

@@ -1,5 +1,6 @@
-"""The judgement guards: what makes the service refuse, or ask, where a person could act.
+"""The judgement guards: what makes the service ask where a person could act.
 
+Mode `observe` alone refuses. Where an alert alone speaks and the policy's own signals are blind, each step asks again.
 Each looks at records, which are all that a next process knows. They bind the service and never a person (DESIGN §6).
 """
 
@@ -23,13 +24,15 @@ class Limits(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         budget: actions per workload and day.
         cool_down: between two actions on one workload.
-        breaker: breaches of different images that stop everybody.
+        breaker: breaches of different images in one namespace that stop everybody there.
+        breaker_all: the same in all namespaces together, for everybody.
         breaker_window: how far back they count.
     """
 
     budget: int
     cool_down: dt.timedelta
     breaker: int
+    breaker_all: int
     breaker_window: dt.timedelta
 
 
@@ -58,7 +61,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
 
 WAITING = frozenset({Guard.NOT_OBSERVED, Guard.NO_CAPACITY, Guard.BLIND})
-"""Refusals that are asked again at each step while the breach lasts; any other is final."""
+"""Refusals that are asked again at each step while the breach lasts."""
 
 
 def vetoes(record: Record, facts: Facts, limits: Limits, *, now: dt.datetime) -> tuple[Veto, ...]:
@@ -91,7 +94,7 @@ def _silence(record: Record, facts: Facts, now: dt.datetime) -> Veto | None:
     for silence in facts.silences or ():
         if _covers(silence, record.workload):
             why = f"silence {silence.id} by {silence.by} until {silence.until:%H:%M} UTC: {silence.comment}"
-            return Veto(Guard.SILENCE, why[:300], now)
+            return Veto(Guard.SILENCE, why[:300], now, lowers=True)
     return None
 
 
@@ -116,9 +119,8 @@ def _budget(record: Record, others: Iterable[Record], limits: Limits, now: dt.da
     today = [at for at in _acted(record, others) if now - at < _DAY]
     if not limits.budget or len(today) < limits.budget:
         return None
-    return Veto(
-        Guard.BUDGET, f"{len(today)} actions on {record.workload} within a day; limits.budget is that many", now
-    )
+    why = f"{len(today)} actions on {record.workload} within a day; limits.budget is that many"
+    return Veto(Guard.BUDGET, why, now, lowers=True)
 
 
 def _cool_down(record: Record, others: Iterable[Record], limits: Limits, now: dt.datetime) -> Veto | None:
@@ -126,9 +128,8 @@ def _cool_down(record: Record, others: Iterable[Record], limits: Limits, now: dt
     if latest is None or now - latest >= limits.cool_down:
         return None
     ends = latest + limits.cool_down
-    return Veto(
-        Guard.COOL_DOWN, f"the last action was at {latest:%H:%M:%S} UTC; limits.cool_down ends {ends:%H:%M}", now
-    )
+    why = f"the last action was at {latest:%H:%M:%S} UTC; limits.cool_down ends {ends:%H:%M}"
+    return Veto(Guard.COOL_DOWN, why, now, lowers=True)
 
 
 def _loop(record: Record, facts: Facts, limits: Limits, now: dt.datetime) -> Veto | None:
@@ -138,10 +139,9 @@ def _loop(record: Record, facts: Facts, limits: Limits, now: dt.datetime) -> Vet
     at = before and (before.write_at or before.ended)
     again = f"{record.rollout.hash} was condemned by {facts.condemned_by} and is live again"
     absolve = f"rollback-watchdog history {record.workload} --absolve {record.rollout.revision}"
-    if facts.gitops or (at and record.started - at < limits.cool_down):
-        who = ", written by a GitOps controller" if facts.gitops else ""
-        return Veto(Guard.LOOP, f"{again}{who}; stopped until: {absolve}", now)
-    return Veto(Guard.LOOP, f"{again}; a person decides, or lifts it: {absolve}", now, lowers=True)
+    soon = " soon" if at and record.started - at < limits.cool_down else ""
+    who = ", written by a GitOps controller" if facts.gitops else ""
+    return Veto(Guard.LOOP, f"{again}{soon}{who}; a person decides, or lifts it: {absolve}", now, lowers=True)
 
 
 def breached(record: Record) -> dt.datetime | None:
@@ -150,17 +150,22 @@ def breached(record: Record) -> dt.datetime | None:
 
 
 def _breaker(record: Record, others: Iterable[Record], limits: Limits, now: dt.datetime) -> Veto | None:
-    recent = [record, *(other for other in others if _recent(other, limits, now))]
-    images = {tuple(sorted(each.images.items())) for each in recent}
-    if not limits.breaker or len(images) < limits.breaker:
-        return None
-    names = ", ".join(sorted({str(each.workload) for each in recent})[:5])
-    why = f"{len(images)} different images in breach within {limits.breaker_window}: {names}; something they share?"
-    return Veto(Guard.BREAKER, why, now, lowers=True)
+    """Whether so many fail at once that they may share the cause, in the workload's namespace or in all of them."""
+    everywhere = [record, *(other for other in others if _counts(other, limits, now))]
+    here = [each for each in everywhere if each.workload.namespace == record.workload.namespace]
+    home = f"namespace {record.workload.namespace}"
+    for most, where, recent in ((limits.breaker, home, here), (limits.breaker_all, "all namespaces", everywhere)):
+        images = {tuple(sorted(each.images.items())) for each in recent}
+        if most and len(images) >= most:
+            names = ", ".join(sorted({str(each.workload) for each in recent})[:5])
+            found = f"{len(images)} different images in breach within {limits.breaker_window} in {where}"
+            return Veto(Guard.BREAKER, f"{found}: {names}; something they share?", now, lowers=True)
+    return None
 
 
-def _recent(other: Record, limits: Limits, now: dt.datetime) -> bool:
-    at = breached(other)
+def _counts(other: Record, limits: Limits, now: dt.datetime) -> bool:
+    """Whether a rollout counts for the breaker: what is only observed stops nobody."""
+    at = breached(other) if other.mode is not Mode.OBSERVE else None
     return at is not None and now - at <= limits.breaker_window
 
 

@@ -58,13 +58,29 @@ class Veto(msgspec.Struct, frozen=True):
 
 
 class AlertSeen(msgspec.Struct, frozen=True):
-    """An alert about this workload, and what became of it: `attributed`, `before-rollout`, `resolved`."""
+    """An alert about this workload, and what became of it: `attributed`, `before-rollout`, `resolved`.
+
+    Args:
+        fingerprint: Alertmanager's name for its labels.
+        name: its `alertname`.
+        starts_at: since when Alertmanager has it firing.
+        what: what became of it.
+        onset: when its expression began to hold, where that is known.
+        from_step: of one that was attributed, the first step that was judged with it.
+        until_step: of the same, once resolved, the first step that was judged without it.
+    """
 
     fingerprint: str
     name: str
     starts_at: dt.datetime
     what: str
     onset: dt.datetime | None = None
+    from_step: int = 0
+    until_step: int = 0
+
+    def speaks(self, step: int) -> bool:
+        """Whether a step is judged with it: the same when it is lived through and when it is replayed."""
+        return self.from_step <= step and (self.what == "attributed" or step < self.until_step)
 
 
 class Numbers(msgspec.Struct, frozen=True):

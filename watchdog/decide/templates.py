@@ -1,11 +1,13 @@
 """Pod templates as JSON: equality as Kubernetes sees it, and their differences as people see them."""
 
+import hashlib
 import re
 from decimal import Decimal, InvalidOperation
 from typing import Any
 
 import msgspec
 
+from watchdog.decoding import from_json
 from watchdog.objects import HASH_LABEL
 
 Json = dict[str, Any]
@@ -24,7 +26,22 @@ _SUFFIXES = {
     },
     **{suffix: Decimal(1024) ** power for power, suffix in enumerate(("Ki", "Mi", "Gi", "Ti", "Pi", "Ei"), 1)},
 }
+_MOST_KNOWN = 32_768
+_known: dict[bytes, bytes] = {}
+"""What templates mean, by what they are: both digests, so that an entry has 200 bytes whatever the template has."""
+
 _IMAGE = re.compile(r"\.spec\.(initContainers|containers)\[[^\]]*\]\.image")
+
+
+class _Metadata(msgspec.Struct, frozen=True):
+    labels: dict[str, Any] | None = None
+    annotations: dict[str, Any] | None = None
+
+
+class _Head(msgspec.Struct, frozen=True):
+    """What is read of a template without decoding the rest."""
+
+    metadata: _Metadata | None = None
 
 
 def parse(template: msgspec.Raw) -> Json:
@@ -52,9 +69,24 @@ def same(one: msgspec.Raw, other: msgspec.Raw) -> bool:
     Like there, quantities are compared as numbers: the API server prints `1Gi` and `1073741824` as they were written,
     and the controller makes no new ReplicaSet for such a change.
 
+    Each template is decoded once: every look at a rollout compares the live template with those of all its ReplicaSets,
+    and one may have a MiB.
+
     [1] kubectl pkg/util/deployment/deployment.go
     """
-    return parse(one) == parse(other)
+    return _meaning(one) == _meaning(other)
+
+
+def _meaning(template: msgspec.Raw) -> bytes:
+    """Give a digest that templates share if and only if they are one revision."""
+    key = hashlib.sha256(template).digest()
+    found = _known.pop(key, None)
+    if found is None:
+        found = hashlib.sha256(msgspec.json.encode(parse(template), order="deterministic")).digest()
+        while len(_known) >= _MOST_KNOWN:
+            del _known[next(iter(_known))]
+    _known[key] = found  # the newest last: those that nobody asks about go first
+    return found
 
 
 def differ_only_in_annotations(one: msgspec.Raw, other: msgspec.Raw) -> bool:
@@ -70,14 +102,16 @@ def differ_only_in_annotations(one: msgspec.Raw, other: msgspec.Raw) -> bool:
 
 def annotations(template: msgspec.Raw) -> dict[str, str]:
     """The annotations inside the template."""
-    found: dict[str, str] = parse(template).get("metadata", {}).get("annotations", {})
-    return found
+    metadata = from_json(template, _Head).metadata
+    found = (metadata and metadata.annotations) or {}
+    return {key: value for key, value in found.items() if value is not None}
 
 
 def labels(template: msgspec.Raw) -> dict[str, str]:
     """The labels inside the template, without the one that only ReplicaSets carry."""
-    found: dict[str, str] = parse(template).get("metadata", {}).get("labels", {})
-    return found
+    metadata = from_json(template, _Head).metadata
+    found = (metadata and metadata.labels) or {}
+    return {key: value for key, value in found.items() if value is not None and key != HASH_LABEL}
 
 
 def images(template: msgspec.Raw) -> dict[str, str]:
@@ -137,6 +171,7 @@ def _quantity(value: Any) -> Any:
         return value
     number, exponent, suffix = match.groups()
     try:
-        return Decimal(number).scaleb(int(exponent)) if exponent else Decimal(number) * _SUFFIXES[suffix or ""]
+        found = Decimal(number).scaleb(int(exponent)) if exponent else Decimal(number) * _SUFFIXES[suffix or ""]
+        return found.normalize() or Decimal(0)  # of equal ones, one way to write them
     except (InvalidOperation, KeyError):
         return value

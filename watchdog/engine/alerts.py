@@ -18,7 +18,7 @@ from watchdog.decide.record import AlertSeen, Record, State
 from watchdog.engine.context import Context
 from watchdog.engine.watch import traffic_from
 from watchdog.metrics import AlertOutcome, Part
-from watchdog.model import Alert
+from watchdog.model import Alert, IncidentId
 from watchdog.objects import WorkloadRef
 
 _log = logging.getLogger(__name__)
@@ -48,11 +48,15 @@ class Alerts:
     Args:
         context: what the loops share.
         hurry: is told of a rollout for which an alert has just spoken, and when that alert came.
+        next_step: the first step of a rollout that has not been judged; 0 where nobody has looked at it yet.
     """
 
-    def __init__(self, context: Context, *, hurry: Callable[[Record, float], None]) -> None:
+    def __init__(
+        self, context: Context, *, hurry: Callable[[Record, float], None], next_step: Callable[[IncidentId], int]
+    ) -> None:
         self._context = context
         self._hurry = hurry
+        self._next_step = next_step
         self._held: asyncio.Queue[Held] = asyncio.Queue(maxsize=_MOST)
         self._known: dict[Key, tuple[bool, dt.datetime]] = {}
         self._locks: defaultdict[WorkloadRef, asyncio.Lock] = defaultdict(asyncio.Lock)
@@ -66,14 +70,19 @@ class Alerts:
         now, loop_now = context.now(), asyncio.get_running_loop().time()
         for key in [key for key, (_, at) in self._known.items() if now - at > _REMEMBERED]:
             del self._known[key]
-        candidates = self._candidates()
+        everybody: list[Candidate] = []  # who is asked about only where an alert does not name its workload
         for alert in alerts:
             key = (alert.fingerprint, alert.starts_at)
             firing, _ = self._known.get(key, (None, now))
             if firing is alert.firing or firing is False:
                 continue  # said before; what is resolved does not fire again with the same start
             self._known[key] = (alert.firing, now)
-            refs = workloads_of(alert, candidates)
+            named = WorkloadRef(alert.labels.get("namespace", ""), alert.labels.get("deployment", ""))
+            if named.namespace and named.name:
+                refs: tuple[WorkloadRef, ...] = (named,) if context.fleet.match(named) else ()
+            else:
+                everybody = everybody or self._candidates()
+                refs = workloads_of(alert, everybody)
             if len(refs) != 1:
                 outcome = AlertOutcome.AMBIGUOUS if refs else AlertOutcome.UNMATCHED
                 context.metrics.alert(outcome)
@@ -140,9 +149,7 @@ class Alerts:
         yes = attributable(onset, traffic_from=traffic)
         what = AlertOutcome.ATTRIBUTED if yes else AlertOutcome.BEFORE_ROLLOUT
         context.metrics.alert(what)
-        seen = AlertSeen(alert.fingerprint, alert.name[:200], alert.starts_at, str(what), began)
-        rest = tuple(each for each in record.alerts if each.fingerprint != alert.fingerprint)
-        changed = msgspec.structs.replace(record, alerts=(*rest[-49:], seen))
+        changed = msgspec.structs.replace(record, alerts=self._heard(record, alert, what, began))
         if not yes and began and began < record.started and record.started - began <= _BEFORE:
             why = f"alert {alert.name[:100]} was firing before the rollout began"
             changed = msgspec.structs.replace(changed, incident_first=record.incident_first or why)
@@ -152,6 +159,23 @@ class Alerts:
         if yes:
             self._hurry(context.records[record.id], held.arrived)
 
+    def _heard(
+        self, record: Record, alert: Alert, what: AlertOutcome, began: dt.datetime | None
+    ) -> tuple[AlertSeen, ...]:
+        """Give a record's alerts with this one, which counts from the next step on, or from when it did before."""
+        same = [each for each in record.alerts if each.fingerprint == alert.fingerprint]
+        counted = [each for each in same if each.what == AlertOutcome.ATTRIBUTED]
+        rest = [each for each in record.alerts if each not in same or (each.until_step and each not in counted)]
+        step = min([self._step(record), *(each.from_step for each in counted)])
+        step = step if what is AlertOutcome.ATTRIBUTED else 0
+        seen = AlertSeen(alert.fingerprint, alert.name[:200], alert.starts_at, str(what), began, step)
+        return (*rest[-49:], seen)
+
+    def _step(self, record: Record) -> int:
+        """Give the next step that is judged: of a rollout at which nobody has looked yet, that of now."""
+        now, step_s = self._context.now().timestamp(), self._context.config.step_s
+        return self._next_step(record.id) or math.floor(now / step_s) + 1
+
     def _again(self, held: Held) -> None:
         firing, _ = self._known.get((held.alert.fingerprint, held.alert.starts_at), (False, None))
         if firing and not self._held.full():
@@ -159,8 +183,11 @@ class Alerts:
 
     def _resolve(self, record: Record, alert: Alert) -> None:
         self._context.metrics.alert(AlertOutcome.RESOLVED)
+        step = self._step(record)
         resolved = tuple(
-            msgspec.structs.replace(each, what="resolved")
+            msgspec.structs.replace(
+                each, what="resolved", until_step=step if each.what == AlertOutcome.ATTRIBUTED else each.until_step
+            )
             if (each.fingerprint, each.starts_at) == (alert.fingerprint, alert.starts_at)
             else each
             for each in record.alerts

@@ -5,8 +5,10 @@ itself and `kube-*` namespaces; never at all what Argo Rollouts or Flagger drive
 """
 
 import logging
+from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from enum import StrEnum
+from itertools import islice
 
 import msgspec
 
@@ -51,6 +53,7 @@ class Match(msgspec.Struct, frozen=True):
         return _TOPOLOGIES.get(self.side, Topology.ROLLING)
 
 
+_OPPOSITE = {Side.CANDIDATE: Side.STABLE, Side.STABLE: Side.CANDIDATE}
 _TOPOLOGIES = {Side.CANDIDATE: Topology.CANARY, Side.COLOUR: Topology.BLUE_GREEN}
 
 
@@ -71,7 +74,8 @@ class Fleet:
         self.services_listed: set[str] = set()
         self.services_denied: set[str] = set()
         self._listed: set[str] = set()
-        self._matches: dict[WorkloadRef, Match] = {}
+        self._places = _places(policies)
+        self._matched: dict[WorkloadRef, Match] | None = None
         self.problems: tuple[str, ...] = ()
 
     @property
@@ -83,6 +87,7 @@ class Fleet:
     def give_up(self, namespace: str) -> tuple[WorkloadRef, ...]:
         """Go on without a namespace that may not be watched, as it was last seen."""
         self.denied.add(namespace)
+        self._tell_problems()
         return ()
 
     def take(self, namespace: str, change: Listed | Changed | Deleted) -> tuple[WorkloadRef, ...]:
@@ -94,18 +99,24 @@ class Fleet:
             self.deployments |= {item.ref: item for item in change.items}
             self._listed.add(namespace)
             self.denied.discard(namespace)
+            place = self._places[namespace] = _Place(namespace, self.policies)
+            for item in change.items:
+                place.put(item)
             touched = {*gone, *(item.ref for item in change.items)}
         else:
-            touched = {change.item.ref}
-            before = self.deployments.get(change.item.ref)
+            item, home = change.item, self._places.get(namespace)
+            touched = {item.ref}
+            before = self.deployments.pop(item.ref, None)
             if isinstance(change, Changed):
-                self.deployments[change.item.ref] = change.item
-            else:
-                self.deployments.pop(change.item.ref, None)
-            same = before is not None and isinstance(change, Changed) and _identity(before) == _identity(change.item)
-            if same:
-                return tuple(touched)
-        self._match_all()
+                self.deployments[item.ref] = item
+                if before is not None and _identity(before) == _identity(item):
+                    return (item.ref,)
+            if home is not None:
+                home.drop(item.ref)
+                if isinstance(change, Changed):
+                    home.put(item)
+        self._matched = None
+        self._tell_problems()
         return tuple(sorted(touched))
 
     def give_up_services(self, namespace: str) -> tuple[WorkloadRef, ...]:
@@ -118,15 +129,12 @@ class Fleet:
         rest = {ref: item for ref, item in self.services.items() if ref.namespace != namespace}
         self.services = rest | {item.ref: item for item in services.values()}
         self.services_listed.add(namespace)
-        return tuple(
-            sorted(
-                ref for ref, each in self._matches.items() if each.side is Side.COLOUR and ref.namespace == namespace
-            )
-        )
+        place = self._places.get(namespace)
+        return place.colours() if place else ()
 
     def has_traffic(self, ref: WorkloadRef) -> bool:
         """Whether a workload gets traffic as far as policies tell: a colour only from its Service."""
-        match, deployment = self._matches.get(ref), self.deployments.get(ref)
+        match, deployment = self.match(ref), self.deployments.get(ref)
         if match is None or match.side is not Side.COLOUR or deployment is None:
             return True
         service = self.services.get(ServiceRef(ref.namespace, match.policy.service))
@@ -134,16 +142,18 @@ class Fleet:
 
     def match(self, ref: WorkloadRef) -> Match | None:
         """The one policy that is about a workload."""
-        return self._matches.get(ref)
+        place = self._places.get(ref.namespace)
+        return place.match(ref) if place else None
 
     def matched(self) -> Mapping[WorkloadRef, Match]:
         """Every matched workload."""
-        return self._matches
+        if self._matched is None:
+            self._matched = _matches(self._places)
+        return self._matched
 
-    def _match_all(self) -> None:
-        found, problems = match_all(self.policies, self.deployments.values())
-        self._matches = found
-        if self.complete and problems != self.problems:
+    def _tell_problems(self) -> None:
+        problems = _problems(self.policies, self._places) if self.complete else self.problems
+        if problems != self.problems:
             self.problems = problems
             for problem in problems:
                 _log.warning("%s", problem, extra={"event": "policy-problem"})
@@ -153,94 +163,167 @@ def match_all(
     policies: Sequence[Policy], deployments: Iterable[Deployment]
 ) -> tuple[dict[WorkloadRef, Match], tuple[str, ...]]:
     """Which policy is about which Deployment, and what is wrong with that: nothing matched, two matched, refused."""
-    there = sorted(deployments, key=lambda item: item.ref)
-    found: dict[WorkloadRef, Match] = {}
-    doubled: set[WorkloadRef] = set()
-    problems: list[str] = []
-    for policy in policies:
-        matches, wrong = _match_one(policy, there)
-        problems += wrong
-        if not matches:
-            problems.append(f"policy {policy.name!r} matches nothing in {', '.join(policy.namespaces)}")
-        for ref, match in matches.items():
-            if ref in found:
-                doubled.add(ref)
-                problems.append(
-                    f"{ref} matches two policies, {found[ref].policy.name!r} and {policy.name!r}, and is left alone;"
-                    " narrow one of them"
-                )
-            found[ref] = match
-    return {ref: match for ref, match in found.items() if ref not in doubled}, tuple(problems)
+    places = _places(policies)
+    for item in sorted(deployments, key=lambda item: item.ref):
+        if place := places.get(item.ref.namespace):
+            place.put(item)
+    return _matches(places), _problems(policies, places)
 
 
-def _match_one(policy: Policy, there: Sequence[Deployment]) -> tuple[dict[WorkloadRef, Match], list[str]]:
-    problems: list[str] = []
-    mine = []
-    for item in there:
-        if item.ref.namespace not in policy.namespaces or not _meant(policy, item):
-            continue
-        if refusal := _driven_by_others(item):
-            problems.append(f"{item.ref}: {refusal}")
-        else:
-            mine.append(item)
-    if policy.service:
-        return _colours(policy, mine, problems)
-    if not policy.candidate:
-        return {item.ref: Match(policy, Side.ALONE) for item in mine}, problems
-    found: dict[WorkloadRef, Match] = {}
-    for namespace in policy.namespaces:
-        sides = {}
-        for side, text in ((Side.CANDIDATE, policy.candidate), (Side.STABLE, policy.stable)):
-            items = [item for item in mine if item.ref.namespace == namespace and _is(text, item)]
-            if len(items) == 1:
-                sides[side] = items[0].ref
-            elif items:
-                names = ", ".join(item.ref.name for item in items)
-                problems.append(
-                    f"policy {policy.name!r}: {side} = {text!r} matches {names} in {namespace}; must be one"
-                )
-        if len(sides) == 2:
-            candidate, stable = sides[Side.CANDIDATE], sides[Side.STABLE]
-            found[candidate] = Match(policy, Side.CANDIDATE, stable)
-            found[stable] = Match(policy, Side.STABLE, candidate)
-        elif sides:
-            missing = "stable" if Side.CANDIDATE in sides else "candidate"
-            problems.append(f"policy {policy.name!r}: there is no {missing} Deployment in {namespace}")
-    return found, problems
+class _Place:
+    """Who is meant in one namespace, kept up to date Deployment by Deployment.
 
+    A change costs one look by each policy for the namespace, however many Deployments are there.
 
-def _colours(
-    policy: Policy, mine: Sequence[Deployment], problems: list[str]
-) -> tuple[dict[WorkloadRef, Match], list[str]]:
-    """Both colours of a blue-green policy, where both are there."""
-    found: dict[WorkloadRef, Match] = {}
-    for namespace in policy.namespaces:
-        there = [item.ref for item in mine if item.ref.namespace == namespace]
-        if len(there) == 2:
-            found |= {ref: Match(policy, Side.COLOUR, other) for ref, other in (there, there[::-1])}
-        elif there:
+    Args:
+        namespace: which.
+        policies: of all namespaces.
+    """
+
+    def __init__(self, namespace: str, policies: Sequence[Policy]) -> None:
+        self._namespace = namespace
+        self._policies = {each.name: each for each in policies if namespace in each.namespaces}
+        self._by_labels = any("=" in text for each in self._policies.values() for text in (each.candidate, each.stable))
+        self._groups: defaultdict[tuple[str, Side], dict[WorkloadRef, None]] = defaultdict(dict)
+        self._parts: dict[WorkloadRef, tuple[tuple[str, Side], ...]] = {}
+        self._several: dict[WorkloadRef, None] = {}
+        self._driven: dict[WorkloadRef, str] = {}
+
+    def put(self, item: Deployment) -> None:
+        """Take a Deployment in."""
+        labels = templates.labels(item.spec.template) if self._by_labels else {}
+        policies = self._policies.values()
+        parts = tuple((policy.name, side) for policy in policies for side in _sides(policy, item, labels))
+        if parts and (refusal := _driven_by_others(item)):
+            self._driven[item.ref] = refusal
+        elif parts:
+            self._parts[item.ref] = parts
+            for part in parts:
+                self._groups[part][item.ref] = None
+            if len(parts) > 1:
+                self._several[item.ref] = None
+
+    def drop(self, ref: WorkloadRef) -> None:
+        """Forget a Deployment."""
+        for part in self._parts.pop(ref, ()):
+            del self._groups[part][ref]
+        for memory in (self._several, self._driven):
+            memory.pop(ref, None)
+
+    def match(self, ref: WorkloadRef) -> Match | None:
+        """The one policy that is about a workload."""
+        found = self._all(ref)
+        return found[0] if len(found) == 1 else None
+
+    def matches(self) -> dict[WorkloadRef, Match]:
+        """Every matched workload."""
+        return {ref: match for ref in self._parts if (match := self.match(ref))}
+
+    def colours(self) -> tuple[WorkloadRef, ...]:
+        """The matched workloads that are one of two colours."""
+        refs = (ref for (_, side), group in self._groups.items() if side is Side.COLOUR for ref in group)
+        return tuple(sorted(ref for ref in refs if self.match(ref)))
+
+    def means(self, policy: Policy) -> bool:
+        """Whether a policy is about anything here."""
+        return any(self._match(policy, side, ref) for side in Side for ref in self._some(policy, side))
+
+    def problems(self, policy: Policy) -> list[str]:
+        """What is wrong with a policy here."""
+        if policy.service:
+            there = self._groups[policy.name, Side.COLOUR]
             missing = ", ".join(sorted({*policy.workloads} - {ref.name for ref in there}))
-            problems.append(f"policy {policy.name!r}: there is no Deployment {missing} in {namespace}")
-    return found, problems
+            absent = f"policy {policy.name!r}: there is no Deployment {missing} in {self._namespace}"
+            return [absent] if len(there) == 1 else []
+        if not policy.candidate:
+            return []
+        problems, counts = list[str](), dict[Side, int]()
+        for side, text in ((Side.CANDIDATE, policy.candidate), (Side.STABLE, policy.stable)):
+            group = self._groups[policy.name, side]
+            counts[side] = len(group)
+            if len(group) > 1:
+                names = ", ".join(ref.name for ref in sorted(group))
+                where = f"{names} in {self._namespace}"
+                problems.append(f"policy {policy.name!r}: {side} = {text!r} matches {where}; must be one")
+        if sorted(each == 1 for each in counts.values()) == [False, True]:
+            missing = next(side for side, count in counts.items() if count != 1)
+            problems.append(f"policy {policy.name!r}: there is no {missing} Deployment in {self._namespace}")
+        return problems
+
+    def left_alone(self) -> list[str]:
+        """What is meant and yet not watched: another tool undoes it, or two policies are about it."""
+        problems = [f"{ref}: {why}" for ref, why in sorted(self._driven.items())]
+        for ref in sorted(self._several):
+            if len(found := self._all(ref)) > 1:
+                one, other = found[0].policy.name, found[1].policy.name
+                problems.append(
+                    f"{ref} matches two policies, {one!r} and {other!r}, and is left alone; narrow one of them"
+                )
+        return problems
+
+    def _all(self, ref: WorkloadRef) -> list[Match]:
+        """What each policy makes of a workload."""
+        found = {
+            name: match
+            for name, side in self._parts.get(ref, ())
+            if (match := self._match(self._policies[name], side, ref))
+        }
+        return list(found.values())
+
+    def _match(self, policy: Policy, side: Side, ref: WorkloadRef) -> Match | None:
+        if side is Side.ALONE:
+            return Match(policy, side)
+        if side is Side.COLOUR:
+            others = [each for each in self._groups[policy.name, side] if each != ref]
+            return Match(policy, side, others[0]) if len(others) == 1 else None
+        mine, theirs = self._groups[policy.name, side], self._groups[policy.name, _OPPOSITE[side]]
+        return Match(policy, side, next(iter(theirs))) if len(mine) == len(theirs) == 1 else None
+
+    def _some(self, policy: Policy, side: Side) -> Iterable[WorkloadRef]:
+        """One of a group suffices to know whether it is complete."""
+        return islice(self._groups.get((policy.name, side), ()), 1)
 
 
-def _meant(policy: Policy, item: Deployment) -> bool:
-    """Whether a policy means a Deployment by name, by selector, or because it means all."""
+def _places(policies: Sequence[Policy]) -> dict[str, _Place]:
+    names = dict.fromkeys(name for policy in policies for name in policy.namespaces)
+    return {name: _Place(name, policies) for name in names}
+
+
+def _matches(places: Mapping[str, _Place]) -> dict[WorkloadRef, Match]:
+    return {ref: match for place in places.values() for ref, match in place.matches().items()}
+
+
+def _problems(policies: Sequence[Policy], places: Mapping[str, _Place]) -> tuple[str, ...]:
+    problems = [each for place in places.values() for each in place.left_alone()]
+    for policy in policies:
+        mine = [places[name] for name in dict.fromkeys(policy.namespaces)]
+        for place in mine:
+            problems += place.problems(policy)
+        if not any(place.means(policy) for place in mine):
+            problems.append(f"policy {policy.name!r} matches nothing in {', '.join(policy.namespaces)}")
+    return tuple(problems)
+
+
+def _sides(policy: Policy, item: Deployment, labels: Mapping[str, str]) -> tuple[Side, ...]:
+    """Which parts of a policy a Deployment may play, by itself."""
     if policy.opt_in and item.metadata.annotations.get(_POLICY) != policy.name:
-        return False
-    if policy.candidate:
-        return _is(policy.candidate, item) or _is(policy.stable, item)
+        return ()
+    if policy.candidate and not policy.service:
+        texts = ((Side.CANDIDATE, policy.candidate), (Side.STABLE, policy.stable))
+        return tuple(side for side, text in texts if _is(text, item, labels))
     if policy.workloads:
-        return item.ref.name in policy.workloads
-    return item.metadata.labels.get(_APP) != MANAGER and item.ref.name != MANAGER
+        meant = item.ref.name in policy.workloads
+    else:
+        meant = item.metadata.labels.get(_APP) != MANAGER and item.ref.name != MANAGER
+    side = Side.COLOUR if policy.service else Side.ALONE
+    return (side,) if meant else ()
 
 
-def _is(text: str, item: Deployment) -> bool:
+def _is(text: str, item: Deployment, labels: Mapping[str, str]) -> bool:
     """Whether a name or a selector on pod-template labels means a Deployment."""
     if "=" not in text:
         return item.ref.name == text
     wanted = dict(part.strip().split("=", 1) for part in text.split(","))
-    labels = templates.labels(item.spec.template)
     return all(labels.get(key) == value for key, value in wanted.items())
 
 

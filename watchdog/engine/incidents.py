@@ -72,6 +72,7 @@ class Incidents:
             budget=settings.budget,
             cool_down=dt.timedelta(seconds=settings.cool_down),
             breaker=settings.breaker,
+            breaker_all=settings.breaker_all,
             breaker_window=dt.timedelta(seconds=settings.breaker_window),
         )
 
@@ -128,7 +129,6 @@ class Incidents:
         context, record = self._context, self._context.records[item.record.id]
         deployment = context.deployment(record.workload)
         policy, now = item.watch.policy, context.now()
-        urgent = any(alert.what == "attributed" for alert in record.alerts)
         match = context.fleet.match(record.workload)
         linked = [ref for ref in (record.workload, match.other if match else None) if ref]
         others = (each for ref in linked for each in context.about(ref) if each.id != record.id)
@@ -159,7 +159,7 @@ class Incidents:
         trusted = policy.alerts.confirm is Confirm.TRUST or not policy.signals
         return combine(
             condition,
-            item.watch.verdicts(urgent=urgent, baked=over),
+            item.watch.verdicts(urgent=_urgent(record), baked=over),
             condemned_image="; ".join(images),
             alert_trusted=f"alert {alerts} fires since the rollout began" if alerts and trusted else "",
             bake_over=over,
@@ -168,9 +168,7 @@ class Incidents:
     def _note(self, record: Record, verdict: Verdict, item: Seen) -> None:
         """Keep a verdict that differs from the one before, and end what is over."""
         context, now = self._context, self._context.now()
-        blocks = {name: tuple(each) for name, each in item.watch.blocks.items()}
-        newest = context.records[record.id]
-        record = context.remember(msgspec.structs.replace(newest, blocks=blocks, evidence=item.watch.evidence()))
+        record = context.remember(_numbered(context.records[record.id], item))
         last = record.verdicts[-1] if record.verdicts else None
         shown = verdict.blind.detail if verdict.blind else verdict.detail
         about = str(verdict.blind.reason) if verdict.blind else verdict.cause
@@ -262,7 +260,7 @@ class Incidents:
             self._alerted[record.id] = arrived
             if record.state is State.WATCHING:
                 seen = VerdictSeen(self._context.now(), "breach", verdict.detail, verdict.cause, verdict.signal)
-                record = msgspec.structs.replace(record, verdicts=(*record.verdicts, seen))
+                record = msgspec.structs.replace(_numbered(record, item), verdicts=(*record.verdicts, seen))
                 self._context.metrics.verdict(record.policy, verdict.word)
                 self._context.put(incident.advance(record, Happening.BREACH, now=self._context.now()), told=False)
             self._start(record.id, self._decide(item, verdict))
@@ -289,6 +287,7 @@ class Incidents:
             case State.ASKING if record.people:
                 self._start(record.id, self._answer(record))
             case State.ASKING:
+                self._context.remember(_numbered(record, item))
                 limit = dt.timedelta(seconds=self._context.config.limits.approval)
                 if record.asked and self._context.now() - record.asked >= limit:
                     self._start(record.id, self._refuse(record, f"nobody answered within {limit}"))
@@ -302,7 +301,7 @@ class Incidents:
     # -- deciding ------------------------------------------------------------------------------------------------------
 
     async def _decide(self, item: Seen, verdict: Verdict) -> None:
-        """Ask the judgement guards; then act, ask a person, wait or refuse."""
+        """Ask the judgement guards; then act, ask a person, wait, or refuse where nothing may be done."""
         context = self._context
         record = context.records[item.record.id]
         facts = self._facts(record, verdict, item)
@@ -326,15 +325,20 @@ class Incidents:
             await self._refuse(record, f"{spoken[0].guard}: {spoken[0].detail}")
 
     async def _ask(self, record: Record, why: str) -> None:
-        """Ask a person, about one target: an approval holds for no other (DESIGN §6)."""
+        """Ask a person, about one target: an approval holds for no other (DESIGN §6).
+
+        Raises:
+            ClusterError: the target is not known; the incident stays in breach, and is decided anew with the next step.
+        """
         context = self._context
-        asking = incident.advance(record, Happening.LOWERED, now=context.now())
-        asking = context.put(msgspec.structs.replace(asking, detail=why), told=False)
+        record = context.put(record, told=False)
         if record.action is Action.UNDO:
-            snapshot = await context.ports.actor.look(record.workload)
-            target = self._target(record, snapshot)
+            target = self._target(record, await context.ports.actor.look(record.workload))
+            record = context.records[record.id]
+            if record.state is not State.BREACH:
+                return  # superseded meanwhile
             if isinstance(target, Refused):
-                await self._end(context.records[record.id], Outcome.REFUSED, str(target))
+                await self._end(record, Outcome.REFUSED, str(target))
                 return
             plan = msgspec.structs.replace(
                 record.plan or _proposed(record, Verdict(Word.BREACH, "")),
@@ -342,9 +346,9 @@ class Incidents:
                 to_hash=target[0].hash,
                 target_images=templates.images(target[0].spec.template),
             )
-            asking = msgspec.structs.replace(context.records[record.id], plan=plan)
-        if asking.state is State.ASKING:
-            context.put(asking)
+            record = msgspec.structs.replace(record, plan=plan)
+        asking = incident.advance(record, Happening.LOWERED, now=context.now())
+        context.put(msgspec.structs.replace(asking, detail=why))
 
     def _facts(self, record: Record, verdict: Verdict, item: Seen) -> Facts:
         context, policy = self._context, item.watch.policy
@@ -601,6 +605,17 @@ class Incidents:
         if match:
             return match.policy
         return next(each for each in self._context.config.policies if each.name == record.policy)
+
+
+def _numbered(record: Record, item: Seen) -> Record:
+    """The record with the numbers of the newest step."""
+    blocks = {name: tuple(each) for name, each in item.watch.blocks.items()}
+    return msgspec.structs.replace(record, blocks=blocks, evidence=item.watch.evidence(urgent=_urgent(record)))
+
+
+def _urgent(record: Record) -> bool:
+    """Whether an attributable alert speaks for a breach, too."""
+    return any(alert.what == "attributed" for alert in record.alerts)
 
 
 def _on_node(doubt: Doubt, pods: Iterable[Pod]) -> Doubt:

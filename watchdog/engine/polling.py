@@ -349,18 +349,14 @@ class Poller:
             time = at * self.step_s
             readings = {name: answers[name].get(at, _missing(at)) for name in names}
             gone = {ref for ref, began in rolling.items() if began <= time}
-            posted, alert = self._context.records[item.record.id].evaluations, self._alerted(item.record.id, time)
-            item.watch.feed(readings, pods, posted=posted, alert=alert, gone=gone)
+            newest = self._context.records[item.record.id]
+            alert = any(each.speaks(at) for each in newest.alerts)
+            item.watch.feed(readings, pods, posted=newest.evaluations, alert=alert, gone=gone)
 
     def _rolling(self, item: Seen) -> dict[WorkloadRef, float]:
         """When bystanders began to roll out, those that did since this rollout's start."""
         rolling = (each for ref in item.watch.bystanders for each in self._context.about(ref))
         return {each.workload: each.started.timestamp() for each in rolling if each.started >= item.record.started}
-
-    def _alerted(self, incident: IncidentId, time: float) -> bool:
-        """Whether an attributable alert that is known by now was firing at a time."""
-        alerts = self._context.records[incident].alerts
-        return any(each.what == "attributed" and (each.onset or each.starts_at).timestamp() <= time for each in alerts)
 
     def _known_pods(self, item: Seen) -> tuple[PodFact, ...]:
         record = self._context.records[item.record.id]

@@ -37,7 +37,7 @@ class Rule(Protocol):
     def verdict(self, signal: str, blocks: Sequence[Block], *, urgent: bool, baked_s: float | None) -> Verdict:
         """Say what is thought of a signal now; the arguments are those of `threshold.judge`."""
 
-    def evidence(self, signal: str) -> tuple[Stand, ...]:
+    def evidence(self, signal: str, *, urgent: bool) -> tuple[Stand, ...]:
         """Say where each control of a signal stands; nothing where the rule has no evidence."""
 
 
@@ -54,7 +54,7 @@ class ByThreshold:
         """Judge the newest windows."""
         return threshold.judge(blocks, self._settings, signal=signal, urgent=urgent, baked_s=baked_s)
 
-    def evidence(self, signal: str) -> tuple[Stand, ...]:
+    def evidence(self, signal: str, *, urgent: bool) -> tuple[Stand, ...]:
         """Give nothing."""
         return ()
 
@@ -77,13 +77,14 @@ class BySequence:
         state, settings = self._states[signal], self._settings[signal]
         self._states[signal] = sequential.step(state, block, settings, alert=alert, bystanders=bystanders)
 
-    def evidence(self, signal: str) -> tuple[Stand, ...]:
+    def evidence(self, signal: str, *, urgent: bool) -> tuple[Stand, ...]:
         """Give the controls of the signal."""
-        return stands_of(self._states[signal], self._settings[signal])
+        return stands_of(self._states[signal], self._settings[signal], urgent=urgent)
 
     def verdict(self, signal: str, blocks: Sequence[Block], *, urgent: bool, baked_s: float | None) -> Verdict:
-        """Judge by the control that decided; an alert has lowered its bar when the block was taken."""
+        """Judge by the control that decided; an alert lowers the bar of the evidence that is in."""
         settings, state = self._settings[signal], self._states[signal]
+        state = sequential.hurried(state, settings) if urgent else state
         if speaker := state.speaker:
             first = round(speaker.onset_s / settings.step_s) + 1
             candidate, stable = _sums([block for block in blocks if first <= block.step <= speaker.step])
@@ -99,7 +100,8 @@ class BySequence:
             )
         candidate, stable = _sums(blocks)
         most = max(state.evidence(control).log_e for control in settings.controls.each)
-        detail = f"{_against(candidate, stable)}; evidence {_odds(most)}, needed {_odds(settings.bar)}"
+        needed = settings.alert_bar if urgent else settings.bar
+        detail = f"{_against(candidate, stable)}; evidence {_odds(most)}, needed {_odds(needed)}"
         found = Verdict(Word.INSUFFICIENT, detail, candidate=candidate, stable=stable, signal=signal)
         doubt = "" if baked_s is None else self._doubt(blocks, settings, baked_s)
         if baked_s is not None and not doubt:
@@ -121,8 +123,9 @@ class BySequence:
         return "" if requests >= self._least else f"{requests:.0f} requests in the bake, {self._least} are needed"
 
 
-def stands_of(state: sequential.State, settings: sequential.Settings) -> tuple[Stand, ...]:
-    """Say where each control of a signal stands."""
+def stands_of(state: sequential.State, settings: sequential.Settings, *, urgent: bool) -> tuple[Stand, ...]:
+    """Say where each control of a signal stands, and which bar it has reached; with an alert the lower one counts."""
+    state = sequential.hurried(state, settings) if urgent else state
     return tuple(
         Stand(
             control=control,

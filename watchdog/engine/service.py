@@ -61,7 +61,7 @@ class Service:
         self._keys: OrderedDict[str, asyncio.Task[Result]] = OrderedDict()
         self.incidents = Incidents(context)
         self.poller = Poller(context, judge=self.incidents.judge)
-        self.alerts = Alerts(context, hurry=self._hurry)
+        self.alerts = Alerts(context, hurry=self._hurry, next_step=self.poller.next_step)
         self._evaluations = Evaluations(context, next_step=self.poller.next_step)
         self._rollouts = Rollouts(context, changed=self.incidents.answered, began=self.alerts.held_again)
         self._switches = Switches(context, self._rollouts, changed=self.incidents.answered)

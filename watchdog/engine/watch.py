@@ -151,7 +151,7 @@ class Watch:
             self._rule.verdict(name, blocks, urgent=urgent, baked_s=baked_s) for name, blocks in self.blocks.items()
         )
         evaluated = self._evaluated_by and evaluations.verdict(
-            self._evaluated, self._evaluated_by, alone=not found, baked=baked, least=self._least
+            self._evaluated, self._evaluated_by, alone=not found, baked=baked, least=self._least, urgent=urgent
         )
         quiet = (
             starved.judge(self.blocks[name], usual, step_s=self.step_s, alone=not self._beside, signal=name)
@@ -159,11 +159,11 @@ class Watch:
         )
         return (*found, *(each for each in (evaluated, *quiet) if each))
 
-    def evidence(self) -> dict[str, tuple[Stand, ...]]:
-        """Where each signal's controls stand; empty under the rule `threshold`."""
-        found = {name: stands for name in self.blocks if (stands := self._rule.evidence(name))}
+    def evidence(self, *, urgent: bool = False) -> dict[str, tuple[Stand, ...]]:
+        """Where each signal's controls stand; empty under the rule `threshold`. `urgent` is that of `verdicts`."""
+        found = {name: stands for name in self.blocks if (stands := self._rule.evidence(name, urgent=urgent))}
         if self._evaluated_by:
-            found[evaluations.SIGNAL] = stands_of(self._evaluated.judged, self._evaluated_by)
+            found[evaluations.SIGNAL] = stands_of(self._evaluated.judged, self._evaluated_by, urgent=urgent)
         return found
 
 

@@ -125,7 +125,9 @@ def step(state: State, posted: Iterable[Evaluation], settings: Settings, *, at: 
     )
 
 
-def verdict(state: State, settings: Settings, *, alone: bool, baked: bool, least: int) -> Verdict | None:
+def verdict(
+    state: State, settings: Settings, *, alone: bool, baked: bool, least: int, urgent: bool = False
+) -> Verdict | None:
     """Say what evaluations say; None where they are no reason for anything.
 
     Beside other signals they only ever speak of a breach: that nobody evaluates, or too few, is no fault of a version.
@@ -136,9 +138,11 @@ def verdict(state: State, settings: Settings, *, alone: bool, baked: bool, least
         alone: there is no other signal.
         baked: the bake is over.
         least: with fewer evaluations a version is not called healthy.
+        urgent: an attributable alert is firing, so that the lower bar suffices.
     """
+    judged = sequential.hurried(state.judged, settings) if urgent else state.judged
     counts = f"{_share(state.candidate)} evaluations failed, {_beside(state.stable)}"
-    if speaker := state.judged.speaker:
+    if speaker := judged.speaker:
         return Verdict(
             Word.BREACH,
             f"{counts}; evidence {_odds(speaker.log_e)} {_against(speaker)}, needed {_odds(speaker.bar)}",
@@ -150,10 +154,11 @@ def verdict(state: State, settings: Settings, *, alone: bool, baked: bool, least
         )
     if not alone:
         return None
-    most = max(state.judged.evidence(control).log_e for control in Control)
+    most = max(judged.evidence(control).log_e for control in Control)
+    needed = settings.alert_bar if urgent else settings.bar
     found = Verdict(
         Word.INSUFFICIENT,
-        f"{counts}; evidence {_odds(most)}, needed {_odds(settings.bar)}",
+        f"{counts}; evidence {_odds(most)}, needed {_odds(needed)}",
         candidate=state.candidate,
         stable=state.stable,
         signal=SIGNAL,

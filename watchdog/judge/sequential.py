@@ -4,6 +4,9 @@
 control that reaches its bar speaks once. If nothing vetoes it the rollout is acted upon; else a person is asked, and
 that control never acts in this rollout.
 
+An attributable alert lowers the bar, also for the evidence that is in when it comes: `hurried`. That the evidence ever
+reaches the lower bar has a probability of at most `alpha_alert`, whenever the alert comes.
+
 Source: reference/statistics-after.md §1.
 """
 
@@ -101,8 +104,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     @property
     def alert_bar(self) -> float:
-        """The bar while an attributable alert fires."""
-        return bar(self.alpha_alert, share=self.share)
+        """The bar while an attributable alert fires; never above the other."""
+        return min(self.bar, bar(self.alpha_alert, share=self.share))
 
     @property
     def limit(self) -> float:
@@ -151,6 +154,7 @@ class State(msgspec.Struct, frozen=True):
     """Where the judgement of one signal stands.
 
     Args:
+        newest: the newest block that was taken.
         concurrent: the control of that name.
         historical: the other one's evidence.
         begun: a candidate pod has been Ready.
@@ -163,6 +167,7 @@ class State(msgspec.Struct, frozen=True):
         spoken: controls that reached their bar.
     """
 
+    newest: int = 0
     concurrent: Waiting = Waiting()
     historical: Evidence = Evidence()
     begun: bool = False
@@ -208,8 +213,9 @@ def step(
         block: the next one.
         settings: frozen at the rollout's start.
         bystanders: counts of the other workloads in this block; one that is missing drops out for good.
-        alert: an attributable alert is firing.
+        alert: an attributable alert is firing, and has been since the block before was taken.
     """
+    state = hurried(state, settings) if alert else state
     state = _seen(state, block, settings, bystanders or {})
     if not state.begun:
         return state
@@ -233,7 +239,17 @@ def step(
         state = replace(state, historical=evidence)
     earliest = min((each for control in controls if (each := state.evidence(control).earliest)), default=index + 1)
     state = replace(state, pods=tuple(each for each in state.pods if each[0] >= earliest))
-    return _decided(state, block, settings, at_bar=settings.alert_bar if alert else settings.bar)
+    return _decided(state, settings, at_bar=settings.alert_bar if alert else settings.bar)
+
+
+def hurried(state: State, settings: Settings) -> State:
+    """Judge the evidence that is in against the lower bar, since an attributable alert speaks for a breach, too.
+
+    Args:
+        state: after the newest block.
+        settings: frozen at the rollout's start.
+    """
+    return _decided(state, settings, at_bar=settings.alert_bar) if state.begun else state
 
 
 def _seen(state: State, block: Block, settings: Settings, bystanders: Mapping[str, Counts]) -> State:
@@ -256,20 +272,22 @@ def _seen(state: State, block: Block, settings: Settings, bystanders: Mapping[st
         completed = None
     elif begun and completed is None:
         completed = time - settings.step_s
-    return replace(state, others=others, stable=stable, vetoed=vetoed, begun=begun, completed_s=completed)
+    return replace(
+        state, newest=block.step, others=others, stable=stable, vetoed=vetoed, begun=begun, completed_s=completed
+    )
 
 
-def _decided(state: State, block: Block, settings: Settings, *, at_bar: float) -> State:
+def _decided(state: State, settings: Settings, *, at_bar: float) -> State:
     """Let each control that reaches its bar for the first time speak, the concurrent one first."""
     for control in settings.controls.each:
         evidence = state.evidence(control)
         if evidence.log_e < at_bar or any(each.control is control for each in state.spoken):
             continue
-        onset = evidence.onset or block.step
+        onset = evidence.onset or state.newest
         onset_s = (onset - 1) * settings.step_s
         found = _vetoes(state, settings, control, onset=onset, onset_s=onset_s)
         lasting = tuple(each for each in found if each not in state.vetoed and each.reason not in _ONLY_HISTORICAL)
-        spoken = Spoken(control, block.step, evidence.log_e, at_bar, onset_s, found)
+        spoken = Spoken(control, state.newest, evidence.log_e, at_bar, onset_s, found)
         state = replace(state, vetoed=(*state.vetoed, *lasting), spoken=(*state.spoken, spoken))
     return state
 
