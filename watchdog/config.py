@@ -24,12 +24,15 @@ ENVIRONMENT = "ROLLBACK_WATCHDOG_CONFIG"
 PLACES = (Path("/etc/rollback-watchdog/config.toml"), Path("config.toml"))
 
 _URL = re.compile(r"(https?://[^\s/?#]+|service://[^\s/]+/[^\s/:]+:[^\s/]+)(/[^\s]*)?")
-_ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[^\s:\[\]]*):\d{1,5}")
+_ADDRESS = re.compile(r"(\[[0-9a-fA-F:]+\]|[^\s:\[\]]*):[0-9]{1,5}")
 _LABEL = re.compile(r"[a-zA-Z_][a-zA-Z0-9_]*")
 _SELECTOR = re.compile(r"\s*[^\s=,!]+=[^\s=,]*(\s*,\s*[^\s=,!]+=[^\s=,]*)*\s*")
 _UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
-_DURATION = re.compile(r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+")
-_DURATION_PART = re.compile(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+_DURATION = re.compile(r"(?:[0-9]+(?:\.[0-9]+)?(?:ms|s|m|h|d))+")
+_DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d)")
+_SHORTEST_S = 0.001
+_LONGEST_S = 3650 * 86400.0
+_MOST = 2**31 - 1
 
 
 class Seconds(float):
@@ -176,9 +179,9 @@ class Scrape(_Section, frozen=True):
     path: str = "/metrics"
     scheme: Scheme = Scheme.HTTP
     job: str = "pods"
-    max_pods: Annotated[int, msgspec.Meta(ge=1)] = 500
-    max_bytes: Annotated[int, msgspec.Meta(ge=1024)] = 16_777_216
-    concurrency: Annotated[int, msgspec.Meta(ge=1)] = 50
+    max_pods: Annotated[int, msgspec.Meta(ge=1, le=_MOST)] = 500
+    max_bytes: Annotated[int, msgspec.Meta(ge=1024, le=_MOST)] = 16_777_216
+    concurrency: Annotated[int, msgspec.Meta(ge=1, le=_MOST)] = 50
 
 
 class Alertmanager(Access, frozen=True):
@@ -244,10 +247,10 @@ class Limits(_Section, frozen=True):
         recovery: how long the signal may take to be healthy again after an action.
     """
 
-    budget: Annotated[int, msgspec.Meta(ge=0)] = 2
+    budget: Annotated[int, msgspec.Meta(ge=0, le=_MOST)] = 2
     cool_down: Pause = Pause(1800)
-    breaker: Annotated[int, msgspec.Meta(ge=0)] = 3
-    breaker_all: Annotated[int, msgspec.Meta(ge=0)] = 10
+    breaker: Annotated[int, msgspec.Meta(ge=0, le=_MOST)] = 3
+    breaker_all: Annotated[int, msgspec.Meta(ge=0, le=_MOST)] = 10
     breaker_window: Seconds = Seconds(600)
     approval: Seconds = Seconds(1800)
     recovery: Seconds = Seconds(300)
@@ -321,7 +324,7 @@ class Sequential(_Section, frozen=True):
     """
 
     alpha: Annotated[float, msgspec.Meta(gt=0, lt=0.5)] = 0.01
-    blocks: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    blocks: Annotated[int, msgspec.Meta(ge=1, le=_MOST)] | None = None
 
 
 class Threshold(_Section, frozen=True):
@@ -337,11 +340,11 @@ class Threshold(_Section, frozen=True):
     """
 
     max_ratio: Annotated[float, msgspec.Meta(gt=0, lt=1)] = 0.05
-    max_times_stable: Annotated[float, msgspec.Meta(ge=1)] = 2.0
+    max_times_stable: Annotated[float, msgspec.Meta(ge=1, le=_MOST)] = 2.0
     window: Seconds = Seconds(60)
-    consecutive: Annotated[int, msgspec.Meta(ge=1)] = 2
-    min_requests: Annotated[int, msgspec.Meta(ge=1)] = 20
-    min_bad: Annotated[int, msgspec.Meta(ge=1)] = 5
+    consecutive: Annotated[int, msgspec.Meta(ge=1, le=_MOST)] = 2
+    min_requests: Annotated[int, msgspec.Meta(ge=1, le=_MOST)] = 20
+    min_bad: Annotated[int, msgspec.Meta(ge=1, le=_MOST)] = 5
 
 
 class Conditions(_Section, frozen=True):
@@ -355,7 +358,7 @@ class Conditions(_Section, frozen=True):
     """
 
     enabled: bool = True
-    crash_restarts: Annotated[int, msgspec.Meta(ge=1)] = 2
+    crash_restarts: Annotated[int, msgspec.Meta(ge=1, le=_MOST)] = 2
     crash_share: Annotated[float, msgspec.Meta(gt=0, le=1)] = 0.2
     image_pull: Seconds = Seconds(120)
 
@@ -534,8 +537,10 @@ def parse(text: str, *, source: str = "configuration") -> Config:
     """Check the text of a file. Raises as `load` does."""
     try:
         raw = tomllib.loads(text)
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        raise ConfigError("", f"{source} is not TOML: {error}") from error
+    except RecursionError:
+        raise ConfigError("", f"{source} is nested too deeply; write it as in config.example.toml") from None
+    except ValueError as error:  # of numbers that Python does not read, too
+        raise ConfigError("", f"{source} is not TOML: {error}; write it as in config.example.toml") from error
     _refuse_unknown(raw, Config, "")
     try:
         config = msgspec.convert(raw, Config, dec_hook=_decode)
@@ -557,6 +562,8 @@ def duration(text: object, *, zero: bool = False) -> Seconds:
     found = sum(float(number) * _UNITS[unit] for number, unit in _DURATION_PART.findall(text.replace(" ", "")))
     if found <= 0 and not zero:
         raise ValueError(f"{text!r} is no time at all; write more than 0")
+    if not (found == 0 or _SHORTEST_S <= found <= _LONGEST_S):
+        raise ValueError(f'{text[:40]!r} is out of range; write a time from "1ms" to "3650d"')
     return Seconds(found)
 
 

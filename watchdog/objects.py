@@ -6,11 +6,14 @@ models silently loses what the models do not know (reference/kubernetes.md §3.5
 """
 
 import datetime as dt
+import hashlib
 import re
 from collections.abc import Mapping
 from typing import NewType
 
 import msgspec
+
+from watchdog.decoding import Moment, Whole, any_json, converted, in_range, moment
 
 TemplateHash = NewType("TemplateHash", str)
 
@@ -42,6 +45,11 @@ class _Object(msgspec.Struct, frozen=True, rename="camel"):
     """A struct in the API's own spelling."""
 
 
+def _must_be_in_range(*times: dt.datetime | None) -> None:
+    if not in_range(*times):
+        raise ValueError("a time is out of range")
+
+
 def revision_number(metadata: "Metadata") -> int | None:
     """The revision number of a Deployment or ReplicaSet; None where it has none above zero that Go could read."""
     text = metadata.annotations.get(REVISION, "")
@@ -59,16 +67,24 @@ class OwnerReference(_Object, frozen=True):
 
 
 class ManagedFields(_Object, frozen=True):
-    """One manager's fields; `fields_v1` is decoded only where a question needs it."""
+    """One manager's fields; `fields_v1` is decoded only where a question needs it.
+
+    Whoever may write an object may write this, and any time that Go can read: one of the year 0 too.
+    """
 
     manager: str = ""
     operation: str = ""
-    time: dt.datetime | None = None
+    written: str | None = msgspec.field(default=None, name="time")
     fields_v1: msgspec.Raw = msgspec.Raw(b"{}")
 
     def __post_init__(self) -> None:
         # A Raw is a window into the whole response, which it would keep alive.
         msgspec.structs.force_setattr(self, "fields_v1", self.fields_v1.copy())
+
+    @property
+    def time(self) -> dt.datetime | None:
+        """When the manager last wrote; None where that is no time to reckon with."""
+        return moment(self.written or "")
 
 
 class Metadata(_Object, frozen=True):
@@ -78,14 +94,19 @@ class Metadata(_Object, frozen=True):
     namespace: str = ""
     uid: str = ""
     resource_version: str = ""
-    generation: int = 0
-    creation_timestamp: dt.datetime | None = None
-    deletion_timestamp: dt.datetime | None = None
-    deletion_grace_period_seconds: int | None = None
+    generation: Whole = 0
+    creation_timestamp: Moment | None = None
+    deletion_timestamp: Moment | None = None
+    deletion_grace_period_seconds: Whole | None = None
     labels: dict[str, str] = {}
     annotations: dict[str, str] = {}
     owner_references: tuple[OwnerReference, ...] = ()
     managed_fields: tuple[ManagedFields, ...] = ()
+
+    def __post_init__(self) -> None:
+        if not all(is_name(text) for text in (self.name, self.namespace) if text):  # they go into paths
+            raise ValueError("a name is none of Kubernetes")
+        _must_be_in_range(self.creation_timestamp, self.deletion_timestamp)
 
 
 class Requirement(_Object, frozen=True):
@@ -140,18 +161,56 @@ class Strategy(_Object, frozen=True):
     type: str = "RollingUpdate"
 
 
+class _TemplateMetadata(_Object, frozen=True):
+    labels: dict[str, str] | None = None
+    annotations: dict[str, str] | None = None
+
+
+class _Named(_Object, frozen=True):
+    name: str
+    image: str = ""
+
+
+class _TemplateSpec(_Object, frozen=True):
+    init_containers: tuple[_Named, ...] | None = None
+    containers: tuple[_Named, ...] | None = None
+
+
+class _Template(_Object, frozen=True):
+    """As much of a pod template's shape as its readers rely on."""
+
+    metadata: _TemplateMetadata | None = None
+    spec: _TemplateSpec | None = None
+
+
+_MOST_SOUND = 32_768
+_sound_templates: dict[bytes, None] = {}
+
+
+def _template(raw: msgspec.Raw) -> msgspec.Raw:
+    """A copy of a pod template as the server sent it; one that nobody could read is refused here, and nowhere later."""
+    text = bytes(raw)
+    key = hashlib.sha256(text).digest()
+    if key not in _sound_templates:  # the same ones come with every list
+        converted(any_json(text), _Template)
+        if len(_sound_templates) >= _MOST_SOUND:
+            del _sound_templates[next(iter(_sound_templates))]
+        _sound_templates[key] = None
+    return raw.copy()
+
+
 class DeploymentSpec(_Object, frozen=True):
     """What is wanted."""
 
     selector: LabelSelector
     template: msgspec.Raw
-    replicas: int = 1
+    replicas: Whole = 1
     strategy: Strategy = Strategy()
     paused: bool = False
-    revision_history_limit: int = 10
+    revision_history_limit: Whole = 10
 
     def __post_init__(self) -> None:
-        msgspec.structs.force_setattr(self, "template", self.template.copy())
+        msgspec.structs.force_setattr(self, "template", _template(self.template))
 
 
 class Condition(_Object, frozen=True):
@@ -160,17 +219,20 @@ class Condition(_Object, frozen=True):
     type: str
     status: str = ""
     reason: str = ""
-    last_transition_time: dt.datetime | None = None
-    last_update_time: dt.datetime | None = None
+    last_transition_time: Moment | None = None
+    last_update_time: Moment | None = None
+
+    def __post_init__(self) -> None:
+        _must_be_in_range(self.last_transition_time, self.last_update_time)
 
 
 class DeploymentStatus(_Object, frozen=True):
     """What the controller has seen and done."""
 
-    observed_generation: int = 0
-    replicas: int = 0
-    updated_replicas: int = 0
-    available_replicas: int = 0
+    observed_generation: Whole = 0
+    replicas: Whole = 0
+    updated_replicas: Whole = 0
+    available_replicas: Whole = 0
     conditions: tuple[Condition, ...] = ()
 
 
@@ -191,10 +253,10 @@ class ReplicaSetSpec(_Object, frozen=True):
     """What is wanted of one revision."""
 
     template: msgspec.Raw
-    replicas: int = 1
+    replicas: Whole = 1
 
     def __post_init__(self) -> None:
-        msgspec.structs.force_setattr(self, "template", self.template.copy())
+        msgspec.structs.force_setattr(self, "template", _template(self.template))
 
 
 class ReplicaSet(_Object, frozen=True):
@@ -218,8 +280,11 @@ class ContainerState(_Object, frozen=True):
     """What a container waits for, or how it ended."""
 
     reason: str = ""
-    exit_code: int = 0
-    finished_at: dt.datetime | None = None
+    exit_code: Whole = 0
+    finished_at: Moment | None = None
+
+    def __post_init__(self) -> None:
+        _must_be_in_range(self.finished_at)
 
 
 class ContainerStates(_Object, frozen=True):
@@ -234,7 +299,7 @@ class ContainerStatus(_Object, frozen=True):
 
     name: str
     image_id: str = msgspec.field(default="", name="imageID")
-    restart_count: int = 0
+    restart_count: Whole = 0
     state: ContainerStates = ContainerStates()
     last_state: ContainerStates = ContainerStates()
 
@@ -245,16 +310,19 @@ class PodStatus(_Object, frozen=True):
     phase: str = ""
     reason: str = ""
     pod_ip: str = msgspec.field(default="", name="podIP")
-    start_time: dt.datetime | None = None
+    start_time: Moment | None = None
     conditions: tuple[Condition, ...] = ()
     init_container_statuses: tuple[ContainerStatus, ...] = ()
     container_statuses: tuple[ContainerStatus, ...] = ()
+
+    def __post_init__(self) -> None:
+        _must_be_in_range(self.start_time)
 
 
 class ContainerPort(_Object, frozen=True):
     """A port that a container declares."""
 
-    container_port: int
+    container_port: Whole
     protocol: str = "TCP"
 
 

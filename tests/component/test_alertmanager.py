@@ -365,3 +365,18 @@ async def test_silences_of_all_peers_that_answer_count_once_each(api: FakeApi, o
     other.answer("GET", SILENCES, no_bytes)
     found = await source(api, other).silences(timeout_s=5)
     assert [each.id for each in found or ()] == ["a", "b"]
+
+
+async def test_a_silence_with_a_hostile_expression_holds_nothing_up(api: FakeApi) -> None:
+    hostile = silence(matcher("alertname", "((([a-zA-Z]+)+)+)+!", regex=True), id="hostile")
+    ours = silence(matcher("alertname", "Rollback.*", regex=True), id="ours")
+    api.answer("GET", SILENCES, raw(json.dumps([hostile, ours]).encode()))
+    async with asyncio.timeout(2):
+        found = await source(api).silences(timeout_s=1)
+    assert found is not None
+    assert [each.id for each in found] == ["ours"]
+
+
+async def test_one_alert_that_cannot_be_read_hides_no_other(api: FakeApi) -> None:
+    listing(api, {**active("B"), "startsAt": "9999-12-31T23:59:59Z"}, active("A"))
+    assert [alert.name for alert in (await view(api)).alerts] == ["A"]

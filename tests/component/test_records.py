@@ -17,7 +17,7 @@ from tests.unit.builders import NOW, Json
 from tests.unit.json_patch import apply
 from watchdog.config import RecordKind
 from watchdog.decide.record import AlertSeen, Answer, Planned, Record, State, VerdictSeen, Veto, Written
-from watchdog.errors import ClusterError, Denied, Unanswered
+from watchdog.errors import ClusterError, Denied, Rejected, Unanswered
 from watchdog.judge.blocks import Blind, BlindReason, Block, Counts, PodCounts, PodFact, Restart, Track
 from watchdog.kube import KubeCluster, connect
 from watchdog.kube.watching import WatchSettings
@@ -407,3 +407,13 @@ async def test_a_deletion_that_fails_is_told_and_made_up_for(api: Objects, store
         await store.prune(records, timeout_s=5)
     await store.prune(records, timeout_s=5)
     assert await store.all(timeout_s=5) == (records[0],)
+
+
+async def test_an_incident_id_that_can_be_no_name_reaches_no_path(store: RecordStore, api: Objects) -> None:
+    old = NOW - dt.timedelta(days=30)
+    forged = record(ended=old, outcome=Outcome.FAILED, id=IncidentId("/../victim-config"))
+    with pytest.raises(Rejected, match="is no name for a record"):
+        await store.save(forged, timeout_s=5)
+    newer = [record(revision=number, ended=NOW, outcome=Outcome.FAILED) for number in range(2, 203)]
+    assert forged.id not in await store.prune([*newer, forged], timeout_s=5)
+    assert not [seen for seen in api.seen if "victim" in seen.path]

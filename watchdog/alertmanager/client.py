@@ -11,6 +11,7 @@ import logging
 import re
 import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,9 +19,11 @@ import aiohttp
 import msgspec
 
 from watchdog import __version__
-from watchdog.alertmanager.payload import Labelled, Moment, decode
+from watchdog.alertmanager.payload import Labelled
 from watchdog.config import Access, Alertmanager
+from watchdog.decoding import Malformed, Moment, from_json, in_range
 from watchdog.errors import WatchdogError
+from watchdog.expressions import BadExpression, matches
 from watchdog.model import MANAGER, Silence
 from watchdog.ports import AlertView
 
@@ -42,6 +45,11 @@ _OURS = "RollbackWatchdog"
 class _Active(Labelled, frozen=True, kw_only=True, rename="camel"):
     updated_at: Moment
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not in_range(self.updated_at):
+            raise ValueError("updatedAt is out of range")
+
 
 class _Cluster(msgspec.Struct, frozen=True):
     status: str
@@ -53,6 +61,10 @@ class _Status(msgspec.Struct, frozen=True):
     cluster: _Cluster
     uptime: Moment
 
+    def __post_init__(self) -> None:
+        if not in_range(self.uptime):
+            raise ValueError("uptime is out of range")
+
 
 class _Matcher(msgspec.Struct, frozen=True, rename="camel"):
     name: str
@@ -61,12 +73,12 @@ class _Matcher(msgspec.Struct, frozen=True, rename="camel"):
     is_equal: bool = True
 
     def takes_ours(self) -> bool:
-        """Whether it matches the name of our alert; one that we cannot read (Go's syntax) does not."""
+        """Whether it matches the name of our alert; an expression that nobody can read does not."""
         if not self.is_regex:
             return (self.value == _OURS) == self.is_equal
         try:
-            return bool(re.fullmatch(self.value, _OURS)) == self.is_equal
-        except re.error:
+            return matches(self.value, _OURS) == self.is_equal
+        except BadExpression:
             return False
 
 
@@ -121,7 +133,7 @@ class Alertmanagers:
 
     async def silences(self, *, timeout_s: float) -> tuple[Silence, ...] | None:
         """The active silences that name the alert `RollbackWatchdog`; None where no peer answers."""
-        answers = await self._of_all(lambda peer: self._ask(peer, SILENCES, tuple[_Silenced, ...], timeout_s))
+        answers = await self._of_all(lambda peer: self._ask(peer, SILENCES, partial(_items, kind=_Silenced), timeout_s))
         known = [found for found in answers.values() if found is not None]
         ours = {each.id: each.silence() for found in known for each in found if each.is_for_us()}
         return tuple(ours.values()) if known else None
@@ -138,20 +150,24 @@ class Alertmanagers:
         """
         clock = asyncio.get_running_loop().time
         deadline = clock() + timeout_s
-        active = await self._ask(peer, ALERTS, tuple[_Active, ...], timeout_s)
-        status = None if active is None else await self._ask(peer, STATUS, _Status, deadline - clock())
+        active = await self._ask(peer, ALERTS, partial(_items, kind=_Active), timeout_s)
+        status = (
+            None
+            if active is None
+            else await self._ask(peer, STATUS, partial(from_json, kind=_Status), deadline - clock())
+        )
         if status is None:
             return active, False
         up_s = (dt.datetime.now(dt.UTC) - status.uptime).total_seconds()
         return active, up_s >= self._settled_s and status.cluster.status in ("ready", "disabled")
 
-    async def _ask(self, peer: str, path: str, kind: type[T], timeout_s: float) -> T | None:
+    async def _ask(self, peer: str, path: str, decode: Callable[[bytes], T], timeout_s: float) -> T | None:
         """One answer; None, with a line in the log, where there is none that can be used."""
         try:
             async with asyncio.timeout(timeout_s):
                 status, raw = await self._peers[peer]("GET", path, timeout_s)
             if status == 200:
-                return decode(raw, kind)
+                return decode(raw)
             problem = f"HTTP {status}"
         except TimeoutError:
             problem = f"no answer within {timeout_s:.3g} s"
@@ -159,6 +175,26 @@ class Alertmanagers:
             problem = (str(error).partition("\n")[0] or type(error).__name__)[:200]
         log.warning("no usable answer from an Alertmanager", extra={"peer": peer, "path": path, "problem": problem})
         return None
+
+
+def _items(raw: bytes, kind: type[T]) -> tuple[T, ...]:
+    """A list without those items that cannot be read: anyone may post an alert, and none shall hide the others.
+
+    Raises:
+        Malformed: it is no list, or none of it can be read.
+    """
+    items, found, problem = from_json(raw, tuple[msgspec.Raw, ...]), [], ""
+    for item in items:
+        try:
+            found.append(from_json(item, kind))
+        except Malformed as error:
+            problem = str(error)
+    if problem and not found:
+        raise Malformed(problem)
+    if problem:
+        fields = {"left_out": len(items) - len(found), "problem": problem}
+        log.warning("what an Alertmanager lists cannot all be read", extra=fields)
+    return tuple(found)
 
 
 def http_peers(settings: Alertmanager) -> dict[str, Send]:

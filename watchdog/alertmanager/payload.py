@@ -8,14 +8,11 @@ fires, must be there and be well-formed. The group's own status is not read: whe
 import datetime as dt
 import re
 from collections.abc import Mapping
-from typing import Annotated, TypeVar
 
 import msgspec
 
+from watchdog.decoding import Malformed, Moment, from_json, in_range
 from watchdog.model import Alert
-
-T = TypeVar("T")
-Moment = Annotated[dt.datetime, msgspec.Meta(tz=True)]
 
 _FINGERPRINT = re.compile(r"[0-9a-f]{16}")
 
@@ -29,7 +26,7 @@ class Labelled(msgspec.Struct, frozen=True, rename="camel"):
     generator_url: str | None = msgspec.field(name="generatorURL", default=None)
 
     def __post_init__(self) -> None:
-        if not 1970 <= self.starts_at.year < 9999:  # at the calendar's ends time zones overflow
+        if not in_range(self.starts_at):
             raise ValueError("startsAt is out of range")
 
     def alert(self, *, firing: bool) -> Alert:
@@ -67,20 +64,10 @@ def read_webhook(body: bytes) -> tuple[Alert, ...]:
         ValueError: it is not one; names the field, without a word of the body.
     """
     try:
-        webhook = decode(body, _Webhook)
-    except ValueError as error:
+        webhook = from_json(body, _Webhook)
+    except Malformed as error:
         raise ValueError(f"not Alertmanager's own webhook body (has it a custom `payload:`?): {error}") from None
     return tuple(item.alert(firing=item.status == "firing") for item in webhook.alerts)
-
-
-def decode(raw: bytes, kind: type[T]) -> T:
-    """Read JSON; raises ValueError whatever is wrong with it, without a word of its content."""
-    try:
-        return msgspec.json.decode(raw, type=kind)
-    except UnicodeDecodeError:
-        raise ValueError("not UTF-8") from None
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
 
 
 def fingerprint(labels: Mapping[str, str]) -> str:

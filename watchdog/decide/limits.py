@@ -5,12 +5,12 @@ Each looks at records, which are all that a next process knows. They bind the se
 """
 
 import datetime as dt
-import re
 from collections.abc import Iterable, Sequence
 
 import msgspec
 
 from watchdog.decide.record import Record, State, Veto
+from watchdog.expressions import BadExpression, matches
 from watchdog.judge.blocks import Verdict
 from watchdog.model import Action, Guard, Mode, Outcome, Silence
 from watchdog.objects import WorkloadRef
@@ -103,9 +103,9 @@ def _covers(silence: Silence, workload: WorkloadRef) -> bool:
     for label, value, is_regex, is_equal in silence.matchers:
         found = labels.get(label, "")
         try:
-            same = re.fullmatch(value, found) is not None if is_regex else value == found
-        except re.error:
-            same = True  # Go knows expressions that Python does not; somebody wanted quiet
+            same = matches(value, found) if is_regex else value == found
+        except BadExpression:
+            same = True  # nobody can read it, but somebody wanted quiet
         if same is not is_equal:
             return False
     return True

@@ -15,7 +15,7 @@ from typing import Literal
 
 import msgspec
 
-from watchdog.decoding import Malformed, from_json
+from watchdog.decoding import Malformed, any_json, from_json
 from watchdog.model import MANAGER, IncidentId, Rollout
 from watchdog.objects import ManagedFields, Metadata, ReplicaSet, TemplateHash, is_name
 
@@ -252,9 +252,9 @@ def field_owner(metadata: Metadata, path: tuple[str, ...]) -> ManagedFields | No
     """
     for entry in metadata.managed_fields:
         try:
-            node = from_json(entry.fields_v1, object)
+            node = any_json(entry.fields_v1)
         except Malformed:
-            continue
+            continue  # it owns nothing
         for step in path:
             node = node.get(step, {}) if isinstance(node, dict) and step in node else None
             if node is None:

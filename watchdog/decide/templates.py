@@ -2,12 +2,12 @@
 
 import hashlib
 import re
-from decimal import Decimal, InvalidOperation
+from decimal import Decimal
 from typing import Any
 
 import msgspec
 
-from watchdog.decoding import from_json
+from watchdog.decoding import any_json, from_json
 from watchdog.objects import HASH_LABEL
 
 Json = dict[str, Any]
@@ -46,7 +46,7 @@ class _Head(msgspec.Struct, frozen=True):
 
 def parse(template: msgspec.Raw) -> Json:
     """Decode a pod template, without the label that only ReplicaSets carry and without what Go would leave out."""
-    decoded: Json = _canonical(msgspec.json.decode(template))
+    decoded: Json = _canonical(any_json(template))
     metadata = decoded.get("metadata", {})
     labels = metadata.get("labels", {})
     labels.pop(HASH_LABEL, None)
@@ -59,7 +59,7 @@ def parse(template: msgspec.Raw) -> Json:
 
 def carries_hash(template: msgspec.Raw) -> bool:
     """Whether the template has the label that only ReplicaSets carry."""
-    labels = (msgspec.json.decode(template).get("metadata") or {}).get("labels") or {}
+    labels = (any_json(template).get("metadata") or {}).get("labels") or {}
     return HASH_LABEL in labels
 
 
@@ -147,7 +147,9 @@ def _changes(path: str, one: Any, other: Any) -> list[str]:
 
 
 def _named(items: Any) -> bool:
-    return isinstance(items, list) and all(isinstance(item, dict) and "name" in item for item in items)
+    return isinstance(items, list) and all(
+        isinstance(item, dict) and isinstance(item.get("name"), str) for item in items
+    )
 
 
 def _canonical(value: Any, key: str = "") -> Any:
@@ -173,5 +175,5 @@ def _quantity(value: Any) -> Any:
     try:
         found = Decimal(number).scaleb(int(exponent)) if exponent else Decimal(number) * _SUFFIXES[suffix or ""]
         return found.normalize() or Decimal(0)  # of equal ones, one way to write them
-    except (InvalidOperation, KeyError):
+    except (ArithmeticError, ValueError):  # beyond what a Decimal holds, or Python reads
         return value

@@ -10,6 +10,9 @@ import msgspec
 
 from watchdog.objects import TemplateHash
 
+MOST = 2.0**63
+"""No counter counts further; what is larger is no number to reckon with, as sums and squares of it end in infinity."""
+
 
 class BlindReason(StrEnum):
     """Why nothing can be judged; the value is the word in records, metrics, Events, Slack and logs."""

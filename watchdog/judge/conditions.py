@@ -11,6 +11,7 @@ from typing import Any
 
 import msgspec
 
+from watchdog.decoding import any_json
 from watchdog.judge.blocks import Blind, BlindReason, Verdict, Word
 from watchdog.objects import Condition, ContainerStatus, Deployment, Pod
 
@@ -118,7 +119,7 @@ def _changed(name: str, seen: Seen) -> bool:
 
 
 def _split(template: msgspec.Raw) -> tuple[dict[str, Any], dict[str, Any]]:
-    spec = msgspec.json.decode(template).get("spec") or {}
+    spec = any_json(template).get("spec") or {}
     lists = [spec.pop(field, None) or () for field in ("initContainers", "containers")]
     return {each["name"]: each for containers in lists for each in containers}, spec
 

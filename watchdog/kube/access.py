@@ -105,7 +105,7 @@ def from_account(directory: Path = ACCOUNT) -> Load:
                 token_filename=str(directory / "token"),
                 cert_filename=str(directory / "ca.crt"),
             )
-        except (config.ConfigException, OSError) as error:
+        except (config.ConfigException, OSError, ValueError) as error:  # ValueError: bytes that are no text
             raise ConfigError("", f"the pod's service account in {directory} cannot be used ({error})") from error
         return configuration
 

@@ -188,8 +188,9 @@ class KubeCluster:
     async def config_maps(
         self, namespace: str, selector: LabelSelector, *, resource: str = "configmaps", timeout_s: float
     ) -> tuple[ConfigMap, ...]:
-        """List the ConfigMaps that a selector finds."""
-        return await self._list(_stored(namespace, resource), ConfigMap, selector=selector, timeout_s=timeout_s)
+        """List the ConfigMaps that a selector finds, without those that cannot be read."""
+        path = _stored(namespace, resource)
+        return await self._list(path, ConfigMap, selector=selector, timeout_s=timeout_s, lenient=True)
 
     async def create_config_map(
         self,
@@ -244,12 +245,20 @@ class KubeCluster:
         return await read_object(self._transport, path, kind, operation=operation, timeout_s=timeout_s)
 
     async def _list(
-        self, path: str, kind: type[T], *, timeout_s: float, selector: LabelSelector | None = None
+        self,
+        path: str,
+        kind: type[T],
+        *,
+        timeout_s: float,
+        selector: LabelSelector | None = None,
+        lenient: bool = False,
     ) -> tuple[T, ...]:
         namespace, resource = path.split("/")[-2:]
         query = {"labelSelector": str(selector)} if selector else {}
         operation = f"list {resource} {namespace}"
-        items, _ = await read_list(self._transport, path, kind, operation=operation, timeout_s=timeout_s, query=query)
+        items, _ = await read_list(
+            self._transport, path, kind, operation=operation, timeout_s=timeout_s, query=query, lenient=lenient
+        )
         return items
 
 

@@ -12,12 +12,11 @@ from urllib.parse import urlencode
 import aiohttp
 
 from watchdog.errors import ClusterError, Denied, NotFound, Throttled, Unanswered
-from watchdog.kube.transport import JSON, Transport
+from watchdog.kube.transport import JSON, LONGEST_BYTES, Transport, read_at_most
 
 SCHEME = "service://"
 
 _FORM = "application/x-www-form-urlencoded"
-_LONGEST_BODY = 64 << 20
 _STATUS = {Denied: 403, NotFound: 404, Throttled: 429}
 
 
@@ -55,7 +54,6 @@ class ServiceProxy:
             Unanswered: no answer came, or one that asks to try again.
         """
         body = None if form is None else urlencode(form).encode()
-        raw = bytearray()
         try:
             async with (
                 asyncio.timeout(timeout_s),
@@ -67,11 +65,8 @@ class ServiceProxy:
                     content_type=JSON if body is None else _FORM,
                 ) as response,
             ):
-                async for chunk in response.content.iter_any():
-                    raw += chunk
-                    if len(raw) > _LONGEST_BODY:
-                        break
-                return response.status, bytes(raw), response.headers.get("Date", "")
+                raw = await read_at_most(response, LONGEST_BYTES)
+                return response.status, raw, response.headers.get("Date", "")
         except Unanswered:
             raise
         except ClusterError as error:

@@ -1,19 +1,24 @@
 """Reading: one object or a whole list, repeated where no answer came, decoded at once."""
 
 import asyncio
-from collections.abc import Mapping
+import logging
+from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 from typing import TypeVar
 
 import msgspec
 from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
 
+from watchdog.decoding import Malformed, from_json
 from watchdog.errors import Expired, Throttled, Unanswered
 from watchdog.kube.transport import Transport
 
 T = TypeVar("T")
 
 _PAGE_SIZE = 500
+_MOST_PAGES = 1000
+
+_log = logging.getLogger(__name__)
 
 
 class _ListMeta(msgspec.Struct, frozen=True, rename="camel"):
@@ -23,7 +28,7 @@ class _ListMeta(msgspec.Struct, frozen=True, rename="camel"):
 
 class _Page(msgspec.Struct, frozen=True):
     metadata: _ListMeta
-    items: tuple[msgspec.Raw, ...] = ()
+    items: tuple[msgspec.Raw, ...] | None = None
 
 
 async def read_object(
@@ -64,8 +69,18 @@ async def read_list(
     operation: str,
     timeout_s: float,
     query: Mapping[str, str] | None = None,
+    lenient: bool = False,
 ) -> tuple[tuple[T, ...], str]:
     """Read a list page by page, each page within the deadline; once again where it took too long to be one list.
+
+    Args:
+        transport: the way to the API server.
+        path: the API's path.
+        kind: of the items.
+        operation: what this is, for errors.
+        timeout_s: deadline of each page, in seconds.
+        query: query parameters.
+        lenient: leave out an item that cannot be decoded, where it must not hide the others from whoever sees to all.
 
     Returns:
         The items, and the resourceVersion at which a watch goes on from here.
@@ -74,7 +89,8 @@ async def read_list(
         Expired: a page's continue token expired twice.
         ClusterError: see `read_object`.
     """
-    read = partial(_read_pages, transport, path, kind, operation=operation, timeout_s=timeout_s, query=query or {})
+    decoded = partial(_readable if lenient else _all, kind=kind, operation=operation)
+    read = partial(_read_pages, transport, path, decoded, operation=operation, timeout_s=timeout_s, query=query or {})
     try:
         return await read()
     except Expired:
@@ -82,22 +98,49 @@ async def read_list(
 
 
 async def _read_pages(
-    transport: Transport, path: str, kind: type[T], *, operation: str, timeout_s: float, query: Mapping[str, str]
+    transport: Transport,
+    path: str,
+    decoded: Callable[[Iterable[msgspec.Raw]], Iterable[T]],
+    *,
+    operation: str,
+    timeout_s: float,
+    query: Mapping[str, str],
 ) -> tuple[tuple[T, ...], str]:
     items: list[T] = []
     asked = {**query, "limit": str(_PAGE_SIZE)}
-    while True:
+    for _ in range(_MOST_PAGES):
         page = await read_object(transport, path, _Page, operation=operation, timeout_s=timeout_s, query=asked)
         # Page by page, so that the event loop never stands still for the whole of a large list.
-        items += [decode(item, kind, operation=operation) for item in page.items]
+        items += decoded(page.items or ())
         if not page.metadata.continue_:
             return tuple(items), page.metadata.resource_version
         asked["continue"] = page.metadata.continue_
+    raise Unanswered(operation, f"a list of more than {_MOST_PAGES:,} pages")
+
+
+def _all(items: Iterable[msgspec.Raw], *, kind: type[T], operation: str) -> list[T]:
+    return [decode(item, kind, operation=operation) for item in items]
+
+
+def _readable(items: Iterable[msgspec.Raw], *, kind: type[T], operation: str) -> list[T]:
+    found = []
+    for item in items:
+        try:
+            found.append(from_json(item, kind))
+        except Malformed as error:
+            leave_out(operation, error)
+    return found
+
+
+def leave_out(operation: str, problem: Malformed) -> None:
+    """Say that one object among others is passed over."""
+    fields = {"event": "left-out", "operation": operation, "problem": str(problem)}
+    _log.warning("%s: an object that cannot be read is left out: %s", operation, problem, extra=fields)
 
 
 def decode(raw: bytes | msgspec.Raw, kind: type[T], *, operation: str) -> T:
     """Decode an answer; one that is not what was asked for is no answer."""
     try:
-        return msgspec.json.decode(raw, type=kind)
-    except msgspec.MsgspecError as error:
+        return from_json(raw, kind)
+    except Malformed as error:
         raise Unanswered(operation, "malformed answer") from error

@@ -14,6 +14,7 @@ import msgspec
 from kubernetes_asyncio.client import ApiClient, Configuration
 
 from watchdog import __version__
+from watchdog.decoding import Malformed, Whole, from_json, seconds
 from watchdog.errors import (
     AlreadyExists,
     ClusterError,
@@ -39,6 +40,9 @@ REPLICA = os.environ.get("POD_NAME") or socket.gethostname()
 """Tells replicas apart in the API server's audit log and in Events."""
 
 _NO_LIMIT = aiohttp.ClientTimeout(total=None, sock_read=None)
+LONGEST_BYTES = 64 << 20
+"""The longest answer, or page of a list, that is taken; a longer one is given up while it is read."""
+
 _LONGEST_ERROR_BYTES = 1 << 20
 _READ_BYTES = 1 << 21
 
@@ -50,13 +54,13 @@ class _Cause(msgspec.Struct, frozen=True):
 
 class _Details(msgspec.Struct, frozen=True, rename="camel"):
     causes: tuple[_Cause, ...] = ()
-    retry_after_seconds: int = 0
+    retry_after_seconds: Whole = 0
 
 
 class Status(msgspec.Struct, frozen=True):
     """The API's error body, without its message, which may hold a whole object."""
 
-    code: int = 0
+    code: Whole = 0
     reason: str = ""
     details: _Details | None = None
 
@@ -80,13 +84,13 @@ class Transport:
             ConfigError: the configuration cannot be used.
         """
         configuration = await load()
-        host = urlsplit(str(configuration.host))
-        if configuration.proxy is None and not proxy_bypass(host.hostname or ""):
-            configuration.proxy = getproxies().get(host.scheme)
         try:
+            host = urlsplit(str(configuration.host))
+            if configuration.proxy is None and not proxy_bypass(host.hostname or ""):
+                configuration.proxy = getproxies().get(host.scheme)
             return cls(load, ApiClient(configuration))
-        except (OSError, ssl.SSLError) as error:
-            raise ConfigError("", f"the cluster's certificates cannot be used ({error})") from error
+        except (OSError, ssl.SSLError, ValueError) as error:
+            raise ConfigError("", f"the cluster's address or certificates cannot be used ({error})") from error
 
     async def close(self) -> None:
         """Close the connections."""
@@ -125,11 +129,14 @@ class Transport:
                     path, operation=operation, method=method, query=query, body=body, content_type=content_type
                 ) as response,
             ):
-                return await response.read()
+                raw = await read_at_most(response, LONGEST_BYTES)
         except TimeoutError as error:
             raise Unanswered(operation, f"no answer within {timeout_s:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
             raise Unanswered(operation, _first_line(error)) from error
+        if len(raw) > LONGEST_BYTES:
+            raise Unanswered(operation, f"an answer of more than {LONGEST_BYTES >> 20} MiB")
+        return raw
 
     @asynccontextmanager
     async def stream(
@@ -146,14 +153,19 @@ class Transport:
 
         A 401 is answered by reading the token again and asking once more: it may have been rotated a moment ago.
         """
-        response = await self._send(method, path, query, body, content_type)
+        response = await self._send(operation, method, path, query, body, content_type)
         if response.status == 401:
             response.release()
             await self._authenticate_again(operation)
-            response = await self._send(method, path, query, body, content_type)
+            response = await self._send(operation, method, path, query, body, content_type)
         try:
             if not 200 <= response.status < 300:
-                raise _error(operation, response, await _read_at_most(response), patching=content_type == JSON_PATCH)
+                raise _error(
+                    operation,
+                    response,
+                    await read_at_most(response, _LONGEST_ERROR_BYTES),
+                    patching=content_type == JSON_PATCH,
+                )
             yield response
         finally:
             if not response.content.at_eof() and response.connection and response.connection.transport:
@@ -162,12 +174,26 @@ class Transport:
             response.close()
 
     async def _send(
-        self, method: str, path: str, query: Mapping[str, str] | None, body: bytes | None, content_type: str
+        self,
+        operation: str,
+        method: str,
+        path: str,
+        query: Mapping[str, str] | None,
+        body: bytes | None,
+        content_type: str,
     ) -> aiohttp.ClientResponse:
         configuration = self._client.configuration
         headers = {"Accept": JSON, "User-Agent": f"{MANAGER}/{__version__} {REPLICA}"}
-        for setting in (await configuration.auth_settings()).values():
-            headers[setting["key"]] = setting["value"].strip()  # a token file may end with a newline
+        try:
+            settings = list((await configuration.auth_settings()).values())
+        # The library reads the token's file anew and raises whatever it finds there.
+        except Exception as error:
+            raise Unanswered(operation, f"the token cannot be read ({type(error).__name__})") from error
+        for setting in settings:
+            value = setting["value"].strip()  # a token file may end with a newline
+            if not (value.isascii() and value.isprintable()):
+                raise Unanswered(operation, "the token holds what no header can; look at its file")
+            headers[setting["key"]] = value
         if body is not None:
             headers["Content-Type"] = content_type
         rest = self._client.rest_client
@@ -193,11 +219,12 @@ class Transport:
         self._client.configuration.refresh_api_key_hook = fresh.refresh_api_key_hook
 
 
-async def _read_at_most(response: aiohttp.ClientResponse) -> bytes:
+async def read_at_most(response: aiohttp.ClientResponse, limit: int) -> bytes:
+    """Read a body to its end, or until it is longer than so many bytes."""
     raw = bytearray()
     async for chunk in response.content.iter_any():
         raw += chunk
-        if len(raw) > _LONGEST_ERROR_BYTES:
+        if len(raw) > limit:
             break
     return bytes(raw)
 
@@ -205,8 +232,8 @@ async def _read_at_most(response: aiohttp.ClientResponse) -> bytes:
 def _error(operation: str, response: aiohttp.ClientResponse, raw: bytes, *, patching: bool) -> ClusterError:
     """Map an answer to the tree of `watchdog.errors`, taking over its reason and never its message."""
     try:
-        status = msgspec.json.decode(raw, type=Status)
-    except msgspec.MsgspecError:
+        status = from_json(raw, Status)
+    except Malformed:
         status = Status()
     code, reason = response.status, status.reason or f"HTTP {response.status}"
     causes = status.details.causes if status.details else ()
@@ -224,9 +251,8 @@ def _error(operation: str, response: aiohttp.ClientResponse, raw: bytes, *, patc
         case 422 if patching and not causes:
             return PreconditionFailed(operation, reason)
         case 429:
-            header = response.headers.get("Retry-After", "")
             told = status.details.retry_after_seconds if status.details else 0
-            wait_s = float(header) if header.isascii() and header.isdigit() else float(told or 1)
+            wait_s = seconds(response.headers.get("Retry-After")) or seconds(str(told)) or 1.0
             return Throttled(operation, reason, retry_after_s=wait_s)
         case code if code >= 500:
             # It did answer, but for a timeout on its way; a write may have been made all the same.

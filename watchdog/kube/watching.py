@@ -5,10 +5,11 @@ for ever (reference/kubernetes.md §3.4). Here
 
 - a list comes in pages, and starts again where a page's continue token has expired;
 - a watch asks for bookmarks, so that its position stays young, and ends by itself after some minutes;
-- 410, as a status or as an event, any other error event, and anything that cannot be decoded lead to a new list;
+- 410, as a status or as an event, any other error event, and any line that cannot be decoded lead to a new list; one
+  object that cannot be is left out, so that it hides no other;
 - a stream that ends is opened again at its last position, at most once a second;
-- a stream on which nothing has come for `inactivity_s`, not even a bookmark, is dropped and everything listed again: a
-  frozen server and a position from the future both look like that (TESTBED §1.5, i4).
+- a stream on which no whole line has come for `inactivity_s`, not even a bookmark, is dropped and everything listed
+  again: a frozen server and a position from the future both look like that (TESTBED §1.5, i4).
 """
 
 import asyncio
@@ -21,10 +22,11 @@ from typing import Literal, TypeVar
 import aiohttp
 import msgspec
 
+from watchdog.decoding import Malformed, from_json
 from watchdog.errors import ClusterError, Denied, Expired, Unanswered
-from watchdog.kube.reading import read_list
+from watchdog.kube.reading import leave_out, read_list
 from watchdog.kube.transport import Status, Transport
-from watchdog.objects import Deployment, Metadata, Service
+from watchdog.objects import Deployment, Service
 from watchdog.ports import Changed, Deleted, Listed
 
 _log = logging.getLogger(__name__)
@@ -53,12 +55,15 @@ class _WatchEvent(msgspec.Struct, frozen=True):
     object: msgspec.Raw
 
 
-class _Bookmark(msgspec.Struct, frozen=True):
-    metadata: Metadata
+class _Version(msgspec.Struct, frozen=True, rename="camel"):
+    resource_version: str
 
 
-_EVENT = msgspec.json.Decoder(_WatchEvent)
+class _Position(msgspec.Struct, frozen=True):
+    metadata: _Version
 
+
+_LONGEST_LINE = 16 << 20
 _SHORTEST_STREAM_S = 1.0
 _LONGEST_BACKOFF_S = 30.0
 
@@ -114,7 +119,13 @@ async def _watch(
         begun = loop.time()
         try:
             items, position = await read_list(
-                transport, path, kind, operation=operation, timeout_s=settings.request_s, query=query
+                transport,
+                path,
+                kind,
+                operation=operation,
+                timeout_s=settings.request_s,
+                query=query,
+                lenient=True,
             )
             yield "listed", items
             async with aclosing(_watch_from(transport, path, kind, query, position, settings)) as changes:
@@ -149,7 +160,7 @@ async def _watch_from(
             async for line in lines:
                 try:
                     word, item, position = _decode(line, kind, operation)
-                except msgspec.MsgspecError as error:
+                except Malformed as error:
                     raise Unanswered(operation, "malformed event") from error
                 if item is not None:
                     yield word, (item,)
@@ -161,18 +172,29 @@ def _operation(path: str) -> str:
 
 
 def _decode(line: bytes, kind: type[T], operation: str) -> tuple[_Word, T | None, str]:
-    """An event and the position after it; None for a bookmark."""
-    event = _EVENT.decode(line)
-    match event.type:
-        case "BOOKMARK":
-            return "changed", None, msgspec.json.decode(event.object, type=_Bookmark).metadata.resource_version
-        case "ERROR":
-            status = msgspec.json.decode(event.object, type=Status)
-            error = Expired if status.code == 410 else Unanswered
-            raise error(operation, status.reason or f"error {status.code}")
-        case word:
-            item = msgspec.json.decode(event.object, type=kind)
-            return "deleted" if word == "DELETED" else "changed", item, item.metadata.resource_version
+    """An event and the position after it; None for a bookmark, and for an object that is left out.
+
+    Raises:
+        Malformed: it is no event, or none to go on from.
+        Unanswered: it is an error.
+    """
+    event = from_json(line, _WatchEvent)
+    if event.type == "ERROR":
+        status = from_json(event.object, Status)
+        error = Expired if status.code == 410 else Unanswered
+        raise error(operation, status.reason or f"error {status.code}")
+    position = from_json(event.object, _Position).metadata.resource_version
+    if not position:
+        raise Malformed("an event without a resourceVersion")
+    if event.type == "BOOKMARK":
+        return "changed", None, position
+    try:
+        return "deleted" if event.type == "DELETED" else "changed", from_json(event.object, kind), position
+    except Malformed as error:
+        if event.type == "DELETED":
+            raise
+        leave_out(operation, error)
+        return "changed", None, position
 
 
 async def _lines(
@@ -181,9 +203,9 @@ async def _lines(
     """The lines of one stream, until the server ends it.
 
     Raises:
-        Unanswered: it broke, or nothing came for `inactivity_s`.
+        Unanswered: it broke, no whole line came for `inactivity_s`, or one is too long.
     """
-    buffer, operation = b"", _operation(path)
+    buffer, operation, loop = bytearray(), _operation(path), asyncio.get_running_loop()
     # The limits surround single steps and never a yield: there they would strike whoever consumes the events.
     try:
         async with AsyncExitStack() as stack:
@@ -193,14 +215,20 @@ async def _lines(
                     response = await stack.enter_async_context(stream)
             except TimeoutError as error:
                 raise Unanswered(operation, f"no answer within {settings.request_s:g} s") from error
+            newest = loop.time()
             while True:
-                async with asyncio.timeout(settings.inactivity_s):
+                async with asyncio.timeout_at(newest + settings.inactivity_s):
                     chunk = await response.content.readany()
                 if not chunk:
                     return
-                *lines, buffer = (buffer + chunk).split(b"\n")
-                for line in lines:
+                head, *others = chunk.split(b"\n")
+                buffer += head
+                if len(buffer) > _LONGEST_LINE:
+                    raise Unanswered(operation, f"an event of more than {_LONGEST_LINE >> 20} MiB")
+                for other in others:
+                    line, buffer = bytes(buffer), bytearray(other)
                     yield line
+                    newest = loop.time()
     except TimeoutError as error:
         raise Unanswered(operation, f"silent for {settings.inactivity_s:g} s") from error
     except (aiohttp.ClientError, OSError) as error:

@@ -10,7 +10,8 @@ from typing import TypeVar
 
 import msgspec
 
-from watchdog.judge.blocks import Blind, BlindReason
+from watchdog.decoding import Malformed, from_json
+from watchdog.judge.blocks import MOST, Blind, BlindReason
 from watchdog.prometheus.http import LONGEST_BODY, Answer
 from watchdog.selectors import NAME
 
@@ -40,8 +41,8 @@ class Series(msgspec.Struct, frozen=True):
 
     @property
     def value(self) -> float:
-        """The newest value."""
-        return self.points[max(self.points)]
+        """The newest value; NaN where there is none."""
+        return self.points[max(self.points)] if self.points else math.nan
 
 
 class _Body(msgspec.Struct, frozen=True, rename="camel"):
@@ -73,10 +74,10 @@ def read(answer: Answer, decode: Callable[[msgspec.Raw], _T | Blind]) -> _T | Bl
     if len(answer.body) > LONGEST_BODY:
         return partial(f"the answer is longer than {LONGEST_BODY >> 20} MiB; narrow the signal's selectors")
     try:
-        body = msgspec.json.decode(answer.body, type=_Body)
+        body = from_json(answer.body, _Body)
         if body.status == "success" and not (body.warnings or body.is_partial):
             return decode(body.data)
-    except msgspec.MsgspecError:
+    except Malformed:
         detail = "what answers is no Prometheus; is prometheus.url right, with its path prefix?"
         return Blind(BlindReason.UNREACHABLE, detail)
     why = _line("; ".join(body.warnings or ()) or body.error or "isPartial")
@@ -86,8 +87,8 @@ def read(answer: Answer, decode: Callable[[msgspec.Raw], _T | Blind]) -> _T | Bl
 def refusal(answer: Answer) -> str:
     """The status, and the error where Prometheus itself wrote it."""
     try:
-        error = msgspec.json.decode(answer.body, type=_Body).error
-    except msgspec.MsgspecError:
+        error = from_json(answer.body, _Body).error
+    except Malformed:
         error = ""
     return f"HTTP {answer.status}" + (f": {_line(error)}" if error else "")
 
@@ -97,10 +98,10 @@ def _line(text: str) -> str:
 
 
 def _series(raw: msgspec.Raw, kind: str) -> tuple[Series, ...] | Blind:
-    data = msgspec.json.decode(raw, type=_Data)
+    data = from_json(raw, _Data)
     if data.result_type != kind:
         return partial(f"the answer is a {data.result_type}, not a {kind}; write an expression that gives series")
-    rows = msgspec.json.decode(data.result, type=list[_Row])
+    rows = from_json(data.result, list[_Row])
     if len({frozenset(row.metric.items()) for row in rows}) < len(rows):
         return partial("the answer has the same labels twice; do two Prometheus answer in turn, or one for both?")
     return tuple(Series(row.metric, _points(row)) for row in rows)
@@ -118,7 +119,7 @@ def _number(text: str) -> float:
         number = float(text)
     except ValueError:
         return math.nan
-    return number if math.isfinite(number) else math.nan
+    return number if abs(number) <= MOST else math.nan
 
 
 def vector(raw: msgspec.Raw) -> tuple[Series, ...] | Blind:
@@ -137,6 +138,6 @@ def matrix(raw: msgspec.Raw) -> tuple[Series, ...] | Blind:
 def label_names(raw: msgspec.Raw) -> dict[str, frozenset[str]]:
     """The metrics of a list of series, each with the names of its labels."""
     names: dict[str, set[str]] = {}
-    for labels in msgspec.json.decode(raw, type=list[dict[str, str]]):
+    for labels in from_json(raw, list[dict[str, str]]):
         names.setdefault(labels.get(NAME, ""), set()).update(label for label in labels if label != NAME)
     return {metric: frozenset(labels) for metric, labels in names.items()}

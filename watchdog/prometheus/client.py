@@ -135,7 +135,7 @@ class PrometheusClient:
         """Compare the clocks."""
         try:
             self.skew_s = parsedate_to_datetime(answer.date).timestamp() - self._clock()
-        except ValueError:
+        except (ValueError, OverflowError, TypeError):  # whatever a header can be
             self.skew_s = 0.0
             if not self._undated:
                 log.warning("Prometheus' answers carry no Date; the own clock counts")

@@ -9,7 +9,7 @@ from typing import TypeVar
 from watchdog.judge.blocks import Blind, Reading, Row
 from watchdog.ports import SignalQuery
 from watchdog.prometheus.answers import Series, partial
-from watchdog.prometheus.client import PrometheusClient
+from watchdog.prometheus.client import MAX_SKEW_S, PrometheusClient
 from watchdog.selectors import NAME, Selector, in_list, is_label, parse
 
 MOST_POINTS = 10_000
@@ -109,7 +109,8 @@ class PrometheusSignals:
         named = {**labels, NAME: "ALERTS_FOR_STATE"}
         found = await self._client.query(Selector(named[NAME]).text(*matchers), time=at, timeout_s=timeout_s)
         own = () if isinstance(found, Blind) else (one for one in found if one.labels.items() <= named.items())
-        return max((series.value for series in own), default=None)
+        # What lies after the question is no time at which anything began.
+        return max((series.value for series in own if 0 <= series.value <= at + MAX_SKEW_S), default=None)
 
 
 async def _all(questions: Iterable[Coroutine[None, None, _T]]) -> list[_T]:

@@ -14,6 +14,7 @@ from typing import TypeVar
 import msgspec
 
 from watchdog.decide.record import SCHEMA, Record
+from watchdog.decoding import Malformed, Whole, check_ranges, from_json
 from watchdog.judge.blocks import Block, PodFact
 
 T = TypeVar("T")
@@ -28,7 +29,7 @@ class Unreadable(ValueError):  # noqa: N818  (reads as what happened, as in watc
 
 
 class _Head(msgspec.Struct, frozen=True):
-    schema: int
+    schema: Whole
 
 
 def write(record: Record) -> str:
@@ -49,12 +50,14 @@ def read(text: str) -> Record:
         Unreadable: it is malformed, or of a newer schema.
     """
     try:
-        schema = msgspec.json.decode(text, type=_Head).schema
+        schema = from_json(text, _Head).schema
         if schema > SCHEMA:
             raise Unreadable(f"schema {schema} is newer than {SCHEMA}, the newest that this version knows")
-        return msgspec.json.decode(text, type=Record)
-    except msgspec.MsgspecError as error:
+        record = from_json(text, Record)
+        check_ranges(record)
+    except Malformed as error:
         raise Unreadable(str(error)) from error
+    return record
 
 
 def _encode(record: Record) -> bytes:

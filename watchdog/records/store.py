@@ -12,7 +12,7 @@ import msgspec
 
 from watchdog.config import RecordKind
 from watchdog.decide.record import Record, State
-from watchdog.errors import AlreadyExists, NotFound, Unanswered
+from watchdog.errors import AlreadyExists, NotFound, Rejected, Unanswered
 from watchdog.model import MANAGER, IncidentId
 from watchdog.objects import ConfigMap, LabelSelector, WorkloadRef, is_name
 from watchdog.records.form import Unreadable, read, write
@@ -106,7 +106,13 @@ class RecordStore:
         return self._read(found)
 
     async def save(self, record: Record, *, timeout_s: float) -> None:
-        """Create or replace a record, thinned to 64 KiB. Raises `ClusterError`."""
+        """Create or replace a record, thinned to 64 KiB.
+
+        Raises:
+            ClusterError: it could not be saved; `Rejected`, without a request, where its id can be no object's name.
+        """
+        if not is_name(record.id):  # it may come from an annotation, and goes into a path
+            raise Rejected(f"save {self._resource} {self._namespace}", f"{record.id[:60]!r} is no name for a record")
         text = write(record)
         data = {KEY: base64.b64encode(text.encode()).decode() if self._secret else text}
         state = "ended" if record.state is State.ENDED else "open"
@@ -127,7 +133,7 @@ class RecordStore:
             ClusterError: not all of it could be deleted.
         """
         async with self._within(timeout_s, f"delete {self._resource} {self._namespace}"):
-            gone = expendable(records, now=self._now())
+            gone = [record for record in expendable(records, now=self._now()) if is_name(record.id)]
             for record in gone:
                 with suppress(NotFound):
                     await self._objects.delete_config_map(
@@ -164,7 +170,7 @@ class RecordStore:
         name = item.metadata.name
         try:
             text = item.data.get(KEY, "")
-            record = read(base64.b64decode(text).decode() if self._secret else text)
+            record = read(base64.b64decode(text, validate=True).decode() if self._secret else text)
             if PREFIX + record.id != name:
                 raise Unreadable(f"it is the record of {record.id}")
         except ValueError as error:  # of base64 and UTF-8, too

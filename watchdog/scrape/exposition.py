@@ -14,6 +14,7 @@ from prometheus_client import parser as text
 from prometheus_client.openmetrics import parser as openmetrics
 
 from watchdog.config import Signal
+from watchdog.judge.blocks import MOST
 from watchdog.scrape.http import Exposition
 from watchdog.selectors import parse, tester
 
@@ -22,6 +23,10 @@ Key = tuple[str, str]
 
 # One sample without its exemplar, which the strict parser admits only where it knows the metric's type.
 _SAMPLE = re.compile(r'[^{\s]+\s*(?:\{(?:[^"}]|"(?:[^"\\]|\\.)*")*\})?[^#]*')
+_LONGEST_LINE = 1 << 14
+_MOST_LINES = 5000
+"""Of one pod, of what is wanted: parsing them takes a good part of a second, in which nothing else is done."""
+
 _SUFFIXES = {"_total": "counter", "_bucket": "histogram", "_count": "histogram|summary", "_sum": "histogram|summary"}
 
 
@@ -76,11 +81,16 @@ def read(exposition: Exposition, want: Wanted, labels: Mapping[str, str]) -> Exp
     if exposition.openmetrics and not body.rstrip(b"\n").endswith(b"\n# EOF"):
         return Exposed(problem="the exposition is cut off: it does not end with # EOF")
     series: dict[tuple[str, frozenset[tuple[str, str]]], float] = {}
+    parsed = 0
     for metric in want.metrics:
         for line in _lines(body, metric.encode()):
+            parsed += 1
+            if len(line) > _LONGEST_LINE or parsed > _MOST_LINES:
+                most = f"{_MOST_LINES:,} series, or one of more than {_LONGEST_LINE >> 10} KiB"
+                return Exposed(problem=f"{metric} has more than {most}: select a metric with fewer")
             try:
                 name, own, value = _parse(line.decode(), strict=exposition.openmetrics)
-            except ValueError:
+            except Exception:  # the parsers raise whatever a malformed line leads them to
                 return Exposed(problem=f"a line of {metric} cannot be read: {line[:120].decode(errors='replace')!r}")
             key = (name, frozenset(_labels(own, labels).items()))
             if key in series:
@@ -96,7 +106,7 @@ def _sums(series: Mapping[tuple[str, frozenset[tuple[str, str]]], float], want: 
         for key, (metric, test) in want.tests.items():
             if metric == name and test(found):
                 by, label = sums.setdefault(key, {}), found.get(key[1], "") if key[1] else ""
-                by[label] = by.get(label, 0.0) + (value if math.isfinite(value) else math.nan)
+                by[label] = by.get(label, 0.0) + (value if abs(value) <= MOST else math.nan)
     return sums
 
 

@@ -49,8 +49,12 @@ def target(pod: Pod, settings: Scrape) -> Target | str:
         return f"its path {path!r} does not begin with /"
     if scheme not in list(Scheme):
         return f"its scheme {scheme!r} is neither http nor https"
+    try:
+        url = URL.build(scheme=scheme, host=address, port=port, path=path)
+    except ValueError:
+        return f"its path {path[:60]!r} or port cannot be in a URL"
     return Target(
-        url=URL.build(scheme=scheme, host=address, port=port, path=path),
+        url=url,
         namespace=pod.metadata.namespace,
         pod=pod.metadata.name,
         container=_container(pod, port),

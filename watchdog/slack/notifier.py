@@ -12,26 +12,33 @@ import json
 import logging
 import os
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, TypeVar
 
 import aiohttp
 import msgspec
-from slack_sdk.errors import SlackApiError
+from slack_sdk.errors import SlackApiError, SlackClientError
 from slack_sdk.web.async_client import AsyncWebClient
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter, wait_random
 
 from watchdog.config import Slack
 from watchdog.decide.record import Record, Told
+from watchdog.decoding import Malformed, converted, from_json, seconds
 from watchdog.errors import NotificationError
 from watchdog.model import IncidentId
 from watchdog.slack.wording import Message, render
+
+T = TypeVar("T")
 
 log = logging.getLogger(__name__)
 
 _EVENT = "rollback_watchdog"
 _GIVE_UP_S = 600.0
 _PACE_S = 1.0
+_LONGEST_BYTES = 16 << 20
+_MOST_PAGES = 100
 _ID = re.compile(r"[CDG][A-Z0-9]{7,}")
 _TRANSIENT = {"internal_error", "fatal_error", "service_unavailable", "request_timeout"}
 _CANNOT_EDIT = {"message_not_found", "cant_update_message", "edit_window_closed"}
@@ -67,6 +74,81 @@ class _AgainError(NotificationError):
         self.after_s = after_s
 
 
+_Id = Annotated[str, msgspec.Meta(min_length=1, max_length=100)]
+"""A channel or a message; it goes into the record."""
+
+
+class _Failure(msgspec.Struct, frozen=True):
+    error: str = ""
+    needed: str = ""
+
+
+class _Who(msgspec.Struct, frozen=True):
+    user: str = ""
+    team: str = ""
+
+
+class _Posted(msgspec.Struct, frozen=True):
+    channel: _Id
+    ts: _Id
+
+
+class _Payload(msgspec.Struct, frozen=True):
+    incident: str = ""
+    detail: str = ""
+
+
+class _Metadata(msgspec.Struct, frozen=True):
+    event_type: str
+    event_payload: _Payload
+
+
+class _Own(msgspec.Struct, frozen=True):
+    """A message with metadata such as ours."""
+
+    ts: _Id
+    metadata: _Metadata
+
+
+class _Messages(msgspec.Struct, frozen=True):
+    messages: tuple[Any, ...]
+
+
+class _Channel(msgspec.Struct, frozen=True):
+    id: _Id
+    name: str
+
+
+class _Cursor(msgspec.Struct, frozen=True):
+    next_cursor: str = ""
+
+
+class _Channels(msgspec.Struct, frozen=True):
+    channels: tuple[Any, ...]
+    response_metadata: _Cursor = _Cursor()
+
+
+class _Bounded(aiohttp.ClientResponse):
+    """An answer that the SDK reads to a limit only, and as JSON through our own decoder: what is none is empty."""
+
+    async def read(self) -> bytes:
+        raw = bytearray()
+        async for chunk in self.content.iter_any():
+            raw += chunk
+            if len(raw) > _LONGEST_BYTES:
+                raise aiohttp.ClientPayloadError(f"an answer of more than {_LONGEST_BYTES >> 20} MiB")
+        return bytes(raw)
+
+    async def text(self, *_: Any, **__: Any) -> str:
+        return (await self.read()).decode(errors="replace")
+
+    async def json(self, *_: Any, **__: Any) -> dict[str, Any]:
+        try:
+            return from_json(await self.read(), dict[str, Any])
+        except Malformed:
+            return {}
+
+
 class SlackNotifier:
     """Implements `watchdog.ports.Notifier`. Made inside a running loop; closed by whoever made it.
 
@@ -79,7 +161,9 @@ class SlackNotifier:
         self._settings = settings
         self._approval_s = approval_s
         # The SDK ignores its own `timeout` where it is given a session.
-        self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=settings.timeout))
+        self._session = aiohttp.ClientSession(
+            timeout=aiohttp.ClientTimeout(total=settings.timeout), response_class=_Bounded
+        )
         self._client = AsyncWebClient(
             base_url=settings.api_url, session=self._session, retry_handlers=[], logger=_SDK_LOG
         )
@@ -100,10 +184,10 @@ class SlackNotifier:
         Raises:
             NotificationError: Slack is not reached or does not know the token; with the cure.
         """
-        who = await self._ask("auth.test")
-        whole = f"{who.get('user')} in {who.get('team')}"
+        who = await self._ask("auth.test", _Who)
+        whole = f"{who.user} in {who.team}"
         try:
-            await self._ask("conversations.history", channel=await self._channel_id(), limit=1)
+            await self._ask("conversations.history", _Messages, channel=await self._channel_id(), limit=1)
         except _RefusedError as refusal:
             return f"{whole}; cannot read {self._settings.channel}, a message may come twice after a crash. {refusal}"
         return f"{whole}; finds its messages in {self._settings.channel}"
@@ -136,8 +220,14 @@ class SlackNotifier:
                 del self._told[record.id]
             return told if told != record.told else None
 
-    async def _deliver(self, incident: IncidentId, message: Message) -> None:
-        """Say what is not yet said; may be cut anywhere and begun again."""
+    async def _deliver(self, incident: IncidentId, message: Message, *, successor: bool = False) -> None:
+        """Say what is not yet said; may be cut anywhere and begun again.
+
+        Args:
+            incident: whose message.
+            message: what it shall say.
+            successor: it has just been found or posted, in place of one that could not be edited.
+        """
         told, said = self._told.get(incident), _digest(message.text, message.blocks)
         if told is None:
             told = await self._find(incident) or await self._post(incident, message)
@@ -145,26 +235,27 @@ class SlackNotifier:
             try:
                 # Without `parse` an update would look for links and names, unlike a post.
                 await self._ask(
-                    "chat.update", channel=told.channel, ts=told.ts, parse="none", **_content(incident, message)
+                    "chat.update", Any, channel=told.channel, ts=told.ts, parse="none", **_content(incident, message)
                 )
             except _RefusedError as refusal:
-                if refusal.code not in _CANNOT_EDIT:
+                if successor or refusal.code not in _CANNOT_EDIT:
                     raise
                 self._told[incident] = await self._find(incident, after=told.ts) or await self._post(incident, message)
-                return await self._deliver(incident, message)
+                return await self._deliver(incident, message, successor=True)
         told = self._told[incident] = msgspec.structs.replace(told, said=said)
         missing = {key: text for text in message.thread if (key := _digest(text)) not in told.details}
         there = await self._own("conversations.replies", channel=told.channel, ts=told.ts) if missing else []
         for key, text in missing.items():
-            if key not in {payload.get("detail") for _, payload in there}:
+            if key not in {own.metadata.event_payload.detail for own in there}:
                 detail = {"text": text, "mrkdwn": False, "metadata": _metadata(incident, key)}
-                await self._ask("chat.postMessage", channel=told.channel, thread_ts=told.ts, **_PLAIN, **detail)
+                await self._ask("chat.postMessage", Any, channel=told.channel, thread_ts=told.ts, **_PLAIN, **detail)
             told = self._told[incident] = msgspec.structs.replace(told, details=(*told.details, key))
 
     async def _post(self, incident: IncidentId, message: Message) -> Told:
-        answer = await self._ask("chat.postMessage", channel=self._channel, **_PLAIN, **_content(incident, message))
-        self._channel = answer["channel"]
-        return Told(answer["channel"], answer["ts"], said=_digest(message.text, message.blocks))
+        content = _content(incident, message)
+        posted = await self._ask("chat.postMessage", _Posted, channel=self._channel, **_PLAIN, **content)
+        self._channel = posted.channel
+        return Told(posted.channel, posted.ts, said=_digest(message.text, message.blocks))
 
     async def _find(self, incident: IncidentId, *, after: str = "0") -> Told | None:
         """Our message of this incident among the newest 200 of the channel."""
@@ -173,32 +264,36 @@ class SlackNotifier:
         except _RefusedError as refusal:
             self._log_blind(refusal)
             return None
-        for ts, payload in await self._own("conversations.history", channel=channel, oldest=after):
-            if payload.get("incident") == incident:
-                return Told(channel, ts)
+        for own in await self._own("conversations.history", channel=channel, oldest=after):
+            if own.metadata.event_payload.incident == incident:
+                return Told(channel, own.ts)
         return None
 
-    async def _own(self, method: str, **where: str) -> list[tuple[str, dict[str, Any]]]:
-        """Time and metadata of what we have said; nothing where that may not be read."""
+    async def _own(self, method: str, **where: str) -> list[_Own]:
+        """What we have said; nothing where that may not be read."""
         try:
-            answer = await self._ask(method, limit=200, include_all_metadata=True, **where)
+            answer = await self._ask(method, _Messages, limit=200, include_all_metadata=True, **where)
         except _RefusedError as refusal:
             self._log_blind(refusal)
             return []
-        found = ((each["ts"], each.get("metadata") or {}) for each in answer["messages"])
-        return [(ts, metadata["event_payload"]) for ts, metadata in found if metadata.get("event_type") == _EVENT]
+        return [own for own in _such(answer.messages, _Own) if own.metadata.event_type == _EVENT]
 
     async def _channel_id(self) -> str:
         """The channel's id, without which nothing can be read; only a message may be posted to a name."""
-        cursor = ""
-        while not _ID.fullmatch(self._channel):
-            kinds = "public_channel,private_channel"
-            page = await self._ask("users.conversations", types=kinds, exclude_archived=True, limit=200, cursor=cursor)
-            ids = {each["name"]: each["id"] for each in page["channels"]}
+        cursor, kinds = "", "public_channel,private_channel"
+        for _ in range(_MOST_PAGES):
+            if _ID.fullmatch(self._channel):
+                return self._channel
+            page = await self._ask(
+                "users.conversations", _Channels, types=kinds, exclude_archived=True, limit=200, cursor=cursor
+            )
+            ids = {each.name: each.id for each in _such(page.channels, _Channel)}
             self._channel = ids.get(self._channel.lstrip("#"), self._channel)
-            cursor = page.get("response_metadata", {}).get("next_cursor", "")
-            if not cursor and not _ID.fullmatch(self._channel):
-                raise _RefusedError("not_in_channel")
+            cursor = page.response_metadata.next_cursor
+            if not cursor:
+                break
+        if not _ID.fullmatch(self._channel):
+            raise _RefusedError("not_in_channel")
         return self._channel
 
     def _log_blind(self, refusal: _RefusedError) -> None:
@@ -206,7 +301,7 @@ class SlackNotifier:
             log.warning("slack history cannot be read", extra={"detail": str(refusal)})
         self._blind = refusal.code
 
-    async def _ask(self, method: str, **arguments: Any) -> dict[str, Any]:
+    async def _ask(self, method: str, kind: type[T], **arguments: Any) -> T:
         """Call a method once; messages go out at one a second, which is what a channel takes."""
         loop = asyncio.get_running_loop()
         self._client.token = self._token()
@@ -216,14 +311,16 @@ class SlackNotifier:
             await asyncio.sleep(self._free_at - loop.time())
             self._free_at = loop.time() + _PACE_S
         try:
-            answer = (await self._client.api_call(method, **how)).data
+            return converted((await self._client.api_call(method, **how)).data, kind)
         except SlackApiError as error:
             raise _no(method, error.response) from None  # its response holds the request, and that the token
         except TimeoutError as error:
             raise _AgainError(f"{method}: no answer within {self._settings.timeout:g} s") from error
-        except (aiohttp.ClientError, OSError, ValueError, AttributeError) as error:  # the last two: not Slack's JSON
+        except Malformed as error:
+            raise _AgainError(f"{method}: not an answer of Slack ({error})") from error
+        # The SDK raises the last three for what is no JSON, and for a token that is no header.
+        except (aiohttp.ClientError, OSError, ValueError, AttributeError, SlackClientError) as error:
             raise _AgainError(f"{method}: {type(error).__name__}") from error
-        return answer if isinstance(answer, dict) else {}
 
     def _token(self) -> str:
         """The token as it is now: it may have been rotated."""
@@ -249,17 +346,26 @@ def _digest(*content: object) -> str:
     return hashlib.sha256(json.dumps(content).encode()).hexdigest()[:12]
 
 
+def _such(items: Iterable[object], kind: type[T]) -> Iterator[T]:
+    """Those items that have this shape; others have put what they like beside them."""
+    for item in items:
+        with suppress(Malformed):
+            yield converted(item, kind)
+
+
 def _no(method: str, response: Any) -> NotificationError:
     """What an unusable answer means; errors come with status 200 as well."""
-    status, data = getattr(response, "status_code", 0), getattr(response, "data", None)
-    code = data.get("error", "") if isinstance(data, dict) else ""
+    status = getattr(response, "status_code", 0)
+    try:
+        failure = converted(getattr(response, "data", None), _Failure)
+    except Malformed:
+        failure = _Failure()
+    code = failure.error[:100]
     if status == 429 or code == "ratelimited":
-        after = response.headers.get("Retry-After", "")
-        after_s = float(after) if after.isascii() and after.isdigit() else None
-        return _AgainError(f"{method}: ratelimited", after_s=after_s)
+        return _AgainError(f"{method}: ratelimited", after_s=seconds(response.headers.get("Retry-After")))
     if status >= 500 or code in _TRANSIENT or (status in (0, 200) and not code):
         return _AgainError(f"{method}: {code or (f'HTTP {status}' if status >= 500 else 'not an answer of Slack')}")
-    return _RefusedError(code or f"HTTP {status}", needed=data.get("needed", "") if isinstance(data, dict) else "")
+    return _RefusedError(code or f"HTTP {status}", needed=failure.needed[:100])
 
 
 def _wait(state: RetryCallState) -> float:
