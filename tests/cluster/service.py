@@ -199,6 +199,13 @@ class Service:
         return self._process is not None and self._process.poll() is None
 
     @property
+    def cpu_s(self) -> float:
+        """Seconds that it has computed so far."""
+        assert self._process is not None
+        fields = Path(f"/proc/{self._process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    @property
     def log_file(self) -> Path:
         """Its log."""
         return self.directory / "service.log"

@@ -277,6 +277,11 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         return self.rollout.workload
 
     @property
+    def urgent(self) -> bool:
+        """Whether an attributable alert speaks for a breach, too."""
+        return any(alert.what == "attributed" for alert in self.alerts)
+
+    @property
     def incident(self) -> bool:
         """Whether it was ever in breach."""
         return (
@@ -290,3 +295,17 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
             }
             or self.plan is not None
         )
+
+
+_LONG = ("blocks", "pods", "judged_by", "evaluations")
+"""What most of a record is, and no guard, message or list of an ended one asks for."""
+
+
+def thinned(record: Record) -> Record:
+    """Give a record without what is long in it."""
+    return msgspec.structs.replace(record, **{name: type(getattr(record, name))() for name in _LONG})
+
+
+def restored(record: Record, stored: Record) -> Record:
+    """Give a thinned record with what is long in it, from one that is whole."""
+    return msgspec.structs.replace(record, **{name: getattr(stored, name) for name in _LONG})

@@ -92,7 +92,8 @@ class Beginnings:
         signals = self._context.ports.signals
         resets = await self._resets(signals, starts) if signals else {}
         pasts = await self._pasts(signals, starts)
-        watches = await asyncio.gather(*(self._one(start, resets, pasts) for start in starts))
+        seen = await self._bad_seen(signals, starts) if signals else {}
+        watches = await asyncio.gather(*(self._one(start, resets, pasts, seen) for start in starts))
         return {start.key: watch for start, watch in zip(starts, watches, strict=True)}
 
     def _by_this_policy(self, start: Start) -> Start:
@@ -135,6 +136,20 @@ class Beginnings:
             return await signals.resets(placed, step=first, window_s=counters.RESETS_S, timeout_s=timeout_s)
 
         return dict(zip(places, await asyncio.gather(*(ask(*key) for key in places)), strict=True))
+
+    async def _bad_seen(self, signals: Signals, starts: Sequence[Start]) -> dict[tuple[SignalQuery, int], bool]:
+        """Whether absent failures are none, where that is not known yet: one question per selector set and place."""
+        targets: dict[tuple[SignalQuery, int], list[Pod]] = defaultdict(list)
+        for start in starts:
+            for name, signal in start.policy.signals.items():
+                if name not in start.record.bad_known:
+                    targets[query_of(signal, start.namespaces), start.first(self._step_s)] += start.pods
+
+        async def ask(query: SignalQuery, first: int) -> bool:
+            placed = msgspec.structs.replace(query, targets=tuple(targets[query, first]))
+            return await signals.bad_seen(placed, step=first, timeout_s=self._context.config.read_s)
+
+        return dict(zip(targets, await asyncio.gather(*(ask(*key) for key in targets)), strict=True))
 
     # -- the past ------------------------------------------------------------------------------------------------------
 
@@ -203,15 +218,15 @@ class Beginnings:
         start: Start,
         resets: Mapping[tuple[SignalQuery, int], Mapping[Row, float]],
         pasts: Mapping[tuple[Key, str], Past],
+        seen: Mapping[tuple[SignalQuery, int], bool],
     ) -> Watch:
         record, policy, first = start.record, start.policy, start.first(self._step_s)
         signals, watching = self._context.ports.signals, start.watching
         bad_known = dict(record.bad_known)
-        if signals:
-            for name, signal in policy.signals.items():
-                if name not in bad_known:
-                    query = query_of(signal, start.namespaces, targets=start.pods)
-                    bad_known[name] = await signals.bad_seen(query, step=first, timeout_s=self._context.config.read_s)
+        for name, signal in policy.signals.items():
+            key = query_of(signal, start.namespaces), first
+            if name not in bad_known and key in seen:
+                bad_known[name] = seen[key]
         judged_by, lowest = dict(record.judged_by), dict(record.lowest)
         for name in policy.signals:
             if past := pasts.get((start.key, name)):
@@ -240,6 +255,7 @@ class Beginnings:
             bad_known=bad_known,
             sawtooth=self._sawtooth(start, resets),
             beside=record.topology.side_by_side,
+            workloads=sorted({record.workload.name, (record.stable or record.workload).name}),
             judged_by=judged_by if watching else {},
             lowest=lowest if watching else {},
             evaluated_by=record.evaluated_by if watching else None,

@@ -19,14 +19,17 @@ class Bystanders:
 
     def __init__(self, chosen: Sequence[Bystander], *, step_s: float) -> None:
         self.refs = frozenset(WorkloadRef(*each.name.split("/", 1)) for each in chosen)
-        self._places = frozenset((ref.namespace, ref.name) for ref in self.refs)
+        self._names = {
+            ref.namespace: {each.name for each in self.refs if each.namespace == ref.namespace} for ref in self.refs
+        }
         self._step_s = step_s
         self._last: dict[tuple[str, str], Sample] = {}
 
     def take(self, reading: Reading, *, gone: Collection[WorkloadRef]) -> dict[str, Counts]:
         """Give what each counted since the reading before; not of those that are gone."""
         counts = {str(ref): Counts() for ref in self.refs if ref not in gone}
-        for key, (_, sample) in newest(reading, self._pod_of, self._step_s).items():
+        mine = [sample for namespace, names in self._names.items() for sample in reading.of(namespace, names)]
+        for key, (_, sample) in newest(Reading(reading.step, tuple(mine)), self._pod_of, self._step_s).items():
             name, last = deployment_of(key[0]), self._last.get(key)
             # What is seen for the first time was counted nobody knows when.
             if name in counts and last is not None and (counted := delta(sample, last)):
@@ -35,4 +38,5 @@ class Bystanders:
         return counts
 
     def _pod_of(self, row: Row) -> str:
-        return f"{row.namespace}/{row.pod}" if place_of(row, joined=False) in self._places else ""
+        namespace, name = place_of(row, joined=False)
+        return f"{namespace}/{row.pod}" if name in self._names.get(namespace, ()) else ""

@@ -4,14 +4,14 @@ import asyncio
 import datetime as dt
 import logging
 import secrets
-from collections.abc import Callable, Coroutine, Iterable
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from typing import Any, TypeVar
 
 import msgspec
 
 from watchdog.config import Config
 from watchdog.decide import marks
-from watchdog.decide.record import Record, State, Written
+from watchdog.decide.record import Record, Stand, State, Written, restored, thinned
 from watchdog.engine import wording
 from watchdog.engine.act import Actor
 from watchdog.engine.faults import Faults
@@ -19,6 +19,7 @@ from watchdog.engine.fleet import Fleet
 from watchdog.engine.observer import Observer
 from watchdog.engine.switching import Switcher
 from watchdog.errors import ClusterError
+from watchdog.judge.blocks import Block
 from watchdog.metrics import Channel, Delivery, Metrics, Part
 from watchdog.model import EventReason, IncidentId, Mode, Silence
 from watchdog.objects import Deployment, WorkloadRef
@@ -30,6 +31,7 @@ _SAVED_AT_ONCE = 8
 _LONGEST_PAUSE_S = 30.0
 _SETTLES_S = 2.0
 _PROOFS = 8
+_JUDGED = (State.WATCHING, State.BREACH, State.ASKING)
 
 T = TypeVar("T")
 
@@ -49,11 +51,21 @@ class Ports(msgspec.Struct, frozen=True):
     switcher: Switcher | None = None
 
 
+class Counted(msgspec.Struct, frozen=True):
+    """What a watch has counted by signal, as blocks for the record, and where its evidence stands."""
+
+    blocks: Mapping[str, tuple[Block, ...]]
+    evidence: Mapping[str, tuple[Stand, ...]]
+
+
 class Context:
     """The service's memory of records, and its parts.
 
     Every change of a record goes through `put`: the newest state is in memory at once, and is saved behind everybody's
     back, at most eight records at a time, again and again until the store takes it. Nothing waits for the store.
+
+    Memory holds of a record what is decided by. The blocks of a rollout under watch stand in its watch alone, and join
+    the record where it is saved; what is long of one that has ended stands in the store alone (`complete`).
 
     Args:
         config: the configuration.
@@ -75,6 +87,7 @@ class Context:
         self.silences: tuple[Silence, ...] | None = None
         """The active silences that name the watchdog, as they were last told; None where nobody tells of them."""
         self.tell: Callable[[Record], None] = lambda _: None
+        self.counted: Callable[[Record], Counted | None] = lambda _: None
         self._open: dict[WorkloadRef, IncidentId] = {}
         self._by_workload: dict[WorkloadRef, dict[IncidentId, None]] = {}
         self._nonces: dict[IncidentId, str] = {}
@@ -83,6 +96,7 @@ class Context:
         self._unsaved: dict[IncidentId, None] = {}
         self._some = asyncio.Event()
         self._locks: dict[IncidentId, asyncio.Lock] = {}
+        self._thin: set[IncidentId] = set()
         self._failures: dict[IncidentId, int] = {}
 
     # -- tasks ---------------------------------------------------------------------------------------------------------
@@ -148,11 +162,14 @@ class Context:
         self.tell(self.remember(record))
 
     def remember(self, record: Record) -> Record:
-        """Make a record the newest in memory, without a reason to save it; its blocks can be read anew.
+        """Make a record the newest in memory, without a reason to save it.
 
-        What came meanwhile, while somebody held an older state of it, stays: message, posted evaluations, proofs.
+        What came meanwhile, while somebody held an older state of it, stays: message, posted evaluations, proofs. When
+        judging is over it keeps the blocks by which that was done.
         """
         before = self.records.get(record.id)
+        if before and before.state in _JUDGED and record.state not in _JUDGED:
+            record = self._with_blocks(record)
         if before and len(before.evaluations) > len(record.evaluations):
             record = msgspec.structs.replace(record, evaluations=before.evaluations)
         if before and before.told and not record.told:
@@ -172,6 +189,8 @@ class Context:
         """Take in what an earlier process has saved."""
         for record in sorted(records, key=lambda each: each.started):
             self._index(record)
+            if record.state is State.ENDED:
+                self._thin_out(record)
 
     def _index(self, record: Record) -> None:
         self.records[record.id] = record
@@ -186,6 +205,24 @@ class Context:
                 self._by_workload[record.workload].pop(incident, None)
             for memory in (self.records, self._locks, self._nonces, self._unsaved, self._failures):
                 memory.pop(incident, None)
+            self._thin.discard(incident)
+
+    async def complete(self, record: Record) -> Record:
+        """Give a record with all that is kept of it. Raises `ClusterError`."""
+        if record.id not in self._thin:
+            return self._with_blocks(record) if record.state in _JUDGED else record
+        stored = await self.ports.store.get(record.id, timeout_s=self.request_s)
+        return restored(record, stored) if stored else record
+
+    def _with_blocks(self, record: Record) -> Record:
+        counted = self.counted(record)
+        if counted is None:
+            return record
+        return msgspec.structs.replace(record, blocks=counted.blocks, evidence=counted.evidence)
+
+    def _thin_out(self, record: Record) -> None:
+        self.records[record.id] = thinned(record)
+        self._thin.add(record.id)
 
     def others(self, record: Record) -> list[Record]:
         """Every other record."""
@@ -256,7 +293,7 @@ class Context:
                 return True
             del self._unsaved[incident]
             try:
-                await self.ports.store.save(record, timeout_s=self.request_s)
+                await self.ports.store.save(await self.complete(record), timeout_s=self.request_s)
             except asyncio.CancelledError:
                 self._unsaved[incident] = None
                 raise
@@ -264,6 +301,8 @@ class Context:
                 self._again(incident, error)
                 return False
         self._failures.pop(incident, None)
+        if record.state is State.ENDED and self.records.get(incident) is record:
+            self._thin_out(record)
         if incident in self._unsaved:
             self._some.set()
         return True

@@ -159,7 +159,7 @@ class Incidents:
         trusted = policy.alerts.confirm is Confirm.TRUST or not policy.signals
         return combine(
             condition,
-            item.watch.verdicts(urgent=_urgent(record), baked=over),
+            item.watch.verdicts(urgent=record.urgent, baked=over),
             condemned_image="; ".join(images),
             alert_trusted=f"alert {alerts} fires since the rollout began" if alerts and trusted else "",
             bake_over=over,
@@ -608,14 +608,8 @@ class Incidents:
 
 
 def _numbered(record: Record, item: Seen) -> Record:
-    """The record with the numbers of the newest step."""
-    blocks = {name: tuple(each) for name, each in item.watch.blocks.items()}
-    return msgspec.structs.replace(record, blocks=blocks, evidence=item.watch.evidence(urgent=_urgent(record)))
-
-
-def _urgent(record: Record) -> bool:
-    """Whether an attributable alert speaks for a breach, too."""
-    return any(alert.what == "attributed" for alert in record.alerts)
+    """The record with the evidence of the newest step; the blocks join it where it is saved."""
+    return msgspec.structs.replace(record, blocks={}, evidence=item.watch.evidence(urgent=record.urgent))
 
 
 def _on_node(doubt: Doubt, pods: Iterable[Pod]) -> Doubt:

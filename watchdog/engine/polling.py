@@ -22,7 +22,7 @@ from watchdog.decide.history import read_history
 from watchdog.decide.record import Record, State
 from watchdog.engine import facts
 from watchdog.engine.beginning import Beginnings, Key, Start, first_step, namespaces
-from watchdog.engine.context import Context
+from watchdog.engine.context import Context, Counted
 from watchdog.engine.observer import Observation
 from watchdog.engine.watch import Watch, group_of
 from watchdog.errors import ClusterError
@@ -98,6 +98,7 @@ class Poller:
         self._in_time_s = min(_IN_TIME_S, _IN_TIME_STEPS * self.step_s)
         self._beginnings = Beginnings(context)
         self._round = asyncio.get_running_loop().time()
+        context.counted = self._counted
 
     def late_s(self) -> float:
         """Seconds since the loop last came round."""
@@ -117,6 +118,11 @@ class Poller:
     def last(self, incident: IncidentId) -> Seen | None:
         """What the last step showed of a rollout."""
         return self._last.get(incident)
+
+    def _counted(self, record: Record) -> Counted | None:
+        """What the watch of a rollout itself has counted, and thinks of it; None before its first step."""
+        watch = self._watches.get((record.id, record.rollout.hash))
+        return Counted(watch.recorded(), watch.evidence(urgent=record.urgent)) if watch and watch.fed else None
 
     def next_step(self, incident: IncidentId) -> int:
         """The first step of a rollout that has not been judged; 0 where nobody has looked at it yet."""

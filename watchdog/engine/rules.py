@@ -1,6 +1,7 @@
 """The rules that judge counts, behind one small interface: what a block changes, and what is thought after it."""
 
 import math
+from collections import deque
 from collections.abc import Mapping, Sequence
 from typing import Protocol
 
@@ -42,17 +43,26 @@ class Rule(Protocol):
 
 
 class ByThreshold:
-    """The rule `threshold`, which looks at the blocks themselves."""
+    """The rule `threshold`, which looks at the newest blocks, and remembers whether it was ever in breach."""
 
     def __init__(self, settings: threshold.Settings) -> None:
         self._settings = settings
+        self._newest: dict[str, deque[Block]] = {}
+        self._breach: set[str] = set()
+        self._earlier: set[str] = set()
 
     def take(self, signal: str, block: Block, *, alert: bool, bystanders: Mapping[str, Counts]) -> None:
-        """Do nothing: the blocks are all there is."""
+        """Remember whether the block before was a breach."""
+        newest = self._newest.setdefault(signal, deque(maxlen=self._settings.looked_at))
+        newest.append(block)
+        if signal in self._breach:
+            self._earlier.add(signal)
+        (self._breach.add if threshold.breach(tuple(newest), self._settings) else self._breach.discard)(signal)
 
     def verdict(self, signal: str, blocks: Sequence[Block], *, urgent: bool, baked_s: float | None) -> Verdict:
         """Judge the newest windows."""
-        return threshold.judge(blocks, self._settings, signal=signal, urgent=urgent, baked_s=baked_s)
+        earlier = signal in self._earlier
+        return threshold.judge(blocks, self._settings, signal=signal, urgent=urgent, baked_s=baked_s, earlier=earlier)
 
     def evidence(self, signal: str, *, urgent: bool) -> tuple[Stand, ...]:
         """Give nothing."""
@@ -71,11 +81,15 @@ class BySequence:
         self._settings = settings
         self._least = min_requests
         self._states = {name: sequential.State() for name in settings}
+        self._sums = {name: (Counts(), Counts()) for name in settings}
+        self._spoken: dict[str, tuple[int, int, tuple[Counts, Counts]]] = {}
 
     def take(self, signal: str, block: Block, *, alert: bool, bystanders: Mapping[str, Counts]) -> None:
         """Step both controls."""
         state, settings = self._states[signal], self._settings[signal]
         self._states[signal] = sequential.step(state, block, settings, alert=alert, bystanders=bystanders)
+        candidate, stable = self._sums[signal]
+        self._sums[signal] = candidate + block.candidate, stable + block.stable
 
     def evidence(self, signal: str, *, urgent: bool) -> tuple[Stand, ...]:
         """Give the controls of the signal."""
@@ -86,8 +100,7 @@ class BySequence:
         settings, state = self._settings[signal], self._states[signal]
         state = sequential.hurried(state, settings) if urgent else state
         if speaker := state.speaker:
-            first = round(speaker.onset_s / settings.step_s) + 1
-            candidate, stable = _sums([block for block in blocks if first <= block.step <= speaker.step])
+            candidate, stable = self._since(signal, blocks, speaker)
             evidence = f"evidence {_odds(speaker.log_e)} {_SPEAKS[speaker.control]}, needed {_odds(speaker.bar)}"
             return Verdict(
                 Word.BREACH,
@@ -98,7 +111,7 @@ class BySequence:
                 signal=signal,
                 doubts=tuple(Doubt(str(each.reason), each.detail) for each in speaker.vetoes),
             )
-        candidate, stable = _sums(blocks)
+        candidate, stable = self._sums[signal]
         most = max(state.evidence(control).log_e for control in settings.controls.each)
         needed = settings.alert_bar if urgent else settings.bar
         detail = f"{_against(candidate, stable)}; evidence {_odds(most)}, needed {_odds(needed)}"
@@ -109,6 +122,16 @@ class BySequence:
         if blocks and (blind := blocks[-1].blind):
             return replace(found, word=Word.BLIND, detail=blind.detail, blind=blind)
         return replace(found, detail=f"{detail}; {doubt}") if doubt else found
+
+    def _since(self, signal: str, blocks: Sequence[Block], speaker: sequential.Spoken) -> tuple[Counts, Counts]:
+        """Give what was counted from the onset to the crossing, as far as it is kept; it is added up once."""
+        first = round(speaker.onset_s / self._settings[signal].step_s) + 1
+        known = self._spoken.get(signal)
+        if known is None or known[:2] != (first, speaker.step):
+            newest = blocks[-max(1, blocks[-1].step - first + 1) :]
+            sums = _sums([each for each in newest if each.step <= speaker.step])
+            known = self._spoken[signal] = first, speaker.step, sums
+        return known[2]
 
     def _doubt(self, blocks: Sequence[Block], settings: sequential.Settings, baked_s: float) -> str:
         """Say why a rollout whose bake is over is not healthy; empty where it is."""

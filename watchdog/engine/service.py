@@ -225,8 +225,9 @@ class Service:
         return tuple(self.context.records.values())
 
     async def record(self, incident: IncidentId) -> Record | None:
-        """One record."""
-        return self.context.records.get(incident)
+        """One record, whole. Raises `ClusterError` where the store has what is long of it, and does not answer."""
+        record = self.context.records.get(incident)
+        return await self.context.complete(record) if record else None
 
     def rollouts(self) -> tuple[Record, ...]:
         """The records of rollouts under watch."""

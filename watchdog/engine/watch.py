@@ -11,12 +11,14 @@ from watchdog.decide.record import Record, SignalUsed, Stand
 from watchdog.engine.bystanders import Bystanders
 from watchdog.engine.rules import BySequence, ByThreshold, Rule, stands_of
 from watchdog.judge import counters, evaluations, sequential, starved, threshold
-from watchdog.judge.blocks import Blind, Block, Counts, PodFact, Reading, Track, Verdict
+from watchdog.judge.blocks import Blind, Block, Counts, PodFact, Reading, Trace, Track, Verdict, steps
 from watchdog.judge.evaluations import Evaluation
 from watchdog.objects import Pod, WorkloadRef
 from watchdog.ports import SignalQuery
 
 _INCIDENT_FIRST_S = 600.0
+_RECORDED = 640
+"""Blocks of a signal for the record: without what single pods counted more than these are longer than it may be."""
 
 
 class Watch:
@@ -34,6 +36,8 @@ class Watch:
         bad_known: by signal: whether an absent `bad` is 0.
         sawtooth: by signal: why its counters cannot be believed from the start.
         beside: the stable side takes traffic at the same time, and so is a control.
+        workloads: names of the Deployments of both sides, so that no other's rows are looked at; empty where any may
+            count.
         judged_by: by signal: what the rule `sequential` is held to; empty for the rule `threshold`.
         lowest: by signal: requests of the quietest two minutes of the day before, where that is known.
         evaluated_by: what posted evaluations are held to; None where none are taken.
@@ -53,15 +57,21 @@ class Watch:
         lowest: Mapping[str, float],
         evaluated_by: sequential.Settings | None = None,
         beside: bool = True,
+        workloads: Collection[str] = (),
     ) -> None:
         self.ref = ref
         self.policy = policy
         self.step_s = step_s
         self.next_step = first
-        self.blocks: dict[str, list[Block]] = {name: [] for name in policy.signals}
+        limits = rule_of(policy, step_s)
+        kept = max(
+            _RECORDED, limits.looked_at, *(steps(each, step_s=step_s) for each in (policy.bake, starved.WINDOW_S))
+        )
+        self.blocks = {name: Trace(kept) for name in policy.signals}
         self._settings = {
             name: counters.Settings(
                 namespace=ref.namespace,
+                workloads=tuple(workloads),
                 step_s=step_s,
                 grace_s=policy.grace_s,
                 begun=begun,
@@ -72,7 +82,6 @@ class Watch:
             for name, signal in policy.signals.items()
         }
         self._states = {name: counters.initial(settings) for name, settings in self._settings.items()}
-        limits = rule_of(policy, step_s)
         self._window = limits.steps(limits.window_s)
         self._rule: Rule = BySequence(judged_by, min_requests=limits.min_requests) if judged_by else ByThreshold(limits)
         self._beside = beside
@@ -158,6 +167,15 @@ class Watch:
             for name, usual in self._lowest.items()
         )
         return (*found, *(each for each in (evaluated, *quiet) if each))
+
+    @property
+    def fed(self) -> bool:
+        """Whether it has taken a step."""
+        return any(self.blocks.values())
+
+    def recorded(self) -> dict[str, tuple[Block, ...]]:
+        """The newest blocks by signal, as many as a record has room for."""
+        return {name: tuple(blocks[-_RECORDED:]) for name, blocks in self.blocks.items()}
 
     def evidence(self, *, urgent: bool = False) -> dict[str, tuple[Stand, ...]]:
         """Where each signal's controls stand; empty under the rule `threshold`. `urgent` is that of `verdicts`."""

@@ -4,7 +4,12 @@ Times are seconds since the epoch, in UTC; a step is a whole number `k` whose ti
 """
 
 import math
+from array import array
+from bisect import bisect_left
+from collections.abc import Collection, Iterator, Sequence
 from enum import StrEnum
+from functools import cached_property
+from typing import overload
 
 import msgspec
 
@@ -12,6 +17,19 @@ from watchdog.objects import TemplateHash
 
 MOST = 2.0**63
 """No counter counts further; what is larger is no number to reckon with, as sums and squares of it end in infinity."""
+
+_LONGEST_PREFIX = 58
+"""So much of a ReplicaSet's name the API server takes into the names of its pods."""
+
+_AFTER_ALL = "\U0010ffff"
+
+_WITH_PODS = 40
+"""Of so many blocks what single pods counted is kept: ten minutes at steps of 15 s."""
+
+_AT_ONCE = 64
+"""So many old blocks go at a time."""
+
+_NUMBERS = 6
 
 
 class BlindReason(StrEnum):
@@ -69,8 +87,8 @@ class Sample(msgspec.Struct, frozen=True):
     at: float | None = None
 
 
-class Reading(msgspec.Struct, frozen=True):
-    """All rows of a signal at one step of the grid.
+class Reading(msgspec.Struct, frozen=True, dict=True):
+    """All rows of a signal at one step of the grid, of every workload that shares the question.
 
     Args:
         step: which step.
@@ -81,6 +99,24 @@ class Reading(msgspec.Struct, frozen=True):
     step: int
     samples: tuple[Sample, ...] = ()
     blind: Blind | None = None
+
+    @cached_property
+    def _ordered(self) -> tuple[list[Row], list[Sample]]:
+        samples = sorted(self.samples, key=lambda sample: sample.row)
+        return [sample.row for sample in samples], samples
+
+    def of(self, namespace: str, workloads: Collection[str] = ()) -> Sequence[Sample]:
+        """Give the samples of a namespace in order of their rows, of some workloads' pods alone if they are named.
+
+        The rows are put in order once, however many watches ask: with hundreds of rollouts under watch each may look
+        at its own rows only. Pods are told by the beginning of their names, so that those of a workload whose name
+        begins with this one's may be among them.
+        """
+        rows, samples = self._ordered
+        prefixes = {f"{name}-"[:_LONGEST_PREFIX] for name in workloads} or {""}
+        bounds = [(Row(namespace, prefix), Row(namespace, prefix + _AFTER_ALL)) for prefix in prefixes]
+        found = {index for first, last in bounds for index in range(bisect_left(rows, first), bisect_left(rows, last))}
+        return [samples[index] for index in sorted(found)]
 
 
 class Restart(msgspec.Struct, frozen=True):
@@ -165,6 +201,72 @@ class Block(msgspec.Struct, frozen=True, omit_defaults=True):
     pods: tuple[PodCounts, ...] = ()
     ready: bool = False
     old_live: bool = False
+
+
+class Trace(Sequence[Block]):
+    """The blocks of one signal as they came, one for each step; the newest of them, in a form that weighs little.
+
+    A day of blocks is 5,760 at steps of 15 s, and as objects each weighs as much as a page. What single pods counted
+    is kept of the newest only, where people look at it.
+
+    Args:
+        most: so many blocks are kept at least; the oldest go.
+    """
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._last = 0
+        self._numbers = array("d")
+        self._flags = bytearray()
+        self._blind: dict[int, Blind] = {}
+        self._pods: dict[int, tuple[PodCounts, ...]] = {}
+
+    def append(self, block: Block) -> None:
+        """Take the next block."""
+        step = self._last = block.step
+        for counts in (block.candidate, block.stable, block.grace):
+            self._numbers.extend((counts.total, counts.bad))
+        self._flags.append(block.ready | block.old_live << 1)
+        if block.blind:
+            before = self._blind.get(step - 1)
+            self._blind[step] = before if before == block.blind else block.blind
+        if block.pods:
+            self._pods[step] = block.pods
+        self._pods.pop(step - _WITH_PODS, None)
+        if len(self) >= self._most + _AT_ONCE:
+            del self._numbers[: _NUMBERS * _AT_ONCE], self._flags[:_AT_ONCE]
+            first = step - len(self) + 1
+            self._blind = {each: blind for each, blind in self._blind.items() if each >= first}
+
+    def __len__(self) -> int:
+        return len(self._flags)
+
+    @overload
+    def __getitem__(self, index: int) -> Block: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Block]: ...
+
+    def __getitem__(self, index: int | slice) -> Block | Sequence[Block]:
+        at = range(len(self))[index]
+        return self._block(at) if isinstance(at, int) else [self._block(each) for each in at]
+
+    def __iter__(self) -> Iterator[Block]:
+        return map(self._block, range(len(self)))
+
+    def _block(self, at: int) -> Block:
+        step = self._last - len(self) + 1 + at
+        numbers, flags = self._numbers[_NUMBERS * at : _NUMBERS * (at + 1)], self._flags[at]
+        return Block(
+            step,
+            candidate=Counts(*numbers[:2]),
+            stable=Counts(*numbers[2:4]),
+            grace=Counts(*numbers[4:]),
+            blind=self._blind.get(step),
+            pods=self._pods.get(step, ()),
+            ready=bool(flags & 1),
+            old_live=bool(flags & 2),
+        )
 
 
 def steps(seconds: float, *, step_s: float) -> int:

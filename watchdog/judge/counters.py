@@ -10,6 +10,7 @@ from that value.
 """
 
 import math
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 
 import msgspec
@@ -39,6 +40,8 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         namespace: of the workload; rows of others are passed over.
+        workloads: names of the Deployments whose pods count; rows of others are passed over. Empty where that is not
+            known, or where series carry no pod label.
         step_s: the grid.
         grace_s: from Ready, for which a candidate pod is counted, not judged.
         begun: when the rollout began; pods created since count from zero.
@@ -48,6 +51,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     """
 
     namespace: str
+    workloads: tuple[str, ...] = ()
     step_s: float
     grace_s: float
     begun: float
@@ -205,7 +209,7 @@ def _by_pod(looks: Mapping[Key, _Look], *, joined: bool) -> tuple[PodCounts, ...
     found: dict[str, Counts] = {}
     for key, look in looks.items():
         if look.side == "candidate" and look.delta != Counts():
-            name = key[1] if joined else key[0]
+            name = sys.intern(key[1] if joined else key[0])  # one text for all blocks, not one from each answer
             found[name] = found.get(name, Counts()) + look.delta
     return tuple(PodCounts(name, found[name]) for name in sorted(found))
 
@@ -273,9 +277,9 @@ def _owners(settings: Settings, pods: Iterable[PodFact]) -> dict[str, _Owner]:
 def _groups(settings: Settings, reading: Reading) -> dict[Key, list[tuple[float, Sample]]]:
     """Give the rows of each target, each with the time of its sample, in an order that depends on nothing else."""
     found: dict[Key, list[tuple[float, Sample]]] = {}
-    for sample in sorted(reading.samples, key=lambda each: each.row):
+    for sample in reading.of(settings.namespace, () if settings.join else settings.workloads):
         row = sample.row
-        if row.namespace == settings.namespace and not (sample.total is None and sample.bad is None):
+        if not (sample.total is None and sample.bad is None):
             key = (row.label, row.instance) if settings.join else (row.pod, row.container)
             at = reading.step * settings.step_s if sample.at is None else sample.at
             found.setdefault(key, []).append((at, sample))

@@ -162,7 +162,8 @@ class State(msgspec.Struct, frozen=True):
         completed_s: end of coexistence, as far as it is known.
         stable: the old pods' newest counts, for `shared`.
         others: those of each bystander that is still one, by name.
-        pods: judged pods of each block since the earliest onset, with the block's step.
+        pods: what judged pods counted from each onset that a bet still builds on until the next one, with the step
+            of that onset: few parts, however long ago the first began.
         vetoed: vetoes that stay for the rollout.
         spoken: controls that reached their bar.
     """
@@ -222,7 +223,7 @@ def step(
     candidate, stable = _whole(block.candidate), _whole(block.stable)
     started, index = state.started or candidate.total > 0, block.step
     controls = settings.controls.each
-    state = replace(state, started=started, pods=(*state.pods, (index, block.pods)))
+    state = replace(state, started=started)
     if Control.CONCURRENT in controls:
         found = concurrent.step(
             state.concurrent,
@@ -237,8 +238,7 @@ def step(
     if Control.HISTORICAL in controls:
         evidence = historical.step(state.historical, candidate, settings.historical, index=index, started=started)
         state = replace(state, historical=evidence)
-    earliest = min((each for control in controls if (each := state.evidence(control).earliest)), default=index + 1)
-    state = replace(state, pods=tuple(each for each in state.pods if each[0] >= earliest))
+    state = replace(state, pods=_pods(state, block, controls))
     return _decided(state, settings, at_bar=settings.alert_bar if alert else settings.bar)
 
 
@@ -250,6 +250,20 @@ def hurried(state: State, settings: Settings) -> State:
         settings: frozen at the rollout's start.
     """
     return _decided(state, settings, at_bar=settings.alert_bar) if state.begun else state
+
+
+def _pods(state: State, block: Block, controls: tuple[Control, ...]) -> tuple[tuple[int, tuple[PodCounts, ...]], ...]:
+    """Add a block to what judged pods counted; parts between which no onset lies any more become one."""
+    stands = [state.evidence(control) for control in controls]
+    earliest = min((each for stand in stands if (each := stand.earliest)), default=block.step + 1)
+    onsets = {onset for stand in stands for onset in stand.onsets}
+    found: list[tuple[int, tuple[PodCounts, ...]]] = []
+    for begin, pods in (*state.pods, (block.step, block.pods)):
+        if found and begin not in onsets:
+            found[-1] = found[-1][0], vetoes.together((found[-1][1], pods))
+        elif begin >= earliest:
+            found.append((begin, pods))
+    return tuple(found)
 
 
 def _seen(state: State, block: Block, settings: Settings, bystanders: Mapping[str, Counts]) -> State:

@@ -25,13 +25,24 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     min_requests: int
     min_bad: int
 
+    @property
+    def looked_at(self) -> int:
+        """How many of the newest blocks say whether it is a breach."""
+        return self.steps(self.window_s) + self.consecutive
+
     def steps(self, seconds: float) -> int:
         """How many steps a time takes, rounded up."""
         return steps(seconds, step_s=self.step_s)
 
 
 def judge(
-    blocks: Sequence[Block], settings: Settings, *, signal: str, urgent: bool = False, baked_s: float | None = None
+    blocks: Sequence[Block],
+    settings: Settings,
+    *,
+    signal: str,
+    urgent: bool = False,
+    baked_s: float | None = None,
+    earlier: bool | None = None,
 ) -> Verdict:
     """Judge one signal as it stands after the newest block.
 
@@ -41,6 +52,7 @@ def judge(
         signal: its name.
         urgent: an attributable alert is firing, so that one step suffices.
         baked_s: how long the bake was, once it is over; only then can the verdict be healthy.
+        earlier: it was in breach at a step before; None where that is to be seen from the blocks.
     """
     end = len(blocks)
     candidate, stable = _window(blocks, end, settings)
@@ -54,12 +66,17 @@ def judge(
     )
     if _breach(blocks, end, settings, consecutive=1 if urgent else settings.consecutive):
         return replace(found, word=Word.BREACH, cause="threshold")
-    doubt = "" if baked_s is None else _doubt(blocks, settings, bake=settings.steps(baked_s))
+    doubt = "" if baked_s is None else _doubt(blocks, settings, bake=settings.steps(baked_s), earlier=earlier)
     if baked_s is not None and not doubt:
         return replace(found, word=Word.HEALTHY)
     if blocks and (blind := blocks[-1].blind):
         return replace(found, word=Word.BLIND, detail=blind.detail, blind=blind)
     return replace(found, detail=f"{found.detail}; {doubt}") if doubt else found
+
+
+def breach(blocks: Sequence[Block], settings: Settings) -> bool:
+    """Say whether the newest windows are a breach."""
+    return _breach(blocks, len(blocks), settings, consecutive=settings.consecutive)
 
 
 def failed_before(blocks: Sequence[Block], settings: Settings) -> str:
@@ -92,7 +109,7 @@ def _breach(blocks: Sequence[Block], end: int, settings: Settings, *, consecutiv
     )
 
 
-def _doubt(blocks: Sequence[Block], settings: Settings, *, bake: int) -> str:
+def _doubt(blocks: Sequence[Block], settings: Settings, *, bake: int, earlier: bool | None) -> str:
     """Say why a rollout whose bake is over is not healthy; empty where it is."""
     seen = [block for block in blocks[-bake:] if not block.blind]
     requests = sum(block.candidate.total for block in seen)
@@ -100,7 +117,9 @@ def _doubt(blocks: Sequence[Block], settings: Settings, *, bake: int) -> str:
         return f"blind in {bake - len(seen)} of the bake's {bake} steps"
     if requests < settings.min_requests:
         return f"{requests:.0f} requests in the bake, {settings.min_requests} are needed"
-    if any(_breach(blocks, end, settings, consecutive=settings.consecutive) for end in range(len(blocks))):
+    if earlier is None:
+        earlier = any(_breach(blocks, end, settings, consecutive=settings.consecutive) for end in range(len(blocks)))
+    if earlier:
         return "it was in breach earlier"
     if _breach(blocks, len(blocks), settings, consecutive=1):
         return "this may be the beginning of a breach"

@@ -130,10 +130,7 @@ def one_pod(blocks: Iterable[Sequence[PodCounts]], *, limit: float, phi: float) 
         limit: share of failures that is no excess.
         phi: effective size of error clusters, of the concurrent control.
     """
-    pods: dict[str, Counts] = {}
-    for block in blocks:
-        for each in block:
-            pods[each.pod] = pods.get(each.pod, Counts()) + each.counts
+    pods = {each.pod: each.counts for each in together(blocks)}
     excess = {name: counts.bad - counts.total * limit for name, counts in pods.items()}
     above = math.fsum(max(0.0, each) for each in excess.values())
     if len(pods) < _ONE_PODS or above <= 0:
@@ -145,6 +142,15 @@ def one_pod(blocks: Iterable[Sequence[PodCounts]], *, limit: float, phi: float) 
     if excess[worst] < _ONE_SHARE * above or not healthy or one_pod_chance(pods.values(), mine, phi=phi) > _ONE_CHANCE:
         return None
     return Vetoed(VetoReason.ONE_POD, f"{mine.bad:.0f} of {everyone.bad:.0f} failures are of pod {worst}")
+
+
+def together(blocks: Iterable[Sequence[PodCounts]]) -> tuple[PodCounts, ...]:
+    """Add up what pods counted."""
+    pods: dict[str, Counts] = {}
+    for block in blocks:
+        for each in block:
+            pods[each.pod] = pods.get(each.pod, Counts()) + each.counts
+    return tuple(PodCounts(name, counts) for name, counts in pods.items())
 
 
 def one_pod_chance(pods: Iterable[Counts], mine: Counts, *, phi: float) -> float:
