@@ -213,7 +213,7 @@ class Slack(_Section, frozen=True):
 
 
 class Server(_Section, frozen=True):
-    """The HTTP server. Without a credential configured a route answers 401.
+    """The HTTP server. Without a credential configured a route answers 401; while a file of tokens cannot be read, 503.
 
     Args:
         listen: address of the API.

@@ -6,6 +6,7 @@ nobody asked for. The adapters raise these and nothing else; no foreign exceptio
     WatchdogError
      ├── ConfigError              a setting is wrong; names its TOML path and a cure
      ├── UsageError               an argument is wrong; names it and a cure
+     │    └── KeyReused           an idempotency key came before, for something else
      ├── NotificationError        a message could not be delivered
      └── ClusterError             the Kubernetes API said no, or nothing
           ├── Unanswered          no usable answer: a write may or may not have happened
@@ -44,6 +45,10 @@ class ConfigError(WatchdogError):
 
 class UsageError(WatchdogError):
     """Raised when a command's argument cannot be used; says which and what to type instead."""
+
+
+class KeyReused(UsageError):
+    """Raised when an idempotency key comes again with another request: it names one action, which was another."""
 
 
 class NotificationError(WatchdogError):

@@ -64,6 +64,7 @@ class Guard(StrEnum):
     NOT_OBSERVED = "not-observed"
     NO_TARGET = "no-target"
     NOTHING_TO_UNDO = "nothing-to-undo"
+    ALREADY = "already"
     NO_CAPACITY = "no-capacity"
     PAUSED = "paused"
     RECREATE = "recreate"
@@ -95,7 +96,16 @@ class Guard(StrEnum):
         return GuardClass.POLICY if self in _POLICY else GuardClass.JUDGEMENT
 
 
-_PHYSICAL = frozenset({Guard.SUPERSEDED, Guard.NOT_OBSERVED, Guard.NO_TARGET, Guard.NOTHING_TO_UNDO, Guard.NO_CAPACITY})
+_PHYSICAL = frozenset(
+    {
+        Guard.SUPERSEDED,
+        Guard.NOT_OBSERVED,
+        Guard.NO_TARGET,
+        Guard.NOTHING_TO_UNDO,
+        Guard.ALREADY,
+        Guard.NO_CAPACITY,
+    }
+)
 _POLICY = frozenset({Guard.PAUSED, Guard.RECREATE, Guard.GITOPS, Guard.CONDEMNED, Guard.HOLD, Guard.KEDA})
 
 
@@ -151,6 +161,16 @@ class Rollout(msgspec.Struct, frozen=True):
         switched = f"/{self.switch}" if self.switch else ""
         digest = hashlib.sha256(f"{self.uid}/{self.revision}/{self.hash}{switched}".encode()).hexdigest()
         return IncidentId(f"{self.workload.name[:40].rstrip('.')}-{self.revision}-{digest[:8]}")
+
+    @property
+    def gate_incident(self) -> IncidentId:
+        """The id of the record that a pipeline's gate writes of this rollout, beside the one that the service keeps."""
+        return by_gate(self.incident)
+
+
+def by_gate(incident: IncidentId) -> IncidentId:
+    """The id of the record that a gate writes about the rollout of an incident."""
+    return IncidentId(f"{incident}-gate")
 
 
 class Cause(msgspec.Struct, frozen=True):

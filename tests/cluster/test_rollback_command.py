@@ -94,6 +94,21 @@ def test_another_live_revision_than_the_expected_one_is_superseded(bad_rollout: 
     assert watchdog.rollback("--expected-current-revision=3").code == 0
 
 
+def test_the_emergency_button_pressed_twice_does_not_bring_the_bad_version_back(
+    bad_rollout: Cluster, watchdog: Command
+) -> None:
+    assert watchdog.rollback("--reason", "v3 never starts").code == 0
+    again = watchdog.rollback("--reason", "still bad", "--force", "--output=json")
+    assert (again.code, again.json["outcome"], live_image(bad_rollout)) == (0, "already", "v2")
+    assert "revision 4 was put there by the rollback 3 → 2" in again.json["detail"]
+    assert event_reasons(bad_rollout) == ["RollbackStarted", "RollbackCompleted"]
+    further = watchdog.rollback("--expected-current-revision=4", "--output=json")
+    assert (further.code, further.json["outcome"], live_image(bad_rollout)) == (0, "rolled-back", "v1")
+    assert watchdog.rollback("--output=json").json["outcome"] == "already"
+    assert watchdog.rollback("--to-revision=4").code == 0
+    assert live_image(bad_rollout) == "v2"
+
+
 def test_without_waiting_the_command_ends_with_the_accepted_write(bad_rollout: Cluster, watchdog: Command) -> None:
     done = watchdog.rollback("--no-wait")
     assert done.code == 0

@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,22 @@ def test_the_same_idempotency_key_gives_the_same_answer_and_one_action(shop: Clu
     first = service.post("/rollback", ask("twice", idempotency_key="build-17"))
     assert (first[0], service.post("/rollback", ask("twice", idempotency_key="build-17"))) == (200, first)
     assert (patches(shop, "twice"), image(shop, "twice")) == (1, "v1")
+
+
+@pytest.mark.parametrize("key", ["", "build-18"])
+def test_twenty_rollbacks_at_once_make_one_write_and_the_good_version_stays(
+    shop: Cluster, service: Service, key: str
+) -> None:
+    name = f"at-once-{len(key)}"
+    two_versions(shop, name)
+    with ThreadPoolExecutor(20) as threads:
+        asked = [ask(name, idempotency_key=key, reason=f"reason {number}") for number in range(20)]
+        statuses = [status for status, _ in threads.map(lambda body: service.post("/rollback", body), asked)]
+    assert statuses.count(422) == (19 if key else 0)
+    assert set(statuses) <= {200, 409, 422}
+    status, body = service.post("/rollback", ask(name))
+    assert (status, body["outcome"]) == (200, "already")
+    assert (patches(shop, name), image(shop, name)) == (1, "v1")
 
 
 def test_a_dry_run_tells_what_would_be_done_and_does_nothing(shop: Cluster, service: Service) -> None:

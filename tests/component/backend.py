@@ -76,6 +76,7 @@ class FakeBackend:
         self.answers: list[Answer] = []
         self.posted: list[tuple[WorkloadRef, Posted]] = []
         self.refusal: Exception | None = None
+        self.resyncs = 0
 
     def alive(self) -> bool:
         """As told."""
@@ -93,6 +94,10 @@ class FakeBackend:
         """Keep them, if there is room."""
         self.taken += alerts if self.has_room else ()
         return self.has_room
+
+    def resync(self) -> None:
+        """Count it."""
+        self.resyncs += 1
 
     async def rollback(self, ref: WorkloadRef, request: Request, *, dry_run: bool, key: str) -> Result:
         """As told."""

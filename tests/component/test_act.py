@@ -543,7 +543,7 @@ async def test_every_end_is_one_log_line_with_its_fields(
     cluster.then(1, complete)
     done = await undo(cluster, verify=True)
     cluster.scene.pause()
-    await undo(cluster)
+    await undo(cluster, msgspec.structs.replace(REQUEST, to_revision=1))
     now_live = msgspec.structs.replace(done.plan.rollout, revision=4, hash=hash_of("v2")) if done.plan else None
     assert done.plan is not None
     assert now_live is not None

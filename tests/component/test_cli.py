@@ -31,6 +31,7 @@ from tests.unit.builders import Json, Scene, hash_of, history, template
 from tests.unit.json_patch import PatchFailedError, apply
 from watchdog.cli import cli
 from watchdog.decide import marks
+from watchdog.model import IncidentId
 from watchdog.objects import CHANGE_CAUSE
 
 WEB = "/apis/apps/v1/namespaces/shop/deployments/web"
@@ -224,6 +225,32 @@ async def test_a_rollback_that_is_not_waited_for_says_so(run: Run, api: FakeApi,
     assert ran.code == 0
     assert "not waited for" in ran.out
     assert api.asked("GET", SHOP) == []
+
+
+def put_there_by_a_rollback(scene: Scene, *, by: str = "ada@example.com") -> None:
+    """Somebody went from v2 to v3 by a rollback just now."""
+    now = dt.datetime.now(dt.UTC).replace(microsecond=0)
+    incident = IncidentId("web-2-12345678")
+    mark = marks.LastRollback(incident, hash_of("v2"), hash_of("v3"), 2, 1, by, "v2 is slow", now)
+    scene.annotations[marks.LAST_ROLLBACK] = marks.write_last_rollback(mark)
+
+
+async def test_a_second_rollback_of_the_hour_changes_nothing_ends_with_0_and_says_how_to_go_on(
+    run: Run, api: FakeApi, scene: Scene
+) -> None:
+    put_there_by_a_rollback(scene)
+    for options in ((), ("--dry-run",), ("--force", "--reason", "I am on call")):
+        ran = await run("rollback", "shop/web", *options)
+        assert ran.code == 0
+        said, nothing = ran.out.splitlines()
+        assert said.startswith("shop/web: already, revision 3 was put there by the rollback 2 → 1 at ")
+        assert "by ada@example.com (v2 is slow); to go further back, name the revision with --to-revision" in said
+        assert nothing == "Nothing was changed."
+    found = (await run("rollback", "shop/web", "--output", "json")).json
+    assert (found["outcome"], found["guard"], found["to"]) == ("already", "already", None)
+    assert [seen for seen in api.seen if seen.method == "PATCH"] == []
+    assert (await run("rollback", "shop/web", "--to-revision", "2")).code == 0
+    assert scene.spec["template"] == template("v2")
 
 
 async def test_a_policy_guard_refuses_with_4_and_names_the_way_past_it(run: Run, scene: Scene) -> None:
@@ -461,7 +488,10 @@ async def test_history_shows_revisions_causes_and_marks_newest_first(run: Run, s
     assert header == ["REVISION", "HASH", "CREATED", "IMAGES", "CAUSE", "MARKS"]
     assert [row[0] for row in rows] == ["3", "2", "1"]
     assert rows[0][-1] == "live", "what passed is another hash"
-    assert " ".join(rows[1]).endswith("registry.example/web:v2 new [bold]checkout[/] condemned by web-2-0badf00d")
+    assert " ".join(rows[1]).endswith(
+        "registry.example/web:v2 new [bold]checkout[/] condemned by web-2-0badf00d, a claim: no record of the service"
+        " or a gate proves it"
+    )
     assert " ".join(rows[2]).endswith("registry.example/web:v1 passed 2026-02-01T00:00:00Z")
 
 
@@ -473,6 +503,7 @@ async def test_history_in_json_is_one_object(run: Run, scene: Scene) -> None:
     assert (found["schema"], found["command"], found["absolved"]) == (1, "history", None)
     assert [(item["revision"], item["live"]) for item in found["revisions"]] == [(4, True), (3, False), (1, False)]
     assert (found["last_rollback"]["from_revision"], found["last_rollback"]["cause"]) == (3, "checkout fails")
+    assert found["proven"] == [], "nobody keeps a record of a person's rollback"
 
 
 async def test_a_foreign_text_cannot_forge_lines_or_paint_the_terminal(run: Run, scene: Scene) -> None:

@@ -13,17 +13,35 @@ from tests.component.world import RPS, WEB, World
 from tests.unit.builders import NOW, Json, decoded, hash_of, history, status, template
 from watchdog.cli.gate import exit_code
 from watchdog.config import Policy, Seconds
+from watchdog.decide import marks
 from watchdog.decide.history import live_rollout, read_history
+from watchdog.decide.limits import Facts, Limits, condemned_images, vetoes
 from watchdog.decide.plan import Request
 from watchdog.decide.record import Answer, Record, State
 from watchdog.engine.act import Actor
 from watchdog.engine.verify import Patience
 from watchdog.errors import Denied, NotFound, Unanswered, UsageError
 from watchdog.gate import Gate, Ports, Report, Task
+from watchdog.gate.others import Service
+from watchdog.gate.scene import look, pin
 from watchdog.gate.trial import Numbers
-from watchdog.judge.blocks import Blind, BlindReason, Reading, Row, Sample, Word
-from watchdog.model import MANAGER, Action, Cause, IncidentId, Mode, Outcome, Refused, Rollout, Topology
-from watchdog.objects import Deployment, LabelSelector, Pod, PodStatus, ReplicaSet, WorkloadRef
+from watchdog.judge.blocks import Blind, BlindReason, Reading, Row, Sample, Verdict, Word
+from watchdog.model import (
+    MANAGER,
+    Action,
+    Cause,
+    Guard,
+    IncidentId,
+    Mode,
+    Outcome,
+    Refused,
+    Result,
+    Rollout,
+    ScaleDown,
+    Topology,
+    Undo,
+)
+from watchdog.objects import HASH_LABEL, Deployment, LabelSelector, Pod, PodStatus, ReplicaSet, WorkloadRef
 from watchdog.ports import SignalQuery
 
 pytestmark = pytest.mark.looptime
@@ -158,7 +176,13 @@ def _pulling(pod: Pod) -> Pod:
 
 
 def gate(
-    world: World, *, said: list[str] | None = None, held_s: float = 60, bake_s: float = 30, **changes: object
+    world: World,
+    *,
+    said: list[str] | None = None,
+    held_s: float = 60,
+    bake_s: float = 30,
+    actor: Actor | None = None,
+    **changes: object,
 ) -> Gate:
     """A gate of thirty seconds, or so many, on the world's workload."""
     changes.setdefault("policy", world.config.policies[0])
@@ -168,7 +192,7 @@ def gate(
         cluster=world,
         signals=world,
         store=world,
-        actor=actor(world),
+        actor=actor or acting(world),
         request_s=2,
         read_s=2,
         observed_s=2,
@@ -179,7 +203,7 @@ def gate(
     return Gate(msgspec.structs.replace(task, **changes), ports, now=world.now, tell=told.append, say=heard.append)
 
 
-def actor(world: World) -> Actor:
+def acting(world: World) -> Actor:
     return Actor(world, patience=Patience(request_s=2, observed_s=2, verify_s=10), now=world.now)
 
 
@@ -454,14 +478,21 @@ async def test_an_open_incident_of_the_service_is_waited_for_and_nothing_is_writ
     world.errors["bad"] = 0.5
     world.deploy("bad")
     keep(world, state=State.ASKING)
-    later(40, lambda: keep(world, state=State.ENDED, outcome=Outcome.RECOVERED, detail="undone to revision 1"))
+    record = world.records[rollout(world).incident]
+    done = msgspec.structs.replace(record, state=State.ENDED, outcome=Outcome.RECOVERED, detail="undone to revision 1")
+
+    def undone() -> None:
+        world.deploy("good")
+        world.records[record.id] = done
+
+    later(40, undone)
     said: list[str] = []
     began = world.now()
     report = await ran(world, baseline=0.004, said=said)
     assert ended(report) == (Word.BREACH, Outcome.RECOVERED, 1)
     assert report.service
     assert world.now() - began >= dt.timedelta(seconds=40)
-    assert said[2] == f"the service holds incident {rollout(world).incident} (asking): waiting for its end"
+    assert said[2] == f"the service holds incident {record.id} (asking): waiting for its end"
     assert world.count("patch") == 0
 
 
@@ -502,34 +533,167 @@ async def test_records_that_may_not_be_read_are_noted_and_the_gate_goes_on() -> 
     assert [note for note in report.notes if "records may not be read" in note]
 
 
-@pytest.mark.parametrize(
-    ("by", "ending"),
-    [
-        (MANAGER, (Word.BREACH, Outcome.ROLLED_BACK, 1)),
-        ("jane@example.com", (Word.BREACH, None, 1)),
-    ],
-)
-async def test_without_the_records_the_marks_tell_who_found_it_bad(by: str, ending: object) -> None:
+@pytest.mark.parametrize("by", [MANAGER, "jane@example.com"])
+async def test_a_rollback_by_whomever_its_mark_names_ends_the_gate_and_proves_nothing(by: str) -> None:
     world = Secretive()
     world.deploy("fix")
     running = asyncio.create_task(ran(world))
     await asyncio.sleep(5)
     request = Request(cause=Cause(by, "checkout fails"), rollout=rollout(world))
-    await actor(world).undo(WEB, request, condemned=True)
+    await acting(world).undo(WEB, request, condemned=True)
     report = await running
-    assert ended(report) == ending
-    assert report.service == (by == MANAGER)
+    assert ended(report) == (Word.INSUFFICIENT, Outcome.SUPERSEDED, 4)
+    assert f"{by} rolled it back, its mark says" in report.verdict.detail
+    assert not report.service
     assert "checkout fails" in report.detail
+    assert not gate_records(world)
 
 
-async def test_without_the_records_a_canary_that_the_service_scaled_down_is_bad() -> None:
+async def test_without_the_records_a_canary_at_zero_whose_mark_names_the_service_is_unproven() -> None:
     world = Beside()
     world.deploy("fix")
     running = asyncio.create_task(ran(world, stable=STABLE, action=Action.SCALE_DOWN))
     await asyncio.sleep(5)
     request = Request(cause=Cause(MANAGER, "checkout fails"), rollout=rollout(world))
-    await actor(world).scale_down(WEB, request)
-    assert ended(await running) == (Word.BREACH, Outcome.SCALED_DOWN, 1)
+    await acting(world).scale_down(WEB, request)
+    assert ended(await running) == (Word.BLIND, Outcome.UNPROVEN, 4)
+
+
+@pytest.mark.parametrize("by", [MANAGER, "jane@example.com"])
+async def test_marks_alone_neither_condemn_a_version_nor_end_its_gate(by: str) -> None:
+    world = World()
+    world.deploy("fix")
+    live = rollout(world)
+    world.scene.deployment["metadata"]["annotations"][marks.LAST_ROLLBACK] = marks.write_last_rollback(
+        marks.LastRollback(live.incident, live.hash, hash_of("good"), live.revision, 1, by, "bad", world.now())
+    )
+    replicaset = next(each for each in world.scene.replicasets if each["metadata"]["labels"][HASH_LABEL] == live.hash)
+    for incident in (live.incident, "web-1-12345678"):
+        replicaset["metadata"]["annotations"][marks.CONDEMNED] = marks.write_about(live.hash, incident)
+        assert ended(await ran(world)) == (Word.HEALTHY, Outcome.PASSED, 0)
+    assert world.count("patch") == 0
+
+
+# -- what a gate keeps -------------------------------------------------------------------------------------------------
+
+
+def gate_records(world: World) -> list[Record]:
+    """The records that gates wrote."""
+    return [record for record in world.records.values() if record.id == record.rollout.gate_incident]
+
+
+async def test_a_gate_that_undoes_a_version_condemns_it_in_a_record_of_its_own_before_the_undo_is_verified() -> None:
+    world = World()
+    world.errors["bad"] = 0.3
+    world.deploy("bad")
+    bad = rollout(world)
+    kept: list[bool] = []
+    report = await ran(world, baseline=0.004, actor=Watched(world, kept))
+    assert ended(report) == (Word.BREACH, Outcome.ROLLED_BACK, 1)
+    (record,) = gate_records(world)
+    assert (record.id, record.state, record.outcome) == (f"{bad.incident}-gate", State.ENDED, Outcome.ROLLED_BACK)
+    assert record.plan is not None
+    assert record.write_at is not None
+    assert kept == [True]
+    condemned = condemned_images([record], [WEB], now=world.now())
+    assert condemned == {(name, image): record.id for name, image in record.plan.condemned.items()}
+    assert condemned
+    assert not [note for note in report.notes if "record" in note]
+
+
+async def test_what_a_gate_did_counts_neither_for_the_budget_nor_for_the_cool_down_of_the_service() -> None:
+    world = World()
+    world.errors["bad"] = 0.3
+    world.deploy("bad")
+    await ran(world, baseline=0.004)
+    (record,) = gate_records(world)
+    world.deploy("worse")
+    keep(world)
+    limits = Limits(
+        budget=1, cool_down=dt.timedelta(hours=1), breaker=0, breaker_all=0, breaker_window=dt.timedelta(minutes=10)
+    )
+    facts = Facts(verdict=Verdict(Word.BREACH, "bad"), others=(record,))
+    spoken = vetoes(world.records[rollout(world).incident], facts, limits, now=world.now())
+    assert {veto.guard for veto in spoken} & {Guard.BUDGET, Guard.COOL_DOWN} == set()
+
+
+async def test_a_gate_that_may_write_no_record_says_that_nothing_is_condemned() -> None:
+    class ReadOnly(World):
+        async def save(self, record: Record, *, timeout_s: float) -> None:
+            raise Denied(f"save configmaps {record.id}", "Forbidden")
+
+    world = ReadOnly()
+    world.errors["bad"] = 0.3
+    world.deploy("bad")
+    report = await ran(world, baseline=0.004)
+    assert ended(report) == (Word.BREACH, Outcome.ROLLED_BACK, 1)
+    (note,) = [note for note in report.notes if "no record condemns this version" in note]
+    assert "Forbidden" in note
+
+
+async def test_a_dry_run_leaves_no_record() -> None:
+    world = World()
+    world.errors["bad"] = 0.3
+    world.deploy("bad")
+    assert ended(await ran(world, baseline=0.004, dry_run=True))[0] is Word.BREACH
+    assert world.records == {}
+
+
+async def test_a_canary_that_a_record_condemns_is_scaled_down_again_when_somebody_brings_it_back() -> None:
+    world = Beside()
+    world.errors["bad"] = 0.5
+    world.deploy("bad")
+    assert ended(await ran(world, stable=STABLE, action=Action.SCALE_DOWN))[1] is Outcome.SCALED_DOWN
+    world.errors["bad"] = 0.0
+    world.scene.spec["replicas"] = 3
+    world.deploy("bad")
+    began = world.now()
+    report = await ran(world, stable=STABLE, action=Action.SCALE_DOWN)
+    assert ended(report) == (Word.BREACH, Outcome.SCALED_DOWN, 1)
+    assert report.verdict.cause == "condemned-image"
+    assert world.now() - began < dt.timedelta(seconds=15)
+
+
+async def test_what_the_service_only_observed_is_judged_and_acted_upon_by_the_gate() -> None:
+    world = World()
+    world.errors["bad"] = 0.5
+    world.deploy("bad")
+    keep(world, state=State.ENDED, outcome=Outcome.OBSERVED, detail="would have been undone")
+    assert ended(await ran(world, baseline=0.004)) == (Word.BREACH, Outcome.ROLLED_BACK, 1)
+
+
+async def test_what_the_service_could_not_prove_ends_the_gate_with_4() -> None:
+    world = World()
+    world.deploy("fix")
+    keep(world, state=State.ENDED, outcome=Outcome.UNPROVEN, detail="a mark says so, and no record")
+    report = await ran(world)
+    assert (report.outcome, exit_code(report, allow_insufficient=True)) == (Outcome.UNPROVEN, 4)
+    assert world.count("patch") == 0
+
+
+async def test_a_version_that_a_rollback_put_there_is_not_undone_to_what_that_left() -> None:
+    world = World()
+    world.deploy("bad")
+    await acting(world).undo(WEB, Request(cause=Cause("jane", "checkout fails")))
+    await asyncio.sleep(5)
+    world.errors["good"] = 0.5
+    report = await ran(world, baseline=0.004)
+    assert ended(report) == (Word.BREACH, Outcome.ALREADY, 4)
+    assert "by jane" in report.detail
+    assert world.count("patch") == 1
+
+
+class Watched(Actor):
+    """Notes whether the gate's record was there when the verification began."""
+
+    def __init__(self, world: World, kept: list[bool]) -> None:
+        super().__init__(world, patience=Patience(request_s=2, observed_s=2, verify_s=10), now=world.now)
+        self._records = world
+        self._kept = kept
+
+    async def finish(self, plan: Undo | ScaleDown, request: Request, *, resumed: bool) -> Result:
+        self._kept.append(bool(gate_records(self._records)))
+        return await super().finish(plan, request, resumed=resumed)
 
 
 async def test_an_api_server_that_is_away_for_a_while_only_delays() -> None:
@@ -585,3 +749,30 @@ def keep(world: World, **fields: Any) -> None:
         **fields,
     )
     world.records[live.incident] = made
+
+
+async def test_the_running_service_learns_what_a_gate_condemned_though_its_record_comes_after_the_mark() -> None:
+    world = World()
+    world.errors["bad"] = 0.3
+    service = world.start()
+    async with asyncio.TaskGroup() as group:
+        running = group.create_task(service.run())
+        await asyncio.sleep(2)
+        world.deploy("bad")
+        bad = rollout(world)
+        await asyncio.sleep(1)
+        plan = Request(cause=CI, rollout=bad)
+        result = await acting(world).undo(WEB, plan, verify=False, condemned=True)
+        scene = pin(await look(world, WEB, WEB, timeout_s=2), WEB)
+        assert not isinstance(scene, Refused)
+        running_images = msgspec.structs.replace(scene, rollout=bad, images={"web": "registry.example/web:bad"})
+        keeper = Service(world, running_images, request_s=2)
+        seen = await look(world, WEB, WEB, timeout_s=2)
+        task = Task(workload=WEB, stable=WEB, policy=world.config.policies[0], step_s=1, action=Action.UNDO, cause=CI)
+        await asyncio.sleep(3)
+        assert not await keeper.condemn(task, seen, Verdict(Word.BREACH, "bad"), result, at=world.now())
+        await asyncio.sleep(10)
+        running.cancel()
+    assert bad.gate_incident in service.context.records
+    assert service.context.records[bad.incident].outcome is Outcome.SUPERSEDED
+    assert not [incident for incident, _ in world.said if incident == bad.gate_incident]

@@ -128,6 +128,17 @@ async def test_a_refused_undo_says_why_in_one_line_and_ends_with_4(once: Once, a
     assert patches(api) == []
 
 
+async def test_what_a_rollback_put_there_is_not_undone_to_what_that_left_and_ends_with_4(
+    once: Once, api: FakeApi, scene: Scene
+) -> None:
+    traffic(api, failing=0.083)
+    test_cli.put_there_by_a_rollback(scene)
+    ran = await once(*SELECTORS)
+    assert ran.code == 4
+    assert ran.out.splitlines()[2].startswith("shop/web: already, revision 3 was put there by the rollback")
+    assert patches(api) == []
+
+
 async def test_an_undo_that_does_not_get_ready_is_not_called_complete(once: Once, api: FakeApi, scene: Scene) -> None:
     traffic(api, failing=0.083)
 

@@ -21,6 +21,7 @@ from watchdog.errors import (
     ConfigError,
     Conflict,
     Denied,
+    KeyReused,
     NotFound,
     Rejected,
     Unanswered,
@@ -35,6 +36,7 @@ pytestmark = pytest.mark.looptime(noop_cycles=400)
 
 A, P = "token-of-alertmanager", "token-of-people"
 ROLLBACK = {"namespace": "shop", "deployment": "web", "reason": "checkout fails"}
+POSTED = {"namespace": "shop", "deployment": "web", "image": "web:v2", "bad": 2, "total": 10, "id": "7-1"}
 
 
 @pytest.fixture
@@ -127,7 +129,7 @@ async def test_a_redirect_that_makes_get_of_post_shows_up_as_a_failure(served: S
     assert (reply.status, reply.error["code"], reply.headers["Allow"]) == (405, "method-not-allowed", "POST")
 
 
-async def test_a_body_above_8_mib_is_too_large_with_its_length_or_in_chunks(
+async def test_a_body_above_8_mib_is_too_large_and_what_fires_is_asked_for_at_once(
     served: Served, backend: FakeBackend
 ) -> None:
     async def chunks() -> AsyncIterator[bytes]:
@@ -138,6 +140,7 @@ async def test_a_body_above_8_mib_is_too_large_with_its_length_or_in_chunks(
         reply = await served.ask("POST", "/alerts", data=data, token=A)
         assert (reply.status, reply.error["code"]) == (413, "too-large")
     assert not backend.taken
+    assert backend.resyncs == 2
 
 
 async def test_a_body_of_almost_8_mib_is_taken(served: Served, backend: FakeBackend) -> None:
@@ -164,7 +167,7 @@ async def test_a_connection_without_a_whole_request_is_closed(served: Served) ->
         reader, writer = await asyncio.open_connection("127.0.0.1", served.ports.api)
         writer.write(begin)
         assert await reader.read() == b""
-        assert 20 < asyncio.get_running_loop().time() - began < 40
+        assert 5 < asyncio.get_running_loop().time() - began < 15
         writer.close()
         await writer.wait_closed()
 
@@ -180,6 +183,77 @@ async def test_a_client_that_goes_away_in_the_middle_of_its_body_is_nobodys_erro
     await writer.wait_closed()
     await asyncio.sleep(1)
     assert not [line for line in caplog.records if line.levelno >= logging.ERROR]
+
+
+_HEADS = [
+    b"GET /incidents?after=%ff HTTP/1.1\r\nHost: here\r\n",
+    b"GET /incidents?after=\xff HTTP/1.1\r\nHost: here\r\n",
+    b"GET /incidents/%c3%28 HTTP/1.1\r\nHost: here\r\n",
+    b"GET /%ed%a0%80 HTTP/1.1\r\nHost: here\r\n",
+    b"GET /incidents HTTP/1.1\r\nHost: here\r\nX: \xff\xfe\r\n",
+    b"GET /incidents HTTP/1.1\r\nHost: here\r\nAuthorization: Bearer \xff\r\n",
+    b"POST /alerts HTTP/1.1\r\nHost: here\r\nContent-Length: 1e400\r\n",
+    b"POST /alerts HTTP/1.1\r\nHost: here\r\nContent-Length: 99999999999999999999999999\r\n",
+]
+
+
+@pytest.mark.parametrize("head", _HEADS)
+async def test_a_path_a_query_or_a_header_that_is_not_utf8_or_no_number_is_malformed(
+    served: Served, head: bytes
+) -> None:
+    status, error = await exchange(served.ports.api, head + b"Connection: close\r\n\r\n")
+    assert (status, error["code"]) == (400, "bad-request")
+
+
+def changed(fields: Json, field: str, value: bytes) -> bytes:
+    """An object in JSON, in which the value of one field is these bytes."""
+    pairs = ((name, value if name == field else json.dumps(fields[name]).encode()) for name in fields)
+    return b"{%b}" % b", ".join(b'"%b": %b' % (name.encode(), text) for name, text in pairs)
+
+
+@pytest.mark.parametrize("path", ["/rollback", "/evaluations"])
+@pytest.mark.parametrize("value", [b'"\xff"', b"1e400", b"-1e400", b"NaN", b"1180591620717411303424", b"[" * 100_000])
+async def test_bad_text_and_numbers_beyond_json_are_malformed_in_every_field(
+    served: Served, backend: FakeBackend, path: str, value: bytes
+) -> None:
+    good: Json = {
+        **ROLLBACK,
+        "to_revision": 1,
+        "dry_run": False,
+        "expected_current_revision": 2,
+        "idempotency_key": "k",
+    }
+    good = good if path == "/rollback" else POSTED
+    for field in good:
+        reply = await served.ask("POST", path, data=changed(good, field, value), token=P)
+        assert (field, reply.status, reply.error["code"]) == (field, 400, "bad-request")
+    assert (backend.calls, backend.posted) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "value", [b'"\xff"', b"1e400", b"NaN", b"1180591620717411303424", b"[" * 100_000, b"{}", b"true"]
+)
+async def test_bad_text_and_numbers_are_malformed_in_every_field_of_an_alert(
+    backend: FakeBackend, transport: Transport, settings: Server, value: bytes
+) -> None:
+    alert = {"status": "firing", "labels": {"alertname": "Errors"}, "startsAt": "2026-03-01T12:00:00Z"}
+    async with serving(backend, transport, settings, parse=read_webhook) as served:
+        for field in alert:
+            body = b'{"alerts": [%b]}' % changed(alert, field, value)
+            if value == b"{}" and field == "labels":
+                continue
+            reply = await served.ask("POST", "/alerts", data=body, token=A)
+            assert (field, reply.status, reply.error["code"]) == (field, 400, "bad-request")
+    assert not backend.taken
+
+
+@pytest.mark.parametrize("body", [b"\xff", b"1e400", b"NaN", b"[" * 100_000, b"[]", b'{"a": 1e400}'])
+async def test_an_answer_with_a_body_that_is_no_object_is_none(
+    served: Served, backend: FakeBackend, body: bytes
+) -> None:
+    backend.kept = [record("shop", "web")]
+    reply = await served.ask("POST", f"/incidents/{backend.kept[0].id}/approve", data=body, token=P)
+    assert (reply.status, reply.error["code"], backend.answers) == (400, "bad-request", [])
 
 
 # -- errors ------------------------------------------------------------------------------------------------------------
@@ -277,6 +351,26 @@ async def test_a_refusal_is_a_conflict_that_names_every_guard(served: Served, ba
     reply = await served.ask("POST", "/rollback", ROLLBACK, token=P)
     assert (reply.status, reply.error["code"], reply.error["detail"]) == (409, "paused", "policy")
     assert [(no["guard"], no["class"]) for no in reply.json["refusals"]] == [("paused", "policy"), ("hold", "policy")]
+
+
+async def test_a_rollback_that_another_one_made_needless_is_answered_200_already(
+    served: Served, backend: FakeBackend
+) -> None:
+    refused = Refused(Guard.ALREADY, "revision 4 was put there by the rollback 3 → 2")
+    backend.result = Result(outcome=Outcome.ALREADY, detail=refused.detail, refused=refused)
+    for dry_run in (False, True):
+        reply = await served.ask("POST", "/rollback", ROLLBACK | {"dry_run": dry_run}, token=P)
+        assert (reply.status, reply.json["outcome"], reply.json["detail"]) == (200, "already", refused.detail)
+        assert "error" not in reply.json
+
+
+async def test_a_key_that_came_with_another_request_is_refused_and_the_field_is_named(
+    served: Served, backend: FakeBackend
+) -> None:
+    backend.result = KeyReused("shop/web: write another key for another action, or repeat all fields of the first")
+    reply = await served.ask("POST", "/rollback", ROLLBACK | {"idempotency_key": "k"}, token=P)
+    assert (reply.status, reply.error["code"]) == (422, "key-reused")
+    assert "`idempotency_key`" in reply.error["message"]
 
 
 async def test_a_revision_that_is_not_live_any_more_is_a_conflict(served: Served, backend: FakeBackend) -> None:
@@ -382,8 +476,6 @@ async def test_a_rollback_goes_on_although_its_client_has_gone(served: Served, b
 
 
 # -- evaluations -------------------------------------------------------------------------------------------------------
-
-POSTED = {"namespace": "shop", "deployment": "web", "image": "web:v2", "bad": 2, "total": 10, "id": "7-1"}
 
 
 async def test_evaluations_are_passed_on_whole_and_what_became_of_them_is_told(

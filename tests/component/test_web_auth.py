@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import os
 import ssl
 import subprocess
 from collections.abc import Awaitable, Callable
@@ -118,9 +119,11 @@ async def test_a_rotated_token_holds_at_once_and_the_one_before_no_longer(
         token_file(tmp_path, "alerts", "other")
         assert await statuses() == [401, 200]
         token_file(tmp_path, "alerts")
-        assert await statuses() == [401, 401]
+        assert await statuses() == [503, 503]
         (tmp_path / "alerts").unlink()
-        assert await statuses() == [401, 401]
+        assert await statuses() == [503, 503]
+        token_file(tmp_path, "alerts", "first")
+        assert await statuses() == [200, 401]
     assert "cannot be read" in caplog.text
     assert "other" not in caplog.text
 
@@ -136,6 +139,55 @@ async def test_a_token_file_that_holds_none_lets_nobody_in_and_stops_nothing(
         assert (await served.ask("POST", "/alerts", [], token="token")).status == 200
         for header in ("Bearer", "Bearer ", "Bearer  "):
             assert (await served.ask("POST", "/alerts", [], headers={"Authorization": header})).status == 401
+
+
+def unreadable(path: Path, why: str) -> None:
+    """Make a token file that cannot be read, or that holds none."""
+    match why:
+        case "no rights":
+            path.symlink_to("/proc/self/mem")  # whose first bytes not even root may read
+        case "bad bytes":
+            path.write_bytes(b"\xff\xfet\x00o\x00k\x00")
+        case "a directory":
+            path.mkdir()
+        case "a pipe":
+            os.mkfifo(path)
+        case "a rotation that points nowhere":
+            path.symlink_to(path.with_name("gone"))
+        case "without end":
+            path.symlink_to("/dev/zero")
+        case "empty":
+            path.touch()
+
+
+UNREADABLE = (
+    "no rights",
+    "bad bytes",
+    "a directory",
+    "a pipe",
+    "a rotation that points nowhere",
+    "without end",
+    "empty",
+    "absent",
+)
+
+
+@pytest.mark.parametrize("why", UNREADABLE)
+async def test_a_token_file_that_cannot_be_read_is_503_unless_the_token_stands_in_another_one(
+    api: FakeApi, backend: FakeBackend, transport: Transport, tmp_path: Path, why: str
+) -> None:
+    know(api, "patch shop/web")
+    unreadable(tmp_path / "bad", why)
+    files = (str(tmp_path / "bad"), token_file(tmp_path, "good", "token"))
+    settings = Server(alerts_token_files=files, api_token_files=files)
+    async with serving(backend, transport, settings) as served:
+        assert (await served.ask("POST", "/alerts", [], token="token")).status == 200
+        assert (await served.ask("POST", "/rollback", ROLLBACK, token="token")).status == 200
+        assert (await served.ask("POST", "/rollback", ROLLBACK, token=JANE)).status == 200
+        for path in ("/alerts", "/rollback"):
+            reply = await served.ask("POST", path, ROLLBACK, token="other")
+            assert (reply.status, reply.error["code"], reply.headers["Connection"]) == (503, "unavailable", "close")
+            assert (await served.ask("POST", path, ROLLBACK)).status == 401
 
 
 # -- tokens that the API server knows ----------------------------------------------------------------------------------

@@ -208,6 +208,21 @@ def test_an_emergency_goes_to_the_revision_that_is_named(site: Site) -> None:
     assert "all is wrong (ada)" in str(kept)
 
 
+def test_the_emergency_button_pressed_twice_stays_on_the_good_version_and_says_so(site: Site) -> None:
+    commit = site.repository.commit("a good version")
+    inputs = {"namespace": "production", "deployment": "agent-api", "revision": "", "reason": "still wrong"}
+    run = site.run("deploy-rollback", Event(name="workflow_dispatch", sha=commit.sha, inputs=inputs), commit)
+    assert results(run) == {"rollback": "success"}
+    assert site.image() == site.first
+    summary = run.summary.read_text()
+    assert "already: revision" in summary
+    assert "(all is wrong (ada))" in summary
+    assert "Nothing was changed. To go further back, run this again with a revision." in summary
+    said = site.slack.said[-1]
+    assert said.startswith("Emergency rollback of production/agent-api by ada: already, nothing was changed: revision")
+    assert said.endswith(". still wrong")
+
+
 def test_blue_green_switches_to_a_good_version_and_back_from_a_bad_one(site: Site) -> None:
     site.blue_green()
     good = site.build(site.repository.commit("green is good"))

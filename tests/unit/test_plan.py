@@ -20,6 +20,7 @@ from tests.unit.builders import (
     hash_of,
     history,
     managed,
+    replicaset,
     status,
     template,
 )
@@ -214,6 +215,105 @@ def test_an_undo_says_what_it_would_change_without_any_secret() -> None:
         "spec.containers[web].env[PASSWORD].value",
         "spec.containers[web].image: registry.example/web:v3 -> registry.example/web:v2",
     )
+
+
+# -- undo: pressed twice -----------------------------------------------------------------------------------------------
+
+
+def after_undo(scene: Scene, *, at: dt.datetime = NOW, **asked: Any) -> Scene:
+    """What is there after an undo, when the controller has renumbered the revision that it went to."""
+    plan = plan_undo(scene.snapshot, Request(cause=CAUSE, **asked), now=at)
+    assert isinstance(plan, Undo), plan
+    after = scene.copied()
+    after.deployment = after.after(plan.patch)
+    newest = str(max(int(item["metadata"]["annotations"][REVISION]) for item in after.replicasets) + 1)
+    after.annotations[REVISION] = newest
+    target = next(item for item in after.replicasets if item["metadata"]["name"] == plan.target.replicaset)
+    target["metadata"]["annotations"][REVISION] = newest
+    return after
+
+
+def test_the_emergency_button_pressed_twice_does_not_bring_the_bad_version_back() -> None:
+    once = after_undo(bad_rollout())
+    refusal = refused(decide_undo(once))
+    assert refusal.guard is Guard.ALREADY
+    assert refusal.detail == (
+        f"revision 4 was put there by the rollback 3 → 2 at 12:00:00 UTC by {CAUSE.by} ({CAUSE.reason}); to go further"
+        " back, name the revision with --to-revision, or say --expected-current-revision 4"
+    )
+
+
+def test_no_force_presses_the_emergency_button_twice() -> None:
+    assert refused(decide_undo(after_undo(bad_rollout()), force=True)).guard is Guard.ALREADY
+
+
+def test_an_undo_of_the_service_is_not_undone_by_a_person_who_did_not_know_of_it() -> None:
+    scene = history("v1", "v2")
+    scene.condemn("v2")
+    after = after_undo(scene)
+    assert refused(decide_undo(after, force=True)).guard is Guard.ALREADY
+
+
+@pytest.mark.parametrize(("asked", "goes_to"), [({"to_revision": 3}, "v3"), ({"to_revision": 1}, "v1")])
+def test_after_an_undo_a_named_revision_is_gone_to(asked: Json, goes_to: str) -> None:
+    assert undo(after_undo(bad_rollout()), **asked).target.hash == hash_of(goes_to)
+
+
+def test_whoever_knows_what_is_live_goes_further_back_and_never_to_what_was_left() -> None:
+    scene = history("v1", "v2", "v3", "v4", "v5")
+    for live, goes_to in ((5, "v4"), (6, "v3"), (7, "v2"), (8, "v1")):
+        assert undo(scene, expected_revision=live).target.hash == hash_of(goes_to)
+        scene = after_undo(scene, expected_revision=live)
+        assert refused(decide_undo(scene)).guard is Guard.ALREADY
+    assert refused(decide_undo(scene, expected_revision=9)).guard is Guard.NO_TARGET
+
+
+def test_a_version_that_came_after_an_undo_is_after_undo() -> None:
+    scene = after_undo(bad_rollout())
+    scene.deploy("v4")
+    newer = replicaset("v4", 5, age=-1)
+    scene.replicasets.append(newer)
+    scene.annotations[REVISION] = "5"
+    scene.deployment["status"]["observedGeneration"] = scene.deployment["metadata"]["generation"]
+    assert undo(scene).target.hash == hash_of("v2")
+
+
+def test_an_undo_goes_on_where_it_would_not_go_to_what_the_last_one_left() -> None:
+    scene = bad_rollout()
+    scene.condemn("v3")
+    assert undo(after_undo(scene)).target.hash == hash_of("v1")
+
+
+@pytest.mark.parametrize(
+    ("ago", "already"),
+    [
+        (dt.timedelta(), True),
+        (dt.timedelta(minutes=60), True),
+        (dt.timedelta(minutes=61), False),
+        (dt.timedelta(seconds=-50), True),
+        (dt.timedelta(seconds=-70), False),
+        (dt.timedelta(days=-400), False),
+    ],
+)
+def test_only_an_undo_of_the_last_hour_counts_and_none_of_the_future(ago: dt.timedelta, *, already: bool) -> None:
+    answer = decide_undo(after_undo(bad_rollout(), at=NOW - ago))
+    assert (isinstance(answer, Refused) and answer.guard is Guard.ALREADY) == already
+
+
+@pytest.mark.parametrize(
+    "text", ["", "{", "null", '{"incident": "a"}', "[" * 1000, '{"at": "9999-12-31T23:59:59-14:00"}']
+)
+def test_what_is_no_mark_withholds_nothing(text: str) -> None:
+    scene = after_undo(bad_rollout())
+    scene.annotations[marks.LAST_ROLLBACK] = text
+    assert undo(scene).target.hash == hash_of("v3")
+
+
+def test_a_scale_down_is_no_undo_that_could_be_pressed_twice() -> None:
+    scene = bad_rollout()
+    scene.deployment = scene.after(scale_down(scene).patch)
+    scene.deployment["status"]["observedGeneration"] = scene.deployment["metadata"]["generation"]
+    assert undo(scene).target.hash == hash_of("v2")
 
 
 # -- every write: what makes it fail -----------------------------------------------------------------------------------

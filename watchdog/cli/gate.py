@@ -121,7 +121,7 @@ async def gate(
         )
         report = await _run(parts, task, url=url, namespace=namespace, form=shared.form)
     code = exit_code(report, allow_insufficient=allow_insufficient)
-    _write(summary, markdown(report, action=task.action, dry_run=dry_run, undo=_undo(task)))
+    _write(summary, markdown(report, action=task.action, dry_run=dry_run, undo=_undo(task, report)))
     lines = "".join(f"{name}={printable(value)}\n" for name, value in outputs(report, code=code).items())
     _write(outputs_file, lines)
     if shared.form is Form.JSON:
@@ -176,9 +176,12 @@ async def _run(parts: Parts, task: Task, *, url: str, namespace: str, form: Form
         return await Gate(task, ports, now=_now, tell=shown.tell, say=shown.say).run()
 
 
+_NOT_DONE = (Outcome.SUPERSEDED, Outcome.REFUSED, Outcome.FAILED, Outcome.ALREADY, Outcome.UNPROVEN)
+
+
 def exit_code(report: Report, *, allow_insufficient: bool) -> int:
     """What a pipeline is told."""
-    if report.outcome in (Outcome.SUPERSEDED, Outcome.REFUSED, Outcome.FAILED):
+    if report.outcome in _NOT_DONE:
         return NOT_DONE
     if report.verdict.word is Word.BREACH:
         return BREACH
@@ -191,9 +194,12 @@ def _now() -> dt.datetime:
     return dt.datetime.fromtimestamp(time.time(), tz=dt.UTC)
 
 
-def _undo(task: Task) -> str:
+def _undo(task: Task, report: Report) -> str:
+    """The command that really does it: one that only repeats an undo would change nothing."""
     if task.stable == task.workload:
-        return f"rollback-watchdog rollback {task.workload}"
+        further = report.outcome is Outcome.ALREADY and report.rollout
+        live = f" --expected-current-revision {further.revision}" if further else ""
+        return f"rollback-watchdog rollback {task.workload}{live}"
     return f"kubectl scale deployment/{task.workload.name} -n {task.workload.namespace} --replicas=0"
 
 

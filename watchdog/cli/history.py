@@ -1,6 +1,7 @@
 """``history``: revisions, their causes and marks; and the way to lift a condemnation."""
 
 import datetime as dt
+from contextlib import suppress
 
 import click
 import msgspec
@@ -12,8 +13,11 @@ from watchdog.cli.output import GOOD, Form, echo, print_json, print_table, print
 from watchdog.decide import marks
 from watchdog.decide.history import History, describe, read_history
 from watchdog.decide.patches import absolve
-from watchdog.errors import UsageError
+from watchdog.errors import ClusterError, UsageError
+from watchdog.model import IncidentId, by_gate
 from watchdog.objects import CHANGE_CAUSE, ReplicaSet, Snapshot, WorkloadRef
+
+_CLAIM = ", a claim: no record of the service or a gate proves it"
 
 
 @click.command(short_help="Show revisions and their marks.")
@@ -31,13 +35,14 @@ async def history(shared: Common, *, workload: WorkloadRef, absolved: int | None
         if absolved is not None:
             lifted = await _absolve(parts, snapshot, absolved)
             snapshot = await _read(parts, workload)
+        proven = await _proven(parts, snapshot)
     if shared.form is Form.JSON:
-        print_json("history", _fields(snapshot, absolved=lifted))
+        print_json("history", _fields(snapshot, proven, absolved=lifted))
         return GOOD
     if absolved is not None:
         what = f"is absolved of incident {lifted}" if lifted else "was not condemned: nothing to lift"
         echo(f"{workload}: revision {absolved} {what}")
-    _print(snapshot)
+    _print(snapshot, proven)
     return GOOD
 
 
@@ -46,6 +51,21 @@ async def _read(parts: Parts, workload: WorkloadRef) -> Snapshot:
     selector = deployment.spec.selector
     found = await parts.cluster.replicasets(workload.namespace, selector, timeout_s=parts.request_s)
     return Snapshot(deployment, found)
+
+
+async def _proven(parts: Parts, snapshot: Snapshot) -> frozenset[IncidentId]:
+    """The incidents that marks name and whose record tells of a write; a mark alone is a claim of whoever wrote it."""
+    last = marks.read_last_rollback(snapshot.deployment.metadata.annotations, now=dt.datetime.now(dt.UTC))
+    named = {last.incident} if last else set()
+    named |= {incident for item in read_history(snapshot).all if (incident := marks.condemned_by(item))}
+    found = set()
+    for incident in named:
+        for each in (incident, by_gate(incident)):
+            with suppress(ClusterError):  # such as for want of the right to read records
+                record = await parts.records().get(each, timeout_s=parts.request_s)
+                if record and record.write_at:
+                    found.add(incident)
+    return frozenset(found)
 
 
 async def _absolve(parts: Parts, snapshot: Snapshot, number: int) -> str | None:
@@ -67,7 +87,7 @@ def _newest_first(history: History) -> list[ReplicaSet]:
     return sorted(history.all, key=lambda item: item.revision or 0, reverse=True)
 
 
-def _fields(snapshot: Snapshot, *, absolved: str | None) -> dict[str, object]:
+def _fields(snapshot: Snapshot, proven: frozenset[IncidentId], *, absolved: str | None) -> dict[str, object]:
     found = read_history(snapshot)
     last = marks.read_last_rollback(snapshot.deployment.metadata.annotations, now=dt.datetime.now(dt.UTC))
     revisions = [
@@ -87,11 +107,12 @@ def _fields(snapshot: Snapshot, *, absolved: str | None) -> dict[str, object]:
         "deployment": snapshot.deployment.ref.name,
         "revisions": revisions,
         "last_rollback": msgspec.to_builtins(last) if last else None,
+        "proven": sorted(proven),
         "absolved": absolved,
     }
 
 
-def _print(snapshot: Snapshot) -> None:
+def _print(snapshot: Snapshot, proven: frozenset[IncidentId]) -> None:
     found = read_history(snapshot)
     rows = []
     for item in _newest_first(found):
@@ -104,7 +125,7 @@ def _print(snapshot: Snapshot) -> None:
             f"{created:%Y-%m-%d %H:%M:%S}" if created else "",
             ", ".join(describe(item).images.values()),
             item.metadata.annotations.get(CHANGE_CAUSE, ""),
-            ", ".join(_marks(item, is_live=is_live)),
+            ", ".join(_marks(item, proven, is_live=is_live)),
         )
         rows.append([Text(printable(cell), style) for cell in cells])
     print_table(("REVISION", "HASH", "CREATED", "IMAGES", "CAUSE", "MARKS"), rows)
@@ -113,14 +134,14 @@ def _print(snapshot: Snapshot) -> None:
         cause = f": {last.cause}" if last.cause else ""
         echo(
             f"Last rollback: {last.from_revision} → {last.to_revision} at {last.at:%Y-%m-%dT%H:%M:%SZ}"
-            f" by {last.by}{cause} (incident {last.incident})"
+            f" by {last.by}{cause} (incident {last.incident}{'' if last.incident in proven else _CLAIM})"
         )
 
 
-def _marks(replicaset: ReplicaSet, *, is_live: bool) -> list[str]:
+def _marks(replicaset: ReplicaSet, proven: frozenset[IncidentId], *, is_live: bool) -> list[str]:
     found = ["live"] if is_live else []
     if incident := marks.condemned_by(replicaset):
-        found.append(f"condemned by {incident}")
+        found.append(f"condemned by {incident}{'' if incident in proven else _CLAIM}")
     if passed := marks.passed_at(replicaset):
         found.append(f"passed {passed:%Y-%m-%dT%H:%M:%SZ}")
     return found

@@ -48,7 +48,9 @@ async def rollback(
     """Go back to the revision before, as `kubectl rollout undo` does, or to a named one.
 
     Revisions that an incident condemned are passed over. Whoever changes the Deployment at the same time wins, and
-    nothing is done. Restored is the pod template; what a ConfigMap, a Secret or a database holds is not.
+    nothing is done. Where a rollback of the last hour put there what is live, a second one does not bring back what
+    that left: it changes nothing and says how to go further. Restored is the pod template; what a ConfigMap, a Secret
+    or a database holds is not.
     """
     if force and not reason:
         raise UsageError("--force passes guards that protect somebody: say why with --reason")
@@ -69,13 +71,17 @@ async def rollback(
         )
         result = await parts.actor.undo(workload, request, dry_run=dry_run, verify=not no_wait)
     _print(result, workload, shared.form, dry_run=dry_run)
-    return GOOD if result.outcome is Outcome.ROLLED_BACK else NOT_DONE
+    return GOOD if result.outcome in (Outcome.ROLLED_BACK, Outcome.ALREADY) else NOT_DONE
 
 
 def _print(result: Result, workload: WorkloadRef, form: Form, *, dry_run: bool) -> None:
     plan = result.plan if isinstance(result.plan, Undo) else None
     if form is Form.JSON:
         print_json("rollback", {**_fields(result, workload, plan), "dry_run": dry_run})
+        return
+    if result.outcome is Outcome.ALREADY:
+        echo(f"{workload}: {result.outcome}, {result.detail}")
+        echo("Nothing was changed.")
         return
     if result.refused:
         for refusal in (result.refused, *result.refused.also):

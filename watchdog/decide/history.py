@@ -79,7 +79,9 @@ def live_rollout(deployment: Deployment, history: History) -> tuple[Rollout, Rep
     return Rollout(deployment.ref, metadata.uid, live.revision, live.hash), live
 
 
-def choose_target(deployment: Deployment, history: History, *, to_revision: int | None) -> ReplicaSet | Refused:
+def choose_target(
+    deployment: Deployment, history: History, *, to_revision: int | None, below: int | None = None
+) -> ReplicaSet | Refused:
     """The ReplicaSet that a person's undo goes to.
 
     Without a number this passes over condemned revisions, as long as there is another; that a condemned one is the
@@ -89,6 +91,8 @@ def choose_target(deployment: Deployment, history: History, *, to_revision: int 
         deployment: the Deployment as it is.
         history: its revisions.
         to_revision: a revision number, or None for the one before.
+        below: where what is live was put there by an undo: the number that it had before. Without `to_revision` only
+            older ones are a place to go further back to; the others are what was left, now or in an undo before.
     """
     if to_revision is not None:
         target = next((item for item in history.numbered if item.revision == to_revision), None)
@@ -96,9 +100,10 @@ def choose_target(deployment: Deployment, history: History, *, to_revision: int 
             numbers = ", ".join(str(number) for number in sorted(set(map(_number, history.numbered))))
             return Refused(Guard.NO_TARGET, f"there is no revision {to_revision}; there are: {numbers or 'none'}")
     else:
-        target = _one_before(history.numbered, passing_condemned=True) or (
-            _one_before(history.numbered, passing_condemned=False)
-        )
+        known = history.numbered
+        if below is not None:
+            known = tuple(item for item in known if item is history.live or _number(item) < below)
+        target = _one_before(known, passing_condemned=True) or _one_before(known, passing_condemned=False)
     if target is None:
         limit = deployment.spec.revision_history_limit
         why = "revisionHistoryLimit is 0" if limit == 0 else "no older ReplicaSet is left"

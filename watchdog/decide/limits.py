@@ -112,7 +112,11 @@ def _covers(silence: Silence, workload: WorkloadRef) -> bool:
 
 
 def _acted(record: Record, others: Iterable[Record]) -> list[dt.datetime]:
-    return sorted(other.write_at for other in others if other.write_at and other.workload == record.workload)
+    return sorted(
+        other.write_at
+        for other in others
+        if other.write_at and other.workload == record.workload and other.id != other.rollout.gate_incident
+    )
 
 
 def _budget(record: Record, others: Iterable[Record], limits: Limits, now: dt.datetime) -> Veto | None:

@@ -37,6 +37,9 @@ from watchdog.objects import (
     Snapshot,
 )
 
+_LATELY = dt.timedelta(hours=1)
+_LONGEST_CAUSE = 200
+
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked of an action, beside the workload.
@@ -45,7 +48,8 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         cause: who asks, and why.
         rollout: the rollout that was judged; None takes what is live at the first look.
         to_revision: where an undo goes; None for the revision before.
-        expected_revision: the revision that the caller believes to be live.
+        expected_revision: the revision that the caller believes to be live. Where an undo put it there, an undo without
+            `to_revision` goes further back, while without this it changes nothing.
         force: pass the policy guards.
         gitops_act: the policy says to act although a GitOps controller manages the workload.
         nonce: what proves the service's own write; empty for a person.
@@ -67,9 +71,13 @@ def plan_undo(snapshot: Snapshot, request: Request, *, now: dt.datetime) -> Undo
     if isinstance(judged, Refused):
         return judged
     rollout, live = judged
-    target = choose_target(deployment, history, to_revision=request.to_revision)
+    before = None if request.to_revision else _undo_before(deployment, live, now)
+    further = before.to_revision if before and request.expected_revision is not None else None
+    target = choose_target(deployment, history, to_revision=request.to_revision, below=further)
     if isinstance(target, Refused):
         return target
+    if before and before.from_hash == target.hash:
+        return _already(rollout, before)
     refusals = _refusals(
         # A mark proves nothing: only a person may believe that a pause is ours.
         guards.paused(deployment, None if request.nonce else rollout.hash),
@@ -89,6 +97,28 @@ def plan_undo(snapshot: Snapshot, request: Request, *, now: dt.datetime) -> Undo
         mark=mark,
         changes=templates.changes(deployment.spec.template, target.spec.template),
         forced=refusals,
+    )
+
+
+def _undo_before(deployment: Deployment, live: ReplicaSet, now: dt.datetime) -> LastRollback | None:
+    """The undo of the last hour that made live what is live, whoever carried it out, if its mark tells of one.
+
+    A mark is a claim, so it may withhold an undo and never bring one about.
+    """
+    mark = marks.read_last_rollback(deployment.metadata.annotations, now=now)
+    if mark is None or mark.to_hash == mark.from_hash or mark.to_hash != live.hash or now - mark.at > _LATELY:
+        return None
+    return msgspec.structs.replace(mark, at=mark.at.astimezone(dt.UTC))
+
+
+def _already(rollout: Rollout, before: LastRollback) -> Refused:
+    """An undo would bring back what the last one left: the emergency button pressed twice must not."""
+    cause = f" ({before.cause[:_LONGEST_CAUSE]})" if before.cause else ""
+    return Refused(
+        Guard.ALREADY,
+        f"revision {rollout.revision} was put there by the rollback {before.from_revision} → {before.to_revision}"
+        f" at {before.at:%H:%M:%S} UTC by {before.by[:_LONGEST_CAUSE]}{cause}; to go further back, name"
+        f" the revision with --to-revision, or say --expected-current-revision {rollout.revision}",
     )
 
 

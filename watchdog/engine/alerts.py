@@ -10,9 +10,13 @@ import logging
 import math
 from collections import defaultdict
 from collections.abc import Callable, Sequence
+from contextlib import suppress
+from functools import cached_property
+from typing import NamedTuple
 
 import msgspec
 
+from watchdog.decide import limits
 from watchdog.decide.attribution import Candidate, attributable, workloads_of
 from watchdog.decide.record import AlertSeen, Record, State
 from watchdog.engine.context import Context
@@ -24,11 +28,13 @@ from watchdog.objects import WorkloadRef
 _log = logging.getLogger(__name__)
 
 _MOST = 10_000
+_MOST_KNOWN = 100_000
 _OURS = "rollback_watchdog"
 _REMEMBERED = dt.timedelta(hours=8)
 _ONSET_S = 2.0
 _AT_ONCE = 16
 _SILENCES_HOLD_S = 120.0
+_RESYNC_AGAIN_S = 1.0
 _BEFORE = dt.timedelta(minutes=10)
 
 Key = tuple[str, dt.datetime]
@@ -40,6 +46,54 @@ class Held(msgspec.Struct, frozen=True):
     alert: Alert
     ref: WorkloadRef
     arrived: float
+
+
+class _Known(NamedTuple):
+    """What an alert said last and when, and the one workload that it is about."""
+
+    firing: bool
+    at: dt.datetime
+    ref: WorkloadRef | None
+
+
+class _Named:
+    """The workloads that alerts can name, looked up once for all of a webhook."""
+
+    def __init__(self, context: Context) -> None:
+        self._context = context
+
+    def candidates(self, alert: Alert) -> list[Candidate]:
+        """Those that this alert may mean by its namespace, or all."""
+        namespace = alert.labels.get("namespace", "")
+        if namespace and alert.labels.get("deployment"):
+            ref = WorkloadRef(namespace, alert.labels["deployment"])
+            return [self._candidate(ref)] if ref in self._context.fleet.matched() else []
+        refs = self._by_namespace.get(namespace, []) if namespace else self._context.fleet.matched()
+        return [self._candidate(ref) for ref in refs]
+
+    @cached_property
+    def _by_namespace(self) -> dict[str, list[WorkloadRef]]:
+        found: dict[str, list[WorkloadRef]] = {}
+        for ref in self._context.fleet.matched():
+            found.setdefault(ref.namespace, []).append(ref)
+        return found
+
+    @cached_property
+    def _open(self) -> dict[WorkloadRef, Record]:
+        return {record.workload: record for record in limits.open_records(self._context.records.values())}
+
+    @cached_property
+    def _made(self) -> dict[WorkloadRef, Candidate]:
+        return {}
+
+    def _candidate(self, ref: WorkloadRef) -> Candidate:
+        if ref not in self._made:
+            fleet, record = self._context.fleet, self._open.get(ref)
+            hashes = {pod.hash for pod in record.pods} | {record.rollout.hash, record.stable_hash} if record else set()
+            names = frozenset(f"{ref.name}-{each}" for each in hashes)
+            means = fleet.matched()[ref].policy.alerts.match if fleet.has_traffic(ref) else {}
+            self._made[ref] = Candidate(ref, names, means)
+        return self._made[ref]
 
 
 class Alerts:
@@ -57,55 +111,66 @@ class Alerts:
         self._context = context
         self._hurry = hurry
         self._next_step = next_step
-        self._held: asyncio.Queue[Held] = asyncio.Queue(maxsize=_MOST)
-        self._known: dict[Key, tuple[bool, dt.datetime]] = {}
+        self._held: asyncio.Queue[Held] = asyncio.Queue()
+        self._known: dict[Key, _Known] = {}
         self._locks: defaultdict[WorkloadRef, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._asked = asyncio.Event()
         self._firing: dict[WorkloadRef, dict[Key, dt.datetime]] = {}
 
     def take(self, alerts: Sequence[Alert]) -> bool:
-        """Attribute alerts to workloads from memory, and hold them; False where there is no room for them."""
-        context = self._context
-        if self._held.qsize() + len(alerts) > _MOST:
-            return False
-        now, loop_now = context.now(), asyncio.get_running_loop().time()
-        for key in [key for key, (_, at) in self._known.items() if now - at > _REMEMBERED]:
-            del self._known[key]
-        everybody: list[Candidate] = []  # who is asked about only where an alert does not name its workload
+        """Attribute alerts to workloads from memory, and hold all of them; or none, and False, where there is no room.
+
+        Room is taken up only by what is new and about a workload of ours. Where nothing is held, any number is: else
+        what is too much at once would be too much again whenever it is repeated.
+        """
+        context, now = self._context, self._context.now()
+        self._forget(now)
+        named, known = _Named(context), self._known
+        told: dict[Key, bool] = {}
+        found: list[tuple[Key, Alert, tuple[WorkloadRef, ...]]] = []
         for alert in alerts:
             key = (alert.fingerprint, alert.starts_at)
-            firing, _ = self._known.get(key, (None, now))
+            firing = told.get(key, known[key].firing if key in known else None)
             if firing is alert.firing or firing is False:
                 continue  # said before; what is resolved does not fire again with the same start
-            self._known[key] = (alert.firing, now)
-            named = WorkloadRef(alert.labels.get("namespace", ""), alert.labels.get("deployment", ""))
-            if named.namespace and named.name:
-                refs: tuple[WorkloadRef, ...] = (named,) if context.fleet.match(named) else ()
+            told[key] = alert.firing
+            found.append((key, alert, workloads_of(alert, named.candidates(alert))))
+        room = sum(len(refs) == 1 for _, _, refs in found)
+        if not self._held.empty() and self._held.qsize() + room > _MOST:
+            return False
+        arrived = asyncio.get_running_loop().time()
+        for key, alert, refs in found:
+            known.pop(key, None)
+            known[key] = _Known(alert.firing, now, refs[0] if len(refs) == 1 else None)
+            if len(refs) == 1:
+                self._hold(key, Held(alert, refs[0], arrived), now)
             else:
-                everybody = everybody or self._candidates()
-                refs = workloads_of(alert, everybody)
-            if len(refs) != 1:
-                outcome = AlertOutcome.AMBIGUOUS if refs else AlertOutcome.UNMATCHED
-                context.metrics.alert(outcome)
-                fields = {"event": f"alert-{outcome}"}
-                _log.info("alert %.100r is %s: %s", alert.name, outcome, [str(ref) for ref in refs][:5], extra=fields)
-                continue
-            firing_now = self._firing.setdefault(refs[0], {})
-            if alert.firing and alert.labels.get(_OURS) == "true":  # the resync sees no other
-                firing_now[key] = now
-            else:
-                firing_now.pop(key, None)
-            self._held.put_nowait(Held(alert, refs[0], loop_now))
+                self._pass_over(alert, refs)
         return True
 
-    def _candidates(self) -> list[Candidate]:
-        context, found = self._context, []
-        for ref, match in context.fleet.matched().items():
-            record = context.open_of(ref)
-            hashes = {pod.hash for pod in record.pods} | {record.rollout.hash, record.stable_hash} if record else set()
-            names = frozenset(f"{ref.name}-{each}" for each in hashes)
-            means = match.policy.alerts.match if context.fleet.has_traffic(ref) else {}
-            found.append(Candidate(ref, names, means))
-        return found
+    def _hold(self, key: Key, held: Held, now: dt.datetime) -> None:
+        firing_now = self._firing.setdefault(held.ref, {})
+        if held.alert.firing and held.alert.labels.get(_OURS) == "true":  # the resync sees no other
+            firing_now[key] = now
+        else:
+            firing_now.pop(key, None)
+        self._held.put_nowait(held)
+
+    def _pass_over(self, alert: Alert, refs: Sequence[WorkloadRef]) -> None:
+        outcome = AlertOutcome.AMBIGUOUS if refs else AlertOutcome.UNMATCHED
+        self._context.metrics.alert(outcome)
+        fields = {"event": f"alert-{outcome}"}
+        _log.info("alert %.100r is %s: %s", alert.name, outcome, [str(ref) for ref in refs][:5], extra=fields)
+
+    def _forget(self, now: dt.datetime) -> None:
+        """Forget what was said long ago, or before very much else; it stands in the order in which it was said."""
+        while self._known:
+            key, oldest = next(iter(self._known.items()))
+            if len(self._known) <= _MOST_KNOWN and now - oldest.at <= _REMEMBERED:
+                return
+            del self._known[key]
+            if oldest.ref:
+                self._firing.get(oldest.ref, {}).pop(key, None)
 
     async def run(self) -> None:
         """Attribute what is held: of each workload one after the other, and no workload waits for another one's."""
@@ -177,8 +242,8 @@ class Alerts:
         return self._next_step(record.id) or math.floor(now / step_s) + 1
 
     def _again(self, held: Held) -> None:
-        firing, _ = self._known.get((held.alert.fingerprint, held.alert.starts_at), (False, None))
-        if firing and not self._held.full():
+        known = self._known.get((held.alert.fingerprint, held.alert.starts_at))
+        if known and known.firing:
             self._held.put_nowait(held)
 
     def _resolve(self, record: Record, alert: Alert) -> None:
@@ -195,19 +260,27 @@ class Alerts:
         self._context.put(msgspec.structs.replace(record, alerts=resolved), told=False)
 
     async def resync(self) -> None:
-        """Ask every Alertmanager for what fires, at once and then again and again."""
+        """Ask every Alertmanager for what fires, at once and then again and again, and when somebody asks for it."""
         source = self._context.ports.alerts
         if source is None:
             return
         settings = self._context.config.alertmanager
         while True:
+            self._asked.clear()
             view = await source.alerts(timeout_s=float(settings.timeout))
             for peer in view.unreachable:
                 _log.warning("Alertmanager %s does not answer", peer, extra={"event": "alertmanager-unreachable"})
             self.take(view.alerts)
             if view.trustworthy:
                 self._take_absence(view.alerts)
-            await asyncio.sleep(settings.resync)
+            await asyncio.sleep(_RESYNC_AGAIN_S)
+            with suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, settings.resync - _RESYNC_AGAIN_S)):
+                    await self._asked.wait()
+
+    def ask_now(self) -> None:
+        """Let the resync come at once: a webhook was lost on the way here, and its sender will not repeat it."""
+        self._asked.set()
 
     async def watch_silences(self) -> None:
         """Keep what the Alertmanagers say of silences: nothing that acts waits for them.

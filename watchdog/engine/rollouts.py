@@ -25,7 +25,7 @@ from watchdog.engine.fleet import Match, Side
 from watchdog.engine.watch import digest, signals_used
 from watchdog.errors import ClusterError
 from watchdog.metrics import Part
-from watchdog.model import MANAGER, Action, Cause, EventReason, IncidentId, Mode, Outcome, Refused, Rollout, Topology
+from watchdog.model import MANAGER, Action, Cause, EventReason, Mode, Outcome, Refused, Rollout, Topology
 from watchdog.objects import (
     REVISION,
     Deployment,
@@ -42,6 +42,7 @@ _AGAIN_S = 1.0
 _BEFORE_ACTING = (State.WATCHING, State.BREACH, State.ASKING)
 _UNWRITTEN = (*_BEFORE_ACTING, State.ACTING)
 _CLAIMED = dt.timedelta(days=1)
+_GATES_AFTER_S = (0.5, 5.0, 30.0)
 MODE = f"{marks.PREFIX}/mode"
 
 
@@ -330,10 +331,13 @@ class Rollouts:
         self.supersede(record, f"revision {rollout.revision} ({rollout.hash}) is live now, by {by}")
 
     async def _read_gates(self, record: Record) -> None:
-        """A gate that acted has a record of its own, and what it condemned counts here, too."""
+        """A gate that acted writes a record of its own just after, and what it condemned counts here, too."""
         context = self._context
-        if found := await context.ports.store.get(gate_incident(record.id), timeout_s=context.request_s):
-            context.read((found,))
+        for pause_s in _GATES_AFTER_S:
+            await asyncio.sleep(pause_s)
+            if found := await context.ports.store.get(record.rollout.gate_incident, timeout_s=context.request_s):
+                context.read((found,))
+                return
 
     def _undone(self, deployment: Deployment, rollout: Rollout, history: History) -> bool:
         """Whether an undo of the service has just made this revision live: an undo is never undone.
@@ -443,11 +447,6 @@ class Rollouts:
 
 async def _left_alone(_deployment: Deployment, _match: Match, _record: Record | None) -> None:
     """Where nobody looks at colours."""
-
-
-def gate_incident(incident: IncidentId) -> IncidentId:
-    """The id of the record of a gate that acted in this incident."""
-    return IncidentId(f"{incident}-gate")
 
 
 def mode_of(mode: Mode, deployment: Deployment) -> Mode:

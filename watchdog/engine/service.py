@@ -11,6 +11,7 @@ from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from contextlib import aclosing
 from functools import partial
+from typing import NamedTuple
 
 import msgspec
 
@@ -26,7 +27,7 @@ from watchdog.engine.incidents import Incidents
 from watchdog.engine.polling import Poller
 from watchdog.engine.rollouts import Rollouts
 from watchdog.engine.telling import Telling
-from watchdog.errors import ClusterError, Denied, NotFound, UsageError
+from watchdog.errors import ClusterError, Denied, KeyReused, NotFound, Unanswered, UsageError
 from watchdog.metrics import Part
 from watchdog.model import Alert, IncidentId, Result
 from watchdog.objects import WorkloadRef
@@ -41,6 +42,28 @@ _DENIED_S = 60.0
 _AGAIN_S = 5.0
 _KEYS = 1000
 _LATE_STEPS = 4
+
+
+class _Key(NamedTuple):
+    """What an idempotency key names: one action of one caller on one workload."""
+
+    by: str
+    ref: WorkloadRef
+    key: str
+
+
+class _Keyed(NamedTuple):
+    """The action of a key, and everything that was asked with it."""
+
+    asked: tuple[Request, bool]
+    task: asyncio.Task[Result]
+
+    @property
+    def to_be_repeated(self) -> bool:
+        """Whether it ended without a write, so that the same request is a new attempt."""
+        if not self.task.done():
+            return False
+        return self.task.cancelled() or self.task.exception() is not None or self.task.result().plan is None
 
 
 class Service:
@@ -58,7 +81,7 @@ class Service:
         self._services = services
         self._accepting = False
         self._beat = 0.0
-        self._keys: OrderedDict[str, asyncio.Task[Result]] = OrderedDict()
+        self._keyed: OrderedDict[_Key, _Keyed] = OrderedDict()
         self.incidents = Incidents(context)
         self.poller = Poller(context, judge=self.incidents.judge)
         self.alerts = Alerts(context, hurry=self._hurry, next_step=self.poller.next_step)
@@ -197,24 +220,39 @@ class Service:
         """Attribute alerts and hold them; False where there is no room."""
         return self.alerts.take(alerts)
 
+    def resync(self) -> None:
+        """Ask every Alertmanager at once."""
+        self.alerts.ask_now()
+
     async def rollback(self, ref: WorkloadRef, request: Request, *, dry_run: bool, key: str) -> Result:
-        """A person's undo; the same key gives the same result, and one action. Raises `ClusterError`."""
+        """A person's undo; a key gives the same result, and one action. Raises as `web.backend.Backend.rollback`."""
+        if not key:
+            return await self._rolled_back(ref, request, dry_run=dry_run)
+        name, asked = _Key(request.cause.by, ref, key), (request, dry_run)
+        known = self._keyed.get(name)
+        if known and known.asked != asked:
+            raise KeyReused(f"{ref}: write another key for another action, or repeat all fields of the first")
+        if known is None or known.to_be_repeated:
+            self._keyed.pop(name, None)
+            self._forget_keys()
+            known = _Keyed(asked, asyncio.create_task(self._rolled_back(ref, request, dry_run=dry_run)))
+            self._keyed[name] = known
+        return await asyncio.shield(known.task)
+
+    async def _rolled_back(self, ref: WorkloadRef, request: Request, *, dry_run: bool) -> Result:
         match = self.context.fleet.match(ref)
         gitops_act = match is not None and match.policy.gitops is GitOps.ACT
-        work = self.context.ports.actor.undo(
-            ref, msgspec.structs.replace(request, gitops_act=gitops_act), dry_run=dry_run
-        )
-        if not key:
-            return await work
-        name = f"{ref}/{dry_run}/{request}/{key}"
-        task = self._keys.get(name)
-        if task is None or (task.done() and (task.cancelled() or task.exception())):
-            task = self._keys[name] = asyncio.create_task(work)
-            while len(self._keys) > _KEYS:
-                self._keys.popitem(last=False)
-        else:
-            work.close()
-        return await asyncio.shield(task)
+        request = msgspec.structs.replace(request, gitops_act=gitops_act)
+        return await self.context.ports.actor.undo(ref, request, dry_run=dry_run)
+
+    def _forget_keys(self) -> None:
+        """Make room for one more key; that of an action under way is never forgotten, since it would act twice."""
+        over = len(self._keyed) - _KEYS + 1
+        done = [name for name, keyed in self._keyed.items() if keyed.task.done()] if over > 0 else []
+        if over > len(done):
+            raise Unanswered("rollback", "too many rollbacks with a key are under way")
+        for name in done[: max(0, over)]:
+            del self._keyed[name]
 
     async def evaluated(self, ref: WorkloadRef, posted: Posted) -> Taken:
         """Take evaluations of a version. Raises as `Evaluations.take` does."""

@@ -54,6 +54,8 @@ class Telling:
     async def _tell(self, record: Record) -> None:
         context, notifier = self._context, self._context.ports.notifier
         assert notifier is not None  # noqa: S101  (`run` has seen to it)
+        if record.id == record.rollout.gate_incident:
+            return  # whoever ran the gate was told by it
         try:
             told = await notifier.tell(record)
         except NotificationError as error:

@@ -31,6 +31,7 @@ _ENDS = {
     Outcome.REFUSED: EventReason.REFUSED,
     Outcome.SUPERSEDED: EventReason.SUPERSEDED,
 }
+_WITHOUT_A_NO = {Guard.SUPERSEDED: Outcome.SUPERSEDED, Guard.ALREADY: Outcome.ALREADY}
 
 
 def planned(plan: Plan) -> Result:
@@ -81,8 +82,9 @@ def replaced(result: Result, *, how: str = "changed") -> Result:
 
 def refused(refusal: Refused) -> Result:
     """The result of a guard's no."""
-    outcome = Outcome.SUPERSEDED if refusal.guard is Guard.SUPERSEDED else Outcome.REFUSED
-    return Result(outcome=outcome, detail=str(refusal), refused=refusal)
+    outcome = _WITHOUT_A_NO.get(refusal.guard, Outcome.REFUSED)
+    detail = refusal.detail if outcome is Outcome.ALREADY else str(refusal)
+    return Result(outcome=outcome, detail=detail, refused=refusal)
 
 
 def started_event(plan: Plan, deployment: Deployment, cause: Cause) -> Event | None:

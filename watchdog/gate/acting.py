@@ -1,15 +1,22 @@
 """What a gate does about a bad version: a person's action, which no guard of the judgement class binds."""
 
+from collections.abc import Awaitable, Callable
+
+from msgspec.structs import replace
+
 from watchdog.config import GitOps
 from watchdog.decide.plan import Request
 from watchdog.errors import ClusterError
 from watchdog.gate.scene import Scene
 from watchdog.gate.task import End, Ports, Task
 from watchdog.judge.blocks import Verdict
-from watchdog.model import Action, Cause, Guard, Outcome, Result
+from watchdog.model import Action, Cause, Guard, Outcome, Result, ScaleDown, Undo
+
+Condemn = Callable[[Result], Awaitable[None]]
+"""Keeps an undo or a scale-down that was written in a record, which condemns the version."""
 
 
-async def act(scene: Scene, verdict: Verdict, task: Task, ports: Ports) -> End:
+async def act(scene: Scene, verdict: Verdict, task: Task, ports: Ports, *, condemn: Condemn) -> End:
     """Carry out what a breach leads to.
 
     One judgement guard keeps a gate from acting all the same: `no-history`, since what speaks then is a comparison with
@@ -29,15 +36,35 @@ async def act(scene: Scene, verdict: Verdict, task: Task, ports: Ports) -> End:
     try:
         match task.action:
             case Action.UNDO:
-                result = await ports.actor.undo(task.workload, request, dry_run=task.dry_run, condemned=True)
+                result = await ports.actor.undo(
+                    task.workload, request, dry_run=task.dry_run, verify=False, condemned=True
+                )
             case Action.SCALE_DOWN:
-                result = await ports.actor.scale_down(task.workload, request, dry_run=task.dry_run)
+                result = await ports.actor.scale_down(task.workload, request, dry_run=task.dry_run, verify=False)
             case _:
                 result = await ports.actor.pause(task.workload, request, dry_run=task.dry_run)
+        if isinstance(result.plan, Undo | ScaleDown) and not task.dry_run:
+            result = await _condemned(result, result.plan, request, ports, condemn=condemn)
     except ClusterError as error:
         result = Result(outcome=Outcome.FAILED, detail=str(error))
     detail = f"dry run, nothing was changed: {result.detail}" if task.dry_run else result.detail
     return End(verdict=verdict, outcome=result.outcome, detail=detail, result=result)
+
+
+async def _condemned(
+    written: Result, plan: Undo | ScaleDown, request: Request, ports: Ports, *, condemn: Condemn
+) -> Result:
+    """Keep what was written at once, since the service sees it at once, and then prove that it worked."""
+    await condemn(written)
+    if written.outcome is Outcome.SUPERSEDED:
+        return written
+    try:
+        result = await ports.actor.finish(plan, request, resumed=False)
+    except ClusterError as error:
+        result = replace(written, outcome=Outcome.FAILED, detail=f"{written.detail}, not verified: {error}")
+    if result.outcome is not written.outcome:
+        await condemn(result)
+    return result
 
 
 def lost(end: End) -> bool:

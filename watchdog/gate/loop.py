@@ -20,7 +20,7 @@ from watchdog.gate.task import End, Ports, Task
 from watchdog.gate.trial import Numbers, Trial
 from watchdog.judge import conditions
 from watchdog.judge.blocks import Blind, BlindReason, Track, Verdict, Word
-from watchdog.model import Outcome, Refused
+from watchdog.model import Outcome, Refused, Result
 from watchdog.objects import LabelSelector
 
 _LOOK_AGAIN_S = 0.5
@@ -110,10 +110,10 @@ class Gate:
                 else:
                     held_since = None
                     end = others.ended(scene, seen, record, now=self._now())
-                    end = end or await self._look(scene, seen, feed, trial, step)
+                    end = end or await self._look(service, seen, feed, trial, step)
                     late = trial.first is None and step >= latest
                     if end is None and (late or trial.over or trial.verdict().word is Word.HEALTHY):
-                        end = await self._act(scene, await self._last_word(scene, seen, trial))
+                        end = await self._act(service, seen, await self._last_word(scene, seen, trial))
                     if end:
                         return await self._settled(end, scene, service)
             except NotFound as error:
@@ -137,24 +137,29 @@ class Gate:
             end = others.ended(scene, seen, await service.record(), now=self._now()) or end
         return end
 
-    async def _look(self, scene: Scene, seen: Look, feed: Feed, trial: Trial, step: int) -> End | None:
+    async def _look(self, service: others.Service, seen: Look, feed: Feed, trial: Trial, step: int) -> End | None:
         """Take a step in, and end where it is a breach."""
-        if by := scene.condemned(seen):
+        if by := await service.condemned(seen, now=self._now()):
             detail = f"it was condemned by incident {by}"
-            return await self._act(scene, Verdict(Word.BREACH, detail, cause="condemned-image"))
-        condition = await self._condition(scene, seen)
+            return await self._act(service, seen, Verdict(Word.BREACH, detail, cause="condemned-image"))
+        condition = await self._condition(service.scene, seen)
         if condition and condition.word is Word.BREACH:
-            return await self._act(scene, condition)
+            return await self._act(service, seen, condition)
         if await feed.feed(trial, seen, step, now=self._now().timestamp()):
             self._tell(trial.numbers())
         verdict = trial.verdict()
-        return await self._act(scene, verdict) if verdict.word is Word.BREACH else None
+        return await self._act(service, seen, verdict) if verdict.word is Word.BREACH else None
 
-    async def _act(self, scene: Scene, verdict: Verdict) -> End:
+    async def _act(self, service: others.Service, seen: Look, verdict: Verdict) -> End:
         if verdict.word is not Word.BREACH:
             return End(verdict=verdict)
         self._notes += acting.passed_over(verdict)
-        return await acting.act(scene, verdict, self._task, self._ports)
+
+        async def condemn(result: Result) -> None:
+            if note := await service.condemn(self._task, seen, verdict, result, at=self._now()):
+                self._notes.append(note)
+
+        return await acting.act(service.scene, verdict, self._task, self._ports, condemn=condemn)
 
     async def _condition(self, scene: Scene, seen: Look) -> Verdict | None:
         """What Kubernetes itself says; an image that others cannot pull either is asked about before it is blamed."""

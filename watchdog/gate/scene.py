@@ -4,11 +4,11 @@ from collections.abc import Mapping
 
 import msgspec
 
-from watchdog.decide import marks, templates
+from watchdog.decide import templates
 from watchdog.decide.history import History, live_rollout, read_history
 from watchdog.engine import facts
 from watchdog.judge.blocks import Track
-from watchdog.model import Guard, IncidentId, Refused, Rollout
+from watchdog.model import Guard, Refused, Rollout
 from watchdog.objects import Deployment, Pod, ReplicaSet, Snapshot, TemplateHash, WorkloadRef
 from watchdog.ports import Cluster
 
@@ -49,12 +49,14 @@ class Scene(msgspec.Struct, frozen=True):
         stable: the workload on the other side; the same one where there is no canary.
         stable_hash: what is live there, or was before; empty where there was nothing.
         images: of the version, by container.
+        stable_images: of the other side, by container; empty where there is none.
     """
 
     rollout: Rollout
     stable: WorkloadRef
     stable_hash: TemplateHash
     images: Mapping[str, str]
+    stable_images: Mapping[str, str] = {}
 
     @property
     def canary(self) -> bool:
@@ -91,10 +93,10 @@ class Scene(msgspec.Struct, frozen=True):
         sets = read_history(look.found[self.stable][0]).all
         return next((item.spec.template for item in sets if item.hash == self.stable_hash), None)
 
-    def condemned(self, look: Look) -> IncidentId | None:
-        """The incident that condemned the version, if one has."""
-        found = self.replicaset(look)
-        return marks.condemned_by(found) if found else None
+    def running_images(self, look: Look) -> Mapping[str, str]:
+        """Images of the version by container: their ids, as far as the kubelets have told them."""
+        told = (each for pod in self.pods(look, Track.CANDIDATE) for each in pod.status.container_statuses)
+        return {**self.images, **{each.name: each.image_id for each in told if each.image_id}}
 
 
 async def look(cluster: Cluster, ref: WorkloadRef, stable: WorkloadRef, *, timeout_s: float) -> Look:
@@ -119,7 +121,8 @@ def pin(seen: Look, stable: WorkloadRef) -> Scene | Refused:
         beside = live_rollout(snapshot.deployment, read_history(snapshot))
         if isinstance(beside, Refused):
             return Refused(Guard.NOT_OBSERVED, f"{stable}: {beside.detail}")
-        return Scene(live, stable, beside[0].hash, templates.images(template))
+        beside_images = templates.images(snapshot.deployment.spec.template)
+        return Scene(live, stable, beside[0].hash, templates.images(template), beside_images)
     others = [item for item in seen.history.others if item.revision is not None]
     before = max(others, key=lambda item: item.revision or 0, default=None)
     return Scene(live, stable, before.hash if before else TemplateHash(""), templates.images(template))

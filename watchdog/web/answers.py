@@ -10,7 +10,7 @@ import msgspec
 from aiohttp import web
 
 from watchdog.decide.record import Record
-from watchdog.errors import ClusterError, Conflict, NotFound, PreconditionFailed, Rejected, UsageError
+from watchdog.errors import ClusterError, Conflict, KeyReused, NotFound, PreconditionFailed, Rejected, UsageError
 from watchdog.model import Result, Revision, Undo
 from watchdog.objects import WorkloadRef
 
@@ -28,6 +28,7 @@ _CODES = {
     405: "method-not-allowed",
     409: "conflict",
     413: "too-large",
+    422: "key-reused",
     500: "internal",
     503: "unavailable",
 }
@@ -61,6 +62,8 @@ class HttpError(Exception):
                 return error
             case NotFound():
                 return cls(404, "there is no such object", str(error))
+            case KeyReused():
+                return cls(422, "`idempotency_key` came before with another request", str(error))
             case UsageError():
                 return cls(409, str(error))
             case Conflict() | PreconditionFailed() | Rejected():
@@ -69,6 +72,11 @@ class HttpError(Exception):
                 return cls(503, "the cluster did not answer as it should", str(error))
         _log.error("a request failed", exc_info=error, extra={"event": "unforeseen"})
         return cls(500, "nobody foresaw this; the service's log tells more")
+
+    @property
+    def body(self) -> bytes:
+        """What is answered, encoded."""
+        return msgspec.json.encode(self._body)
 
     def response(self) -> web.Response:
         """Answer with it. After a 503 the next attempt may reach another replica, so the connection is closed."""

@@ -1,13 +1,15 @@
 """The routes of the API (DESIGN §8), and who may use them.
 
 `POST /alerts` answers 200 when every alert is held in memory, and 503 when it could not be: Alertmanager repeats that,
-and neither a 4xx nor a 3xx. `POST /rollback` answers
+and neither a 4xx nor a 3xx. After 413 we ask every Alertmanager at once for what fires. `POST /rollback` answers
 
-    200   rolled back and verified, or with `dry_run` that it could be
+    200   rolled back and verified, or with `dry_run` that it could be; or `already`: what is live was put there by a
+          rollback of the last hour, and nothing was changed
     202   the write was accepted and is not waited for
     409   everything else, with the same fields and an `error`: a guard refused, somebody else changed the workload, or
           the rollout was not complete in time. No 5xx, because a caller might repeat that by itself
     404   no such workload
+    422   the idempotency key came before with another request
     503   the cluster cannot be reached
 
 `POST /evaluations` answers 200 also where a batch does not count, and says why: it came before, or no rollout of that
@@ -19,6 +21,7 @@ Denied and absent look the same wherever a name alone would tell that something 
 import asyncio
 import datetime as dt
 import logging
+import urllib.parse
 from collections.abc import Callable, Sequence
 from typing import Annotated, TypeVar
 
@@ -29,6 +32,7 @@ from aiohttp.typedefs import Handler
 from watchdog.decide.evaluations import Posted
 from watchdog.decide.plan import Request
 from watchdog.decide.record import Answer, Record
+from watchdog.decoding import Malformed, from_json
 from watchdog.model import Alert, Cause, IncidentId, Outcome
 from watchdog.objects import WorkloadRef, is_name
 from watchdog.web.answers import SCHEMA, HttpError, reply, result_fields, summary_fields
@@ -99,7 +103,7 @@ class Api:
 
     def application(self) -> web.Application:
         """Give the application."""
-        application = web.Application(client_max_size=_LONGEST_BODY, middlewares=[self._ready])
+        application = web.Application(client_max_size=_LONGEST_BODY, middlewares=[well_formed, self._ready])
         application.add_routes(
             [
                 web.post("/alerts", self._alerts),
@@ -122,7 +126,11 @@ class Api:
 
     async def _alerts(self, request: web.Request) -> web.Response:
         self._gate.admit_alerts(request)
-        body = await _body(request)
+        try:
+            body = await _body(request)
+        except web.HTTPRequestEntityTooLarge:
+            self._backend.resync()  # Alertmanager does not repeat it, so we ask for what is in it
+            raise
         try:
             alerts = self._parse(body)
         except ValueError as error:
@@ -149,6 +157,8 @@ class Api:
             key=asked.idempotency_key,
         )
         fields = result_fields(result, ref, dry_run=asked.dry_run)
+        if result.outcome is Outcome.ALREADY:
+            return reply(fields)
         if result.outcome is not Outcome.ROLLED_BACK:
             guard = result.refused.guard if result.refused else None
             detail = guard.guard_class if guard else ""
@@ -168,6 +178,8 @@ class Api:
     async def _answer(self, request: web.Request) -> web.Response:
         caller = await self._gate.caller(request)
         record = await self._visible(request, caller)
+        if body := await _body(request):
+            _from_json(body, dict[str, object], "the body is no object")
         word = request.match_info["answer"]
         await self._require(caller, record.workload, word, incident=record.id)
         answer = Answer(answer=word, by=caller.name, at=dt.datetime.now(dt.UTC), way="http")
@@ -212,11 +224,27 @@ class Api:
             raise HttpError(403, f"you may not patch the Deployment {ref}")
 
 
+@web.middleware
+async def well_formed(request: web.Request, handler: Handler) -> web.StreamResponse:
+    """Refuse a path, query or header that is not UTF-8, which nothing behind this would expect."""
+    try:
+        urllib.parse.unquote_to_bytes(request.raw_path).decode()
+        for field in request.raw_headers:
+            b": ".join(field).decode()
+    except UnicodeError as error:
+        raise HttpError(400, "path, query and headers must be UTF-8") from error
+    return await handler(request)
+
+
 async def _decoded(request: web.Request, form: type[_T], wrong: str) -> _T:
     """The body in a form, or 400 with these words and the field that is wrong."""
+    return _from_json(await _body(request), form, wrong)
+
+
+def _from_json(body: bytes, form: type[_T], wrong: str) -> _T:
     try:
-        return msgspec.json.decode(await _body(request), type=form)
-    except ValueError as error:
+        return from_json(body, form)
+    except Malformed as error:
         raise HttpError(400, wrong, str(error)) from error
 
 

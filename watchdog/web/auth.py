@@ -8,6 +8,7 @@ import asyncio
 import hmac
 import logging
 import re
+import stat
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -26,6 +27,8 @@ AUDIENCE = "rollback-watchdog"
 _log = logging.getLogger(__name__)
 
 _TOKEN = re.compile(r"[A-Za-z0-9._~+/-]+=*")  # RFC 6750 §2.1
+_WORD = re.compile(rb"[!-~]+")
+_LONGEST_FILE = 1 << 16
 _REVIEWS_AT_ONCE = 8
 
 
@@ -38,6 +41,9 @@ class Caller(msgspec.Struct, frozen=True):
 
 class Gate:
     """Lets requests in. Token files are read each time, so that a rotated one holds at once.
+
+    Where a configured file cannot be read, or holds no token, nobody knows whether the one that was shown stands in it:
+    that is 503, which Alertmanager repeats, and never 401, after which it drops the alert.
 
     Args:
         settings: with the token files; a file may hold several tokens.
@@ -59,19 +65,23 @@ class Gate:
     def admit_alerts(self, request: web.Request) -> None:
         """Let a token or a client certificate pass; TLS has verified the certificate."""
         certified = request.transport and request.transport.get_extra_info("peercert")
-        if not certified and not _holds(self._settings.alerts_token_files, _bearer(request)):
-            raise HttpError(401, "alerts need a token or a client certificate that is configured here")
+        if certified:
+            return
+        known = _holds(self._settings.alerts_token_files, _bearer(request))
+        if not known:
+            raise _unknown(known, "alerts need a token or a client certificate that is configured here")
 
     async def caller(self, request: web.Request) -> Caller:
         """Find out who asks."""
         token, user = _bearer(request), None
-        if _holds(self._settings.api_token_files, token):
+        known = _holds(self._settings.api_token_files, token)
+        if known:
             return Caller("static token")
         if _TOKEN.fullmatch(token):
             async with self._turn():
                 user = await self._reviews.whose(token, audience=AUDIENCE, timeout_s=self._request_s)
         if not user:
-            raise HttpError(401, f"this needs a bearer token that is valid for the audience {AUDIENCE}")
+            raise _unknown(known, f"this needs a bearer token that is valid for the audience {AUDIENCE}")
         return Caller(user.username, user)
 
     async def may(self, caller: Caller, verb: str, *, namespace: str, name: str = "") -> bool:
@@ -99,15 +109,41 @@ def _bearer(request: web.Request) -> str:
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def _holds(files: Sequence[str], token: str) -> bool:
-    """Whether one of the files holds it; a token that is nearly right takes as long as any other."""
+def _holds(files: Sequence[str], token: str) -> bool | None:
+    """Whether one of the files holds it, and None where that is not known, since one of them cannot be read.
+
+    A token that is nearly right takes as long as any other.
+    """
     given = token.encode(errors="surrogateescape")
-    return any([hmac.compare_digest(known, given) for file in files for known in _tokens(file)])
+    found = [_tokens(file) for file in files]
+    if any([hmac.compare_digest(known, given) for tokens in found for known in tokens or ()]):
+        return True
+    return None if given and None in found else False
 
 
-def _tokens(file: str) -> list[bytes]:
+def _unknown(known: bool | None, wanted: str) -> HttpError:
+    """The answer to a token that no file holds that could be read."""
+    if known is None:
+        return HttpError(503, "a file of tokens cannot be read: ask again")
+    return HttpError(401, wanted)
+
+
+def _tokens(file: str) -> list[bytes] | None:
+    """The tokens in a file; None where it cannot be read, is none, or holds none: it is being rotated, or is wrong."""
+    content, problem = b"", ""
     try:
-        return Path(file).read_bytes().split()
-    except OSError as error:
-        _log.warning("%s cannot be read (%s)", file, error.strerror, extra={"event": "token-file"})
-        return []
+        if stat.S_ISFIFO(Path(file).stat().st_mode):  # opening one would wait for its other end
+            problem = "a pipe"
+        else:
+            with Path(file).open("rb") as opened:
+                content = opened.read(_LONGEST_FILE + 1)
+    except (OSError, ValueError) as error:
+        problem = (error.strerror if isinstance(error, OSError) else None) or str(error)
+    tokens = content.split()
+    if len(content) > _LONGEST_FILE or not all(map(_WORD.fullmatch, tokens)):
+        problem = "what it holds are no tokens"
+    elif not tokens:
+        problem = problem or "empty"
+    if problem:
+        _log.warning("%s cannot be read (%s)", file, problem, extra={"event": "token-file"})
+    return None if problem else tokens

@@ -25,11 +25,17 @@ class Backend(Protocol):
     def take(self, alerts: Sequence[Alert]) -> bool:
         """Attribute alerts from memory and hold them, all or none; False where they could not be held."""
 
+    def resync(self) -> None:
+        """Ask every Alertmanager at once for what fires: a webhook was lost on the way here."""
+
     async def rollback(self, ref: WorkloadRef, request: Request, *, dry_run: bool, key: str) -> Result:
         """Undo on behalf of a person and wait for the end of it; the policy's `gitops_act` is not yet in `request`.
 
-        A `key` that is not empty names one action together with all other arguments: whoever repeats them is given
-        the same result, also while the first call is still under way.
+        A `key` that is not empty names one action of its caller on a workload: whoever repeats all of it is given the
+        same result, also while the first call is still under way. What failed without a write is tried anew.
+
+        Raises:
+            KeyReused: the key came with another request before.
         """
 
     async def evaluated(self, ref: WorkloadRef, posted: Posted) -> Taken:
