@@ -89,7 +89,8 @@ class Rollback(_Section, frozen=True):
     """How long an undo waits.
 
     Args:
-        timeout: until it is verified to be complete; the default of `--timeout`.
+        timeout: how long a command waits until it is complete, the default of `--timeout`; and how long the service
+            tries a write again that is refused.
         observed_within: for the controller to see a change that was made just before.
     """
 

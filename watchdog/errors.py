@@ -11,17 +11,19 @@ nobody asked for. The adapters raise these and nothing else; no foreign exceptio
      └── ClusterError             the Kubernetes API said no, or nothing
           ├── Unanswered          no usable answer: a write may or may not have happened
           │    └── ServerError    the API says that it failed
+          ├── NotAdmitted         a webhook, a policy or a quota said no, with whatever status it chose
           ├── Denied              401 or 403
           ├── NotFound            404
           ├── Conflict            409 on a stale resourceVersion
           ├── AlreadyExists       409 on a create
           ├── Expired             410: this list or watch must start again
           ├── PreconditionFailed  422 without causes: an operation of a JSON patch failed, mostly a `test`
-          ├── Rejected            any other 4xx, such as a validation error or an admission webhook's no
+          ├── Rejected            any other 4xx, such as a validation error
           └── Throttled           429: not done, may be asked again later
 
 Messages are short and are made here or come from ``status.reason``; the apiserver's own ``message`` may hold the whole
-object with the values of its environment (TESTBED a6) and is never taken over.
+object with the values of its environment (TESTBED a6) and is not taken over. But one that begins as a refusal does
+gives the refuser's name and its own sentence, cut where something like an object begins (`watchdog.kube.refusals`).
 """
 
 
@@ -61,12 +63,29 @@ class ClusterError(WatchdogError):
     Args:
         operation: what was asked, such as ``patch deployments shop/web``.
         reason: the API's reason (``Forbidden``) or ours (``no answer within 10 s``).
+
+    Attributes:
+        cure: what a person can do instead, where whoever asked knows that.
+        may_pass: whether the same request may well be accepted a moment later.
+        retry_after_s: seconds to wait before that, where the API says so; else 0.
     """
+
+    may_pass = True
+    retry_after_s = 0.0
 
     def __init__(self, operation: str, reason: str) -> None:
         super().__init__(f"{operation}: {reason}")
         self.operation = operation
         self.reason = reason
+        self.cure = ""
+
+    def __str__(self) -> str:
+        return f"{self.operation}: {self.reason}{f'; {self.cure}' if self.cure else ''}"
+
+    @property
+    def writing(self) -> bool:
+        """Whether it was a change that was asked for."""
+        return self.operation.startswith("patch ")
 
 
 class Unanswered(ClusterError):
@@ -77,12 +96,35 @@ class ServerError(Unanswered):
     """Raised when the API answers that it failed: a write will mostly not have happened, but it may have."""
 
 
+class NotAdmitted(ClusterError):
+    """Raised when an admission webhook, a policy or a quota refuses a write, which therefore was not made.
+
+    Args:
+        code: the HTTP status, which the refuser chose.
+        refuser: its name, such as ``admission webhook "images.example.test"``.
+        sentence: what it said, cut and on one line; may be empty.
+        retry_after_s: seconds to wait, where it says so; else 0.
+    """
+
+    def __init__(self, operation: str, *, code: int, refuser: str, sentence: str, retry_after_s: float = 0.0) -> None:
+        super().__init__(operation, f"refused by {refuser}{f': {sentence}' if sentence else ''}")
+        self.code = code
+        self.refuser = refuser
+        self.sentence = sentence
+        self.may_pass = code in {409, 422, 429} or code >= 500
+        self.retry_after_s = retry_after_s
+
+
 class Denied(ClusterError):
     """Raised when the API knows the caller not at all (401) or not well enough (403)."""
+
+    may_pass = False
 
 
 class NotFound(ClusterError):
     """Raised when the object does not exist."""
+
+    may_pass = False
 
 
 class Conflict(ClusterError):
@@ -103,6 +145,8 @@ class PreconditionFailed(ClusterError):
 
 class Rejected(ClusterError):
     """Raised when the API will not take the request as it is."""
+
+    may_pass = False
 
 
 class Throttled(ClusterError):

@@ -135,6 +135,7 @@ class Outcome(StrEnum):
     ALREADY = "already"
     SUPERSEDED = "superseded"
     FAILED = "failed"
+    UNDER_WAY = "under-way"
     UNPROVEN = "unproven"
     RECOVERED = "recovered"
     INEFFECTIVE = "ineffective"
@@ -201,7 +202,7 @@ class Undo(msgspec.Struct, frozen=True):
         rollout: what is live and will be left.
         live: the same, as a message names it.
         target: where it goes.
-        template: the target's pod template as the server sent it.
+        template: the target's pod template as the server sent it; after the write, as admission let it in.
         patch: the one guarded JSON patch, encoded.
         mark: the text of the mark that it writes.
         changes: paths at which the two templates differ, for a person to read.
@@ -315,6 +316,7 @@ class EventReason(StrEnum):
     SWITCHED_BACK = "TrafficSwitchedBack"
     PAUSED = "RolloutPaused"
     INEFFECTIVE = "RollbackIneffective"
+    STUCK = "RollbackStuck"
     PASSED = "RolloutPassed"
     UNJUDGED = "RolloutUnjudged"
     BLIND = "RolloutBlind"

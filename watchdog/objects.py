@@ -208,6 +208,8 @@ class DeploymentSpec(_Object, frozen=True):
     strategy: Strategy = Strategy()
     paused: bool = False
     revision_history_limit: Whole = 10
+    min_ready_seconds: Whole = 0
+    progress_deadline_seconds: Whole | None = None
 
     def __post_init__(self) -> None:
         msgspec.structs.force_setattr(self, "template", _template(self.template))

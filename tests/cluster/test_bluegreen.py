@@ -195,3 +195,33 @@ def test_every_right_on_services_is_used(colours: Cluster, make: Make) -> None:
 def outcome(cluster: Cluster, incident: str) -> Outcome | None:
     """How an incident ended."""
     return next(each.outcome for each in records(cluster) if each.id == incident)
+
+
+@pytest.fixture
+def no_way_back(plane: ControlPlane, namespace: str) -> Iterator[str]:
+    """A policy that lets nobody switch back to blue."""
+    api = "/apis/admissionregistration.k8s.io/v1"
+    back = "object.spec.selector.colour == 'blue' && oldObject.spec.selector.colour == 'green'"
+    validation = {"expression": f"!({back})", "message": "blue has a hole", "reason": "Forbidden"}
+    rules = [{"apiGroups": [""], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["services"]}]
+    spec = {"matchConstraints": {"resourceRules": rules}, "validations": [validation]}
+    plane.api("POST", f"{api}/validatingadmissionpolicies", {"metadata": {"name": namespace}, "spec": spec})
+    selector = {"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": namespace}}}
+    binding = {"policyName": namespace, "validationActions": ["Deny"], "matchResources": selector}
+    plane.api("POST", f"{api}/validatingadmissionpolicybindings", {"metadata": {"name": namespace}, "spec": binding})
+    yield namespace
+    plane.api("DELETE", f"{api}/validatingadmissionpolicybindings/{namespace}")
+    plane.api("DELETE", f"{api}/validatingadmissionpolicies/{namespace}")
+
+
+def test_a_switch_back_that_a_policy_refuses_is_told_with_the_command_that_does_it(
+    no_way_back: str, make: Make, colours: Cluster
+) -> None:
+    service = make()
+    switch(colours, "green")
+    record = ended(service, colours)
+    assert (record.outcome, live(colours)) == (Outcome.FAILED, "green")
+    assert f"refused by ValidatingAdmissionPolicy '{no_way_back}': blue has a hole" in record.detail
+    command = f"kubectl -n {no_way_back} set selector service/agent 'colour=blue,service=agent'"
+    assert record.detail.endswith(command)
+    assert events(colours, "RollbackFailed") == [record.detail]

@@ -205,7 +205,10 @@ def test_a_policy_for_those_who_opt_in_leaves_others_alone(played: Played) -> No
 
 def test_observing_says_what_it_found_and_writes_nothing(played: Played) -> None:
     end = played(scenarios.observed)
-    assert (end.record().outcome, end.writes, end.image()) == (Outcome.REFUSED, [], "v2")
+    assert (end.record().outcome, end.writes, end.image()) == (Outcome.OBSERVED, [], "v2")
+    plan = end.record().plan
+    assert plan is not None
+    assert (plan.from_revision, plan.to_revision, plan.target_images) == (2, 1, {"app": "v1"})
     notes = [*end.notes("RolloutBreach"), *end.notes("RollbackRefused")]
     assert len(notes) == 2
     assert all(note.startswith("OBSERVE ") for note in notes)

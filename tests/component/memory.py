@@ -42,7 +42,10 @@ class MemoryCluster:
         events: the Events that were accepted.
         pods_found: what `pods` gives.
         scalers: what `autoscalers` gives.
+        admit: what a mutating webhook does to the Deployment on its way in.
     """
+
+    admit: Edit = staticmethod(lambda _: None)
 
     def __init__(self, scene: Scene) -> None:
         self.scene = scene
@@ -107,6 +110,7 @@ class MemoryCluster:
                 return decoded(after, Deployment)
             self.scene.deployment = after
             if not releasing:
+                self.admit(self.scene)
                 after["metadata"]["generation"] += 1
                 after["metadata"].setdefault("managedFields", [managed("kubectl")]).append(managed(MANAGER))
         if lost is not None:

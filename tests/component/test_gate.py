@@ -3,7 +3,7 @@
 import asyncio
 import datetime as dt
 import re
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import msgspec
@@ -691,9 +691,16 @@ class Watched(Actor):
         self._records = world
         self._kept = kept
 
-    async def finish(self, plan: Undo | ScaleDown, request: Request, *, resumed: bool) -> Result:
+    async def finish(
+        self,
+        plan: Undo | ScaleDown,
+        request: Request,
+        *,
+        resumed: bool,
+        stuck: Callable[[tuple[str, ...]], Awaitable[None]] | None = None,
+    ) -> Result:
         self._kept.append(bool(gate_records(self._records)))
-        return await super().finish(plan, request, resumed=resumed)
+        return await super().finish(plan, request, resumed=resumed, stuck=stuck)
 
 
 async def test_an_api_server_that_is_away_for_a_while_only_delays() -> None:

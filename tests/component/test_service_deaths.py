@@ -107,7 +107,7 @@ PATHS = (
     Path("approved", APPROVE, {"bad": 0.3}, _approved, Outcome.RECOVERED, "good", 1),
     Path("dismissed", APPROVE, {"bad": 0.3}, _dismissed, Outcome.REFUSED, "bad", 0),
     Path("nobody answered", APPROVE, {"bad": 0.3}, _bad, Outcome.REFUSED, "bad", 0),
-    Path("observed", OBSERVE, {"bad": 0.3}, _bad, Outcome.REFUSED, "bad", 0),
+    Path("observed", OBSERVE, {"bad": 0.3}, _bad, Outcome.OBSERVED, "bad", 0),
     Path("healthy", ENFORCE, {}, _bad, Outcome.PASSED, "bad", 0),
     Path("paused", 'mode = "enforce"\naction = "pause"', {"bad": 0.3}, _bad, Outcome.REFUSED, "bad", 0),
     Path("claimed to be undone", ENFORCE, {}, _claimed, Outcome.PASSED, "bad", 0),

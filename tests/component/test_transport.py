@@ -21,6 +21,7 @@ from watchdog.errors import (
     Conflict,
     Denied,
     Expired,
+    NotAdmitted,
     NotFound,
     PreconditionFailed,
     Rejected,
@@ -318,9 +319,10 @@ async def test_a_token_that_was_rotated_a_moment_ago_is_read_again(
 
 async def test_a_token_that_is_refused_twice_is_denied(api: FakeApi, cluster: KubeCluster) -> None:
     api.answer("GET", WEB, status(401, "Unauthorized"))
-    with pytest.raises(Denied, match="Unauthorized"):
+    with pytest.raises(Denied, match="Unauthorized") as caught:
         await read(cluster)
     assert len(api.seen) == 2
+    assert caught.value.may_pass, "a token is rotated from time to time"
 
 
 async def test_a_token_that_cannot_be_read_again_is_denied(api: FakeApi, cluster: KubeCluster, tmp_path: Path) -> None:
@@ -442,3 +444,106 @@ async def test_a_token_in_a_review_that_cannot_be_read_is_in_no_error(api: FakeA
         await Reviews(transport).whose(SECRET, audience="rollback-watchdog", timeout_s=5)
     assert caught.value.__cause__ is None
     assert SECRET not in str(caught.value)
+
+
+# -- who refused -------------------------------------------------------------------------------------------------------
+
+OBJECT = '{"kind":"Deployment","spec":{"env":[{"name":"PASSWORD","value":"hunter2"}]}}'
+ABOUT = 'deployments.apps "web" is forbidden: '
+HOOK = 'admission webhook "images.example.test"'
+POLICY = "ValidatingAdmissionPolicy 'tickets'"
+
+
+@pytest.mark.parametrize("code", [400, 403, 404, 409, 410, 422, 429, 500, 503])
+@pytest.mark.parametrize(
+    ("message", "refuser", "sentence"),
+    [
+        (f"{HOOK} denied the request: v1 has a hole", HOOK, "v1 has a hole"),
+        (f"{HOOK} denied the request without explanation", HOOK, ""),
+        (f"{ABOUT}{POLICY} with binding 'all' denied request: a ticket", POLICY, "a ticket"),
+        (f"{ABOUT}{POLICY} denied request: a ticket", POLICY, "a ticket"),
+        (
+            f"{ABOUT}exceeded quota: small, requested: pods=1, used: pods=3, limited: pods=3",
+            "quota small",
+            "exceeded quota: small, requested: pods=1, used: pods=3, limited: pods=3",
+        ),
+        (
+            'Internal error occurred: failed calling webhook "a.test": failed to call webhook: Post "https://a": EOF',
+            'webhook "a.test"',
+            'failed to call webhook: Post "https://a": EOF',
+        ),
+    ],
+)
+async def test_a_refusal_keeps_the_refusers_name_and_sentence_with_any_status(
+    api: FakeApi, cluster: KubeCluster, code: int, message: str, refuser: str, sentence: str
+) -> None:
+    body = {"kind": "Status", "reason": "Anything", "message": message, "details": CAUSES}
+    api.answer("PATCH", WEB, raw(json.dumps(body).encode(), code=code))
+    with pytest.raises(NotAdmitted) as caught:
+        await patch(cluster)
+    found = caught.value
+    assert (found.code, found.refuser, found.sentence) == (code, refuser, sentence)
+    assert found.may_pass is (code in (409, 422, 429, 500, 503))
+    assert str(found).startswith(f"patch deployments shop/web: refused by {refuser}")
+
+
+@pytest.mark.parametrize(
+    "message",
+    [
+        f"Deployment in version v1 cannot be handled as a Deployment: strict decoding error: {OBJECT}",
+        f'Deployment.apps "web" is invalid: spec.template: Invalid value: {OBJECT}',
+        f"the object {OBJECT} says: {HOOK} denied the request: hunter2",
+        f"{ABOUT}because of {OBJECT}: exceeded quota: hunter2, requested: hunter2",
+        f'admission webhook "{OBJECT}" denied the request: hunter2',
+        'User "x" hunter2',
+    ],
+)
+@pytest.mark.parametrize("code", [400, 403, 422, 500])
+async def test_a_message_that_does_not_begin_as_a_refusal_is_never_taken_over(
+    api: FakeApi, cluster: KubeCluster, code: int, message: str
+) -> None:
+    body = {"kind": "Status", "reason": "Invalid", "message": message}
+    api.answer("PATCH", WEB, raw(json.dumps(body).encode(), code=code))
+    with pytest.raises(ClusterError) as caught:
+        await patch(cluster)
+    assert not isinstance(caught.value, NotAdmitted)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("told", [OBJECT, f"map[env:{OBJECT}]", f"&v1.Deployment{OBJECT}", json.dumps(OBJECT)])
+async def test_the_object_in_a_refusers_sentence_is_cut_off(api: FakeApi, cluster: KubeCluster, told: str) -> None:
+    body = {"kind": "Status", "reason": "Forbidden", "message": f"{HOOK} denied the request: not this: {told}"}
+    api.answer("PATCH", WEB, raw(json.dumps(body).encode(), code=403))
+    with pytest.raises(NotAdmitted) as caught:
+        await patch(cluster)
+    assert caught.value.sentence.startswith("not this:")
+    assert caught.value.sentence.endswith("…")
+    assert "hunter2" not in str(caught.value)
+
+
+async def test_a_refusers_sentence_is_one_short_line_that_can_be_printed(api: FakeApi, cluster: KubeCluster) -> None:
+    message = f"{HOOK} denied the request: one\ntwo\x1b[31m\u202e three {'word ' * 100_000}"
+    body = {"kind": "Status", "reason": "Forbidden", "message": message}
+    api.answer("PATCH", WEB, raw(json.dumps(body).encode(), code=403))
+    with pytest.raises(NotAdmitted) as caught:
+        await patch(cluster)
+    assert caught.value.sentence.startswith("one two [31m three word")
+    assert len(caught.value.sentence) <= 200
+    assert caught.value.sentence.isprintable()
+
+
+async def test_a_missing_right_is_named(api: FakeApi, cluster: KubeCluster) -> None:
+    right = 'User "jane" cannot patch resource "deployments" in API group "apps" in the namespace "shop"'
+    body = {"kind": "Status", "reason": "Forbidden", "message": f"{ABOUT}{right}: {OBJECT}"}
+    api.answer("PATCH", WEB, raw(json.dumps(body).encode(), code=403))
+    with pytest.raises(Denied) as caught:
+        await patch(cluster)
+    assert caught.value.reason == f"Forbidden: {right}"
+
+
+async def test_a_webhook_that_asks_to_come_back_later_is_understood(api: FakeApi, cluster: KubeCluster) -> None:
+    body = {"kind": "Status", "reason": "TooManyRequests", "message": f"{HOOK} denied the request: busy"}
+    api.answer("PATCH", WEB, raw(json.dumps(body).encode(), code=429, headers={"Retry-After": "30"}))
+    with pytest.raises(NotAdmitted) as caught:
+        await patch(cluster)
+    assert caught.value.retry_after_s == 30

@@ -22,6 +22,7 @@ from watchdog.errors import (
     Conflict,
     Denied,
     KeyReused,
+    NotAdmitted,
     NotFound,
     Rejected,
     Unanswered,
@@ -386,6 +387,14 @@ async def test_a_rollback_that_did_not_get_ready_is_not_called_good(served: Serv
     assert (reply.status, reply.error["code"], reply.error["message"]) == (409, "failed", "not complete after 300 s")
 
 
+async def test_a_rollback_that_is_still_under_way_is_accepted_and_not_called_failed(
+    served: Served, backend: FakeBackend
+) -> None:
+    backend.result = Result(outcome=Outcome.UNDER_WAY, detail="under way", elapsed_s=300.0)
+    reply = await served.ask("POST", "/rollback", ROLLBACK, token=P)
+    assert (reply.status, reply.json["outcome"]) == (202, "under-way")
+
+
 @pytest.mark.parametrize(
     ("error", "status", "code"),
     [
@@ -394,6 +403,7 @@ async def test_a_rollback_that_did_not_get_ready_is_not_called_good(served: Serv
         (Denied("patch deployments shop/web", "Forbidden"), 503, "unavailable"),
         (Conflict("patch deployments shop/web", "Conflict"), 409, "conflict"),
         (Rejected("patch deployments shop/web", "Invalid: spec.x"), 409, "conflict"),
+        (NotAdmitted("patch deployments shop/web", code=500, refuser="quota x", sentence="no"), 409, "conflict"),
     ],
 )
 async def test_what_the_cluster_says_has_a_status_of_its_own(

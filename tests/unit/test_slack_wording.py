@@ -17,6 +17,7 @@ from watchdog.decide.record import (
     SignalUsed,
     State,
     Told,
+    Tried,
     VerdictSeen,
     Veto,
     Written,
@@ -76,7 +77,8 @@ def planned(**changes: object) -> Record:
     return replace(BASE, plan=replace(PLAN, **changes))
 
 
-REFUSED = ended(Outcome.REFUSED)
+REFUSED, OBSERVED = ended(Outcome.REFUSED), ended(Outcome.OBSERVED)
+TRIED = Tried(NOW, NOW + dt.timedelta(minutes=5), 3, 0, 'admission webhook "images.example.test"')
 UNSEEN = replace(BASE, verdicts=(), plan=None)
 UNPLANNED = replace(BASE, plan=None)
 FEW = "12 requests in 15 min, 20 are needed"
@@ -88,7 +90,10 @@ SAMPLES = {
     "waiting": vetoed(replace(BASE, state=State.BREACH), Guard.NOT_OBSERVED),
     "asking": vetoed(replace(BASE, state=State.ASKING, asked=NOW), Guard.SHARED, "stable fails too", lowers=True),
     "acting": replace(BASE, state=State.ACTING),
+    "acting-refused": replace(BASE, state=State.ACTING, tried=TRIED),
+    "acting-again": replace(BASE, state=State.ACTING, tried=replace(TRIED, by="")),
     "verifying": replace(BASE, state=State.VERIFYING, write_at=NOW),
+    "verifying-stuck": replace(BASE, state=State.VERIFYING, write_at=NOW, stuck="2 pods: app: ImagePullBackOff"),
     "recovered": ended(Outcome.RECOVERED, written=True),
     "recovered-condition": ended(Outcome.RECOVERED, written=True, record=planned(cause="crash-loop", numbers=None)),
     "ineffective": ended(Outcome.INEFFECTIVE, written=True),
@@ -104,12 +109,15 @@ SAMPLES = {
     "superseded": ended(Outcome.SUPERSEDED),
     "superseded-after": ended(Outcome.SUPERSEDED, written=True),
     "failed": ended(Outcome.FAILED),
+    "failed-refused": ended(Outcome.FAILED, record=replace(BASE, tried=TRIED)),
+    "failed-unplanned": ended(Outcome.FAILED, record=planned(to_revision=0, to_hash="")),
+    "unproven": ended(Outcome.UNPROVEN, record=UNSEEN),
     "failed-after": ended(Outcome.FAILED, written=True),
     "passed": ended(Outcome.PASSED, CLEAN, record=UNSEEN),
     "unjudged": ended(Outcome.UNJUDGED, FEW, record=UNSEEN),
-    "observe": observed(REFUSED),
-    "observe-refused": vetoed(observed(REFUSED), Guard.GITOPS, "managed by Argo CD"),
-    "observe-asking": vetoed(observed(REFUSED), Guard.SHARED, lowers=True),
+    "observe": observed(OBSERVED),
+    "observe-refused": vetoed(observed(OBSERVED), Guard.GITOPS, "managed by Argo CD"),
+    "observe-asking": vetoed(observed(OBSERVED), Guard.SHARED, lowers=True),
     "observe-cleared": observed(replace(UNPLANNED, told=TOLD)),
     "observe-superseded": observed(ended(Outcome.SUPERSEDED)),
     "observe-passed": observed(ended(Outcome.PASSED, CLEAN, record=UNSEEN)),
@@ -141,7 +149,8 @@ def test_the_documentation_lists_nothing_else() -> None:
 
 def test_each_end_has_its_wording() -> None:
     ends = {record.outcome for record in SAMPLES.values() if record.outcome}
-    assert ends == set(Outcome) - {Outcome.RESTORED, Outcome.ALREADY}  # a person's actions, which have no record
+    persons = {Outcome.RESTORED, Outcome.ALREADY, Outcome.UNDER_WAY}  # of actions that have no record
+    assert ends == set(Outcome) - persons
     assert {record.state for record in SAMPLES.values()} == set(State)
 
 
@@ -154,7 +163,8 @@ def test_the_first_line_of_a_recovery_is_the_one_that_was_asked_for() -> None:
 def test_each_first_line_ends_with_what_the_reader_has_to_do(name: str) -> None:
     line = said(SAMPLES[name]).first_line
     assert re.search(
-        r"(Nothing to do( yet)?\.|Git\.|works\.|yourself\.|UTC\)\.|(rollback-watchdog|kubectl) [^.]+)$", line
+        r"(Nothing to do( yet)?\.|told here\.|Git\.|works\.|yourself\.|UTC\)\.|(rollback-watchdog|kubectl) [^.]+)$",
+        line,
     )
 
 
@@ -220,7 +230,7 @@ def test_a_rollout_without_a_judgement_is_never_called_passed() -> None:
 )
 def test_the_evidence_is_the_numbers_or_the_cause(record: Record, evidence: str) -> None:
     line = said(replace(record, state=State.ACTING)).first_line
-    assert line == f"production/agent-api: rolling back 7 → 5{evidence}. Nothing to do."
+    assert line == f"production/agent-api: rolling back 7 → 5{evidence}. How it ends is told here."
 
 
 @pytest.mark.parametrize(

@@ -176,7 +176,7 @@ async def _run(parts: Parts, task: Task, *, url: str, namespace: str, form: Form
         return await Gate(task, ports, now=_now, tell=shown.tell, say=shown.say).run()
 
 
-_NOT_DONE = (Outcome.SUPERSEDED, Outcome.REFUSED, Outcome.FAILED, Outcome.ALREADY, Outcome.UNPROVEN)
+_NOT_DONE = (Outcome.SUPERSEDED, Outcome.REFUSED, Outcome.FAILED, Outcome.UNDER_WAY, Outcome.ALREADY, Outcome.UNPROVEN)
 
 
 def exit_code(report: Report, *, allow_insufficient: bool) -> int:

@@ -151,7 +151,8 @@ def _plan(plan: Planned) -> str:
         if numbers
         else ""
     )
-    return f"{plan.action} {plan.from_revision} → {plan.to_revision} because of {plan.cause}{counts}"
+    to = f" → {plan.to_revision}" if plan.to_hash else ""
+    return f"{plan.action} {plan.from_revision}{to} because of {plan.cause}{counts}"
 
 
 def _time(at: dt.datetime) -> str:

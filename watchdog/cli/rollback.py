@@ -100,7 +100,7 @@ def _print(result: Result, workload: WorkloadRef, form: Form, *, dry_run: bool) 
         echo(f"{workload}: {result.detail}{took}{now}.")
     for line in (*(f"forced past {passed}" for passed in plan.forced), *plan.changes, *result.pods):
         echo(f"  {line}")
-    if result.outcome is Outcome.FAILED:
+    if result.outcome in (Outcome.FAILED, Outcome.UNDER_WAY):
         where = f"deployment/{workload.name} -n {workload.namespace}"
         echo(f"The write stands. Go on watching with: kubectl rollout status {where}")
 

@@ -4,6 +4,8 @@
         ▲                 │  │                 ▲  │                            recovered, ineffective,
         └────cleared──────┘  └──lowered──► asking └─refused, failed──► ended   rolled-back, failed, superseded
 
+In mode `observe` a breach ends `observed`, with the plan that would have been carried out.
+
 A record is saved after every transition and before the next one's work begins. Acting alone is different: the patch
 itself carries the mark `last-rollback`, so a process that finds `acting` in a record asks the Deployment whether it was
 written (reference/kubernetes.md §2.2). So an incident may be cut anywhere and is finished by whoever comes next.
@@ -14,8 +16,12 @@ from enum import StrEnum
 
 import msgspec
 
-from watchdog.decide.record import Record, State, Veto
+from watchdog.decide.record import Record, State, Tried, Veto
+from watchdog.errors import ClusterError, NotAdmitted
 from watchdog.model import Mode, Outcome
+
+_FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
+_NOES = 2
 
 
 class Happening(StrEnum):
@@ -48,7 +54,7 @@ TRANSITIONS = {
 
 ENDS = {
     State.WATCHING: {Outcome.PASSED, Outcome.UNJUDGED, Outcome.SUPERSEDED, Outcome.UNPROVEN},
-    State.BREACH: {Outcome.REFUSED, Outcome.SUPERSEDED, Outcome.UNPROVEN},
+    State.BREACH: {Outcome.REFUSED, Outcome.OBSERVED, Outcome.SUPERSEDED, Outcome.UNPROVEN},
     State.ASKING: {Outcome.REFUSED, Outcome.SUPERSEDED, Outcome.UNPROVEN},
     State.ACTING: {Outcome.REFUSED, Outcome.SUPERSEDED, Outcome.UNPROVEN, Outcome.FAILED},
     State.VERIFYING: {
@@ -60,6 +66,7 @@ ENDS = {
         Outcome.PAUSED,
         Outcome.SUPERSEDED,
         Outcome.FAILED,
+        Outcome.UNPROVEN,
     },
 }
 """The outcomes that each state may end with."""
@@ -86,6 +93,32 @@ def end(record: Record, outcome: Outcome, detail: str, *, now: dt.datetime) -> R
         raise ValueError(f"{record.id}: {record.state} does not end {outcome}")
     state = _next(record, Happening.END)
     return msgspec.structs.replace(record, state=state, outcome=outcome, detail=detail, ended=now)
+
+
+def try_again(
+    record: Record, error: ClusterError, *, now: dt.datetime, limit: dt.timedelta
+) -> tuple[Tried, float | None]:
+    """What is known of a write after another failure, and the seconds until it is tried again; None gives it up.
+
+    The pauses double from a second to a minute and the last try comes at the end of the time: eleven writes in the
+    default 5 minutes, which no API server notices, and within a minute of the moment at which the refuser gives way.
+    What rarely passes (a 403, a validation error) is tried once more, since rights and policies are replaced in two
+    steps.
+
+    Args:
+        record: with what became of the tries before, which a next process goes on from.
+        error: the newest failure.
+        now: the moment.
+        limit: how long a write is tried.
+    """
+    before = record.tried or Tried(now, now + limit, 0, 0)
+    refuser = error.refuser if isinstance(error, NotAdmitted) else ""
+    tried = Tried(before.since, before.until, before.times + 1, before.noes + (not error.may_pass), refuser)
+    left_s = (tried.until - now).total_seconds()
+    if tried.noes >= _NOES or left_s <= 0:
+        return tried, None
+    pause_s = min(_LONGEST_PAUSE_S, max(_FIRST_PAUSE_S * 2.0 ** min(before.times, 10), error.retry_after_s))
+    return tried, min(pause_s, left_s)
 
 
 def veto(record: Record, *vetoes: Veto) -> Record:

@@ -188,7 +188,8 @@ def plan_restore(snapshot: Snapshot, *, condemned_images: frozenset[tuple[str, s
     found = live_rollout(deployment, history)
     mark = deployment.metadata.annotations.get(marks.REPLICAS_BEFORE)
     before = marks.replicas_before(deployment.metadata.annotations)
-    if mark is None or before is None or isinstance(found, Refused):
+    going = deployment.metadata.deletion_timestamp is not None
+    if mark is None or before is None or isinstance(found, Refused) or going:
         return None
     rollout, live = found
     about, count = before
@@ -233,7 +234,8 @@ def written_plan(
 ) -> Undo | ScaleDown | None:
     """What an action of this rollout's incident wrote, from its mark; None where there is none that still stands.
 
-    The mark must be proven, and what it says must stand: the controller copies it about, and others write after us.
+    The mark must be proven, and what it says must stand: the controller copies it about, and others write after us. A
+    template that admission changed on its way in stands, too.
 
     Args:
         snapshot: the workload.
@@ -256,10 +258,25 @@ def written_plan(
         stands = deployment.spec.replicas == 0 and about == rollout.hash
         return ScaleDown(rollout, live, count, b"", text) if stands else None
     target = next((item for item in history.all if item.hash == mark.to_hash), None)
-    if target is None or not templates.same(target.spec.template, deployment.spec.template):
+    now_live = history.live.revision if history.live else None
+    if target is None or not still_live(mark, target.spec.template, deployment.spec.template, revision=now_live):
         return None
     revision = msgspec.structs.replace(describe(target), number=mark.to_revision)
-    return Undo(rollout, live, revision, target.spec.template, b"", text)
+    return Undo(rollout, live, revision, deployment.spec.template, b"", text)
+
+
+def still_live(mark: LastRollback, target: msgspec.Raw, live: msgspec.Raw, *, revision: int | None) -> bool:
+    """Whether what an undo wrote is what is live, also where admission changed it on its way in.
+
+    Then its template and hash are not the target's, but the revision is the very next one, with the target's images.
+
+    Args:
+        mark: of the undo, proven to be ours.
+        target: the template that was written.
+        live: the Deployment's.
+        revision: the number of the live revision; None while it has none.
+    """
+    return templates.same(target, live) or (revision == mark.from_revision + 1 and templates.descends(live, target))
 
 
 def landed(plan: Plan, deployment: Deployment) -> bool:
@@ -285,6 +302,8 @@ def marked(plan: Plan, deployment: Deployment) -> bool:
 
 def _judged(deployment: Deployment, history: History, request: Request) -> tuple[Rollout, ReplicaSet] | Refused:
     """What is live, if it still is what was judged."""
+    if deployment.metadata.deletion_timestamp:
+        return Refused(Guard.SUPERSEDED, "it is being deleted: no controller rolls anything out for it any more")
     found = live_rollout(deployment, history)
     if isinstance(found, Refused):
         # A pause explains why nothing is observed; waiting for it would be in vain.

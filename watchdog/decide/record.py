@@ -117,8 +117,8 @@ class Planned(msgspec.Struct, frozen=True):
         action: what is done.
         from_revision: what is left.
         from_hash: its hash.
-        to_revision: where it goes; the same where no template changes.
-        to_hash: its hash.
+        to_revision: where it goes; the same where no template changes, 0 where it is not known yet.
+        to_hash: its hash; empty where it is not known yet.
         cause: what found the breach.
         numbers: the counts of that moment.
         target_images: images of the target by container, for people.
@@ -141,6 +141,24 @@ class Written(msgspec.Struct, frozen=True):
 
     at: dt.datetime
     what: str
+
+
+class Tried(msgspec.Struct, frozen=True):
+    """A write that was not accepted so far.
+
+    Args:
+        since: when it was tried first.
+        until: when it is given up.
+        times: how often it was tried.
+        noes: how many of the answers were noes that rarely pass.
+        by: who refused, as `watchdog.errors.NotAdmitted` names it; empty where nobody is named.
+    """
+
+    since: dt.datetime
+    until: dt.datetime
+    times: int
+    noes: int
+    by: str = ""
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -220,9 +238,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         vetoes: every guard that spoke.
         alerts: about this workload.
         plan: what was decided.
+        tried: what became of the action's write while it was not accepted; None where it was, or was not tried.
         writes: what was written.
         write_at: when the action's write was accepted.
+        stuck: why pods of the target were not ready a minute after they were to be; empty where they were.
         verified: one sentence about the workload after the action.
+        verified_at: when the action's rollout was complete.
         asked: when a person was asked.
         people: what people said.
         outcome: how it ended.
@@ -261,9 +282,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     vetoes: tuple[Veto, ...] = ()
     alerts: tuple[AlertSeen, ...] = ()
     plan: Planned | None = None
+    tried: Tried | None = None
     writes: tuple[Written, ...] = ()
     write_at: dt.datetime | None = None
+    stuck: str = ""
     verified: str = ""
+    verified_at: dt.datetime | None = None
     asked: dt.datetime | None = None
     people: tuple[Answer, ...] = ()
     outcome: Outcome | None = None

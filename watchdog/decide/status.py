@@ -10,6 +10,9 @@ import msgspec
 
 from watchdog.objects import Deployment
 
+_NO_DEADLINE = 2**31 - 1  # HasProgressDeadline in the controller's deployment_util.go
+_GRACE_S = 60.0
+
 
 class Progress(StrEnum):
     """How far a rollout is."""
@@ -29,6 +32,28 @@ class RolloutStatus(msgspec.Struct, frozen=True):
 def progressed_at(deployment: Deployment) -> dt.datetime | None:
     """When the controller last wrote the condition Progressing."""
     return next((c.last_update_time for c in deployment.status.conditions if c.type == "Progressing"), None)
+
+
+def gives_up_after(deployment: Deployment, *, least_s: float) -> float:
+    """Seconds without any progress after which a rollout is not waited for any longer.
+
+    It is the controller that gives up, at its progress deadline, which begins anew with each step forward. This holds
+    where it has none, or has stopped working: a little more than what the controller takes by its own arithmetic.
+
+    Args:
+        deployment: as it is.
+        least_s: never less than this.
+    """
+    deadline_s, ready_s = deployment.spec.progress_deadline_seconds, deployment.spec.min_ready_seconds
+    bounded = deadline_s is not None and deadline_s < _NO_DEADLINE
+    return max(least_s, (deadline_s or 0) + _GRACE_S if bounded else ready_s + least_s)
+
+
+def steps(deployment: Deployment) -> tuple[object, ...]:
+    """What changes with each step of a rollout."""
+    status = deployment.status
+    counts = (status.observed_generation, status.replicas, status.updated_replicas, status.available_replicas)
+    return (*counts, progressed_at(deployment))
 
 
 def scale_down_status(deployment: Deployment) -> RolloutStatus:

@@ -90,6 +90,9 @@ def plan_switch_back(
 def _sides(seen: Colours, record: Record, switched: Switched) -> tuple[ReplicaSet, ReplicaSet] | Refused:
     """What is live and what was before, if both still are what they were."""
     service, colour = seen.service, seen.old.deployment
+    for what, item in (("Service", service), ("Deployment", seen.live.deployment), ("Deployment", colour)):
+        if item.metadata.deletion_timestamp:
+            return Refused(Guard.SUPERSEDED, f"the {what} {item.ref.name} is being deleted")
     if service.metadata.uid != switched.uid:
         return Refused(Guard.SUPERSEDED, f"the Service {service.ref.name} was made anew by someone else")
     if service.spec.selector != switched.after:

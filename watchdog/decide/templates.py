@@ -89,6 +89,15 @@ def _meaning(template: msgspec.Raw) -> bytes:
     return found
 
 
+def descends(live: msgspec.Raw, written: msgspec.Raw) -> bool:
+    """Whether a template may be what admission made of the one that was written: its containers, with their images.
+
+    A mutating webhook adds labels, variables and sidecars. That somebody deployed something else instead is for the
+    caller to rule out.
+    """
+    return images(written).items() <= images(live).items()
+
+
 def differ_only_in_annotations(one: msgspec.Raw, other: msgspec.Raw) -> bool:
     """Whether going from one to the other would restart the pods and change nothing in them."""
     stripped = [parse(template) for template in (one, other)]

@@ -2,10 +2,11 @@
 
     read ──► decide (pure) ──► guarded write ──► give up field ownership, mark, Event ──► verify
       ▲                             │
-      └──── 409, 422, no answer ────┘
+      └──── not done, or no answer ─┘
 
 Nothing here depends on being alone. Whoever changed the workload since it was read makes a `test` of the patch fail;
-then it is read and decided again, against the rollout that was judged first. A write that got no answer may have
+then it is read and decided again, against the rollout that was judged first. Where it is what it was, nobody came in
+between: then the write was refused, and the refusal is raised. A write that got no answer may have
 happened: then our very mark, together with what the action was to change, says that it did
 (reference/kubernetes.md §2.2). From the write to the end of what follows it, being cancelled waits.
 """
@@ -31,8 +32,8 @@ from watchdog.decide.plan import (
     written_plan,
 )
 from watchdog.engine import wording
-from watchdog.engine.following import release, unbroken
-from watchdog.engine.verify import Patience, Verifier
+from watchdog.engine.following import given_up, release, unbroken
+from watchdog.engine.verify import Patience, Stuck, Verifier
 from watchdog.errors import (
     ClusterError,
     Conflict,
@@ -41,7 +42,7 @@ from watchdog.errors import (
     Throttled,
     Unanswered,
 )
-from watchdog.model import Event, Guard, Plan, Refused, Restore, Result, Rollout, ScaleDown, Undo
+from watchdog.model import Action, Event, Guard, Plan, Refused, Restore, Result, Rollout, ScaleDown, Undo
 from watchdog.objects import Deployment, Metadata, Snapshot, WorkloadRef
 from watchdog.ports import Cluster
 
@@ -52,6 +53,7 @@ _OBSERVE_EVERY_S = 0.1
 _READ_AGAIN_AFTER_S = 1.0
 
 T = TypeVar("T")
+Choose = Callable[[Snapshot], int | Refused]
 Decide = Callable[[Snapshot, Request], Awaitable[Plan | Refused]]
 
 
@@ -96,7 +98,7 @@ class Actor:
         self._cluster = cluster
         self._patience = patience
         self._now = now
-        self._verifier = Verifier(cluster, patience=patience, progress=progress)
+        self._verifier = Verifier(cluster, patience=patience, now=now, progress=progress)
 
     async def undo(
         self,
@@ -106,7 +108,8 @@ class Actor:
         dry_run: bool = False,
         verify: bool = True,
         condemned: bool = False,
-        choose: Callable[[Snapshot], int | Refused] | None = None,
+        choose: Choose | None = None,
+        attempts: int = _ATTEMPTS,
     ) -> Result:
         """Go back to an earlier revision.
 
@@ -117,34 +120,38 @@ class Actor:
             verify: wait until the rollout is complete.
             condemned: an incident found the live version bad, so mark its ReplicaSet.
             choose: gives the revision number to go to, instead of `request`.
+            attempts: how often a write is made that gets no answer, or is put off; whoever tries again takes 1.
 
         Raises:
             Unanswered: it is not known whether the write happened, or nothing could be read in the first place.
-            ClusterError: nothing was written.
+            ClusterError: nothing was written; its cure says how a person does it.
         """
-        now = self._now()
-
-        async def decide(snapshot: Snapshot, request: Request) -> Plan | Refused:
-            if choose:
-                chosen = choose(snapshot)
-                if isinstance(chosen, Refused):
-                    return chosen
-                request = msgspec.structs.replace(request, to_revision=chosen)
-            return plan_undo(snapshot, request, now=now)
-
-        return await self._act(ref, request, decide, dry_run=dry_run, verify=verify, condemned=condemned)
+        decide = self._undoing(choose)
+        return await self._act(
+            ref, request, decide, dry_run=dry_run, verify=verify, condemned=condemned, attempts=attempts
+        )
 
     async def scale_down(
-        self, ref: WorkloadRef, request: Request, *, dry_run: bool = False, verify: bool = True
+        self,
+        ref: WorkloadRef,
+        request: Request,
+        *,
+        dry_run: bool = False,
+        verify: bool = True,
+        attempts: int = _ATTEMPTS,
     ) -> Result:
         """Take every pod of a canary away that an incident found bad. Raises as `undo` does."""
-        now = self._now()
+        decide = self._scaling_down(ref)
+        return await self._act(ref, request, decide, dry_run=dry_run, verify=verify, condemned=True, attempts=attempts)
 
-        async def decide(snapshot: Snapshot, request: Request) -> Plan | Refused:
-            autoscalers = await self._cluster.autoscalers(ref.namespace, timeout_s=self._patience.request_s)
-            return plan_scale_down(snapshot, request, autoscalers=autoscalers, now=now)
-
-        return await self._act(ref, request, decide, dry_run=dry_run, verify=verify, condemned=True)
+    async def foresee(
+        self, action: Action, ref: WorkloadRef, request: Request, *, choose: Choose | None = None
+    ) -> Plan | Refused:
+        """What an action would write now, or which guard would refuse it; nothing is written. Raises `ClusterError`."""
+        decide = self._undoing(choose)
+        if action is not Action.UNDO:
+            decide = self._scaling_down(ref) if action is Action.SCALE_DOWN else self._pausing()
+        return await decide(await self.look(ref), request)
 
     async def look(self, ref: WorkloadRef) -> Snapshot:
         """Read a workload as an action would. Raises `ClusterError`."""
@@ -153,6 +160,8 @@ class Actor:
     async def written(self, rollout: Rollout, *, proofs: Iterable[str]) -> Undo | ScaleDown | None:
         """What an action of this rollout's incident wrote, by this process or by one before, if it still stands.
 
+        What has just been written is judged once the controller has seen it: its revision tells it from a later change.
+
         Args:
             rollout: what the incident is about.
             proofs: digests of the nonces that the service's writes may carry.
@@ -160,18 +169,35 @@ class Actor:
         Raises:
             ClusterError: the workload could not be read.
         """
-        return written_plan(await self.look(rollout.workload), rollout, proofs=proofs, now=self._now())
+        loop = asyncio.get_running_loop()
+        observed_by = loop.time() + self._patience.observed_s
+        while True:
+            try:
+                snapshot = await self.look(rollout.workload)
+            except NotFound:
+                return None
+            plan, deployment = written_plan(snapshot, rollout, proofs=proofs, now=self._now()), snapshot.deployment
+            seen = deployment.metadata.generation <= deployment.status.observed_generation
+            if plan or seen or loop.time() > observed_by:
+                return plan
+            await asyncio.sleep(_OBSERVE_EVERY_S)
 
-    async def finish(self, plan: Undo | ScaleDown, request: Request, *, resumed: bool) -> Result:
-        """Verify an action that was written. Raises as `undo` does.
+    async def finish(
+        self, plan: Undo | ScaleDown, request: Request, *, resumed: bool, stuck: Stuck | None = None
+    ) -> Result:
+        """Verify an action that was written, for as long as its rollout progresses. Raises as `undo` does.
 
         Args:
             plan: what was written.
             request: who asked for it.
             resumed: another process wrote it, so that it is not known what followed the write; it is done again.
+            stuck: told once why pods of the target have not been ready for a minute.
         """
         loop = asyncio.get_running_loop()
-        deployment = await self._cluster.deployment(plan.rollout.workload, timeout_s=self._patience.request_s)
+        try:
+            deployment = await self._cluster.deployment(plan.rollout.workload, timeout_s=self._patience.request_s)
+        except NotFound:
+            return wording.replaced(wording.planned(plan), how="deleted")
         if resumed:
             await self._unbroken(self._follow_up(plan, deployment, request, condemned=True))
         answer = _Answer(_Written(plan, deployment, loop.time()), deployment, plan.rollout)
@@ -181,7 +207,8 @@ class Actor:
             template=plan.template if isinstance(plan, Undo) else deployment.spec.template,
             before=deployment,
             written_at=loop.time(),
-            deadline=loop.time() + self._patience.verify_s,
+            deadline=None,
+            stuck=stuck,
         )
         return await self._end(result, answer, dry_run=False)
 
@@ -196,14 +223,43 @@ class Actor:
 
         return await self._act(ref, request, decide)
 
-    async def pause(self, ref: WorkloadRef, request: Request, *, dry_run: bool = False) -> Result:
+    async def pause(
+        self, ref: WorkloadRef, request: Request, *, dry_run: bool = False, attempts: int = _ATTEMPTS
+    ) -> Result:
         """Stop a rolling update where it stands. Raises as `undo` does."""
+        return await self._act(ref, request, self._pausing(), dry_run=dry_run, attempts=attempts)
+
+    # -- deciding ------------------------------------------------------------------------------------------------------
+
+    def _undoing(self, choose: Choose | None) -> Decide:
+        now = self._now()
+
+        async def decide(snapshot: Snapshot, request: Request) -> Plan | Refused:
+            if choose:
+                chosen = choose(snapshot)
+                if isinstance(chosen, Refused):
+                    return chosen
+                request = msgspec.structs.replace(request, to_revision=chosen)
+            return plan_undo(snapshot, request, now=now)
+
+        return decide
+
+    def _scaling_down(self, ref: WorkloadRef) -> Decide:
+        now = self._now()
+
+        async def decide(snapshot: Snapshot, request: Request) -> Plan | Refused:
+            autoscalers = await self._cluster.autoscalers(ref.namespace, timeout_s=self._patience.request_s)
+            return plan_scale_down(snapshot, request, autoscalers=autoscalers, now=now)
+
+        return decide
+
+    def _pausing(self) -> Decide:
         now = self._now()
 
         async def decide(snapshot: Snapshot, request: Request) -> Plan | Refused:
             return plan_pause(snapshot, request, now=now)
 
-        return await self._act(ref, request, decide, dry_run=dry_run)
+        return decide
 
     async def _act(
         self,
@@ -214,6 +270,7 @@ class Actor:
         dry_run: bool = False,
         verify: bool = False,
         condemned: bool = False,
+        attempts: int = _ATTEMPTS,
     ) -> Result:
         loop = asyncio.get_running_loop()
         deadline = loop.time() + self._patience.verify_s
@@ -223,12 +280,13 @@ class Actor:
             patched = found or await self._cluster.patch_deployment(
                 ref, plan.patch, dry_run=dry_run, timeout_s=self._patience.request_s
             )
-            written = _Written(plan, patched, loop.time(), replaced=found is not None and not landed(plan, found))
+            if isinstance(plan, Undo):
+                plan = msgspec.structs.replace(plan, template=patched.spec.template)
             if not dry_run:
                 await self._follow_up(plan, patched, request, condemned=condemned)
-            return written
+            return _Written(plan, patched, loop.time())
 
-        answer = await self._write(ref, request, decide, commit, dry_run=dry_run, deadline=deadline)
+        answer = await self._write(ref, request, decide, commit, dry_run=dry_run, deadline=deadline, attempts=attempts)
         if isinstance(answer.end, Refused):
             return await self._end(wording.refused(answer.end), answer, dry_run=dry_run)
         written, result = answer.end, wording.planned(answer.end.plan)
@@ -259,6 +317,7 @@ class Actor:
         *,
         dry_run: bool,
         deadline: float,
+        attempts: int,
     ) -> _Answer:
         """Decide and write until one of the two comes to an end.
 
@@ -269,20 +328,26 @@ class Actor:
             commit: writes it, unless it was found written, and does what follows a write.
             dry_run: nothing is written, and so nothing is ever in doubt.
             deadline: when looking for a write in doubt ends, on the event loop's clock.
+            attempts: how often a write is made that gets no answer, or is put off.
         """
         loop = asyncio.get_running_loop()
         observed_by = loop.time() + self._patience.observed_s
         in_doubt: Plan | None = None
         failures: list[ClusterError] = []
         seen: Deployment | None = None
+        tried: Deployment | None = None
         while True:
             try:
                 snapshot = await self._read(ref, deadline=deadline if in_doubt else 0.0)
                 seen = snapshot.deployment
                 if in_doubt and (landed(in_doubt, seen) or marked(in_doubt, seen)):
-                    return _Answer(await self._unbroken(commit(in_doubt, seen)), seen, request.rollout)
-                if len(failures) == _ATTEMPTS:
-                    raise failures[-1]
+                    written = await self._unbroken(commit(in_doubt, seen))
+                    replaced = not landed(in_doubt, seen) and not (tried and _next(tried, seen))
+                    return _Answer(msgspec.structs.replace(written, replaced=replaced), seen, request.rollout)
+                if failures and tried:
+                    changed = _changed(tried, seen, failure=failures[-1])
+                    if given_up(failures, attempts=attempts, changed=changed):
+                        raise failures[-1]
                 plan = await decide(snapshot, request)
                 if isinstance(plan, Refused):
                     if plan.guard is not Guard.NOT_OBSERVED or loop.time() > observed_by:
@@ -290,14 +355,18 @@ class Actor:
                     await asyncio.sleep(_OBSERVE_EVERY_S)
                     continue
                 request = msgspec.structs.replace(request, rollout=plan.rollout)
+                tried = seen
                 try:
                     written = await self._unbroken(commit(plan, None))
-                except (Unanswered, Conflict, PreconditionFailed, Throttled) as error:
+                except ClusterError as error:
+                    error.cure = wording.by_hand(plan)
+                    if not error.may_pass:
+                        raise
                     failures.append(error)
                     _log.info("write not done: %s", error, extra={"event": "write-not-done", "workload": str(ref)})
                     if isinstance(error, Unanswered):
                         in_doubt = None if dry_run else plan
-                    elif isinstance(error, Throttled):
+                    elif isinstance(error, Throttled) and attempts > 1:
                         if loop.time() + error.retry_after_s > deadline:
                             raise
                         await asyncio.sleep(error.retry_after_s)
@@ -313,7 +382,9 @@ class Actor:
                 if in_doubt is None or (answered and failures[-1:] == [error]):
                     raise
                 unknown = "it is not known whether this was written: see the history"
-                raise Unanswered(error.operation, f"{error.reason}; {unknown}") from None
+                doubtful = Unanswered(error.operation, f"{error.reason}; {unknown}")
+                doubtful.cure = error.cure
+                raise doubtful from None
 
     async def _read(self, ref: WorkloadRef, *, deadline: float) -> Snapshot:
         """Read the workload; until `deadline` again and again, since after a write in doubt we must know."""
@@ -386,6 +457,25 @@ class Actor:
         except ClusterError as error:
             fields = {"event": "event-not-written", "workload": str(event.regarding)}
             _log.warning("Event not written: %s", error, extra=fields)
+
+
+def _changed(tried: Deployment, now: Deployment, *, failure: ClusterError) -> bool:
+    """Whether anything that could fail a patch has changed since it was made, so that it lost a race.
+
+    That is what it tests, and for the API server's own conflict the whole object.
+    """
+
+    def tested(deployment: Deployment) -> tuple[object, ...]:
+        metadata = deployment.metadata
+        version = metadata.resource_version if isinstance(failure, Conflict) else ""
+        return metadata.uid, metadata.generation, metadata.annotations, metadata.deletion_timestamp, version
+
+    return tested(tried) != tested(now)
+
+
+def _next(tried: Deployment, now: Deployment) -> bool:
+    """Whether the spec was changed once since, which was our write, whatever admission has made of it."""
+    return now.metadata.uid == tried.metadata.uid and now.metadata.generation == tried.metadata.generation + 1
 
 
 def _live(snapshot: Snapshot) -> Rollout | None:

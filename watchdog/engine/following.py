@@ -2,11 +2,11 @@
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from watchdog.decide.patches import release_ownership
-from watchdog.errors import ClusterError, Conflict, PreconditionFailed
+from watchdog.errors import ClusterError, Conflict, PreconditionFailed, Throttled, Unanswered
 from watchdog.objects import Metadata
 
 _log = logging.getLogger(__name__)
@@ -14,6 +14,21 @@ _log = logging.getLogger(__name__)
 _ATTEMPTS = 3
 
 T = TypeVar("T")
+
+
+def given_up(failures: Sequence[ClusterError], *, attempts: int, changed: bool) -> bool:
+    """Whether the last failure of a write is the answer to it, now that the object was read again.
+
+    Args:
+        failures: of this action so far.
+        attempts: how often a write is made that gets no answer, or is put off.
+        changed: whether the object is another than the one that was written to: then a race was lost, and is run again.
+    """
+    if len(failures) >= _ATTEMPTS:
+        return True
+    if isinstance(failures[-1], Unanswered | Throttled):
+        return sum(isinstance(each, Unanswered | Throttled) for each in failures) >= attempts
+    return not changed
 
 
 async def unbroken(work: Coroutine[Any, Any, T], *, patience_s: float) -> T:

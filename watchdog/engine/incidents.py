@@ -25,7 +25,8 @@ from watchdog.engine import recovery, wording
 from watchdog.engine.context import Context, wrote
 from watchdog.engine.polling import Seen
 from watchdog.engine.switching import Switcher
-from watchdog.errors import ClusterError, Denied, Rejected
+from watchdog.engine.verify import Stuck
+from watchdog.errors import ClusterError, NotFound
 from watchdog.judge import conditions
 from watchdog.judge.blocks import BlindReason, Doubt, Verdict, Word
 from watchdog.judge.verdict import combine
@@ -39,6 +40,7 @@ from watchdog.model import (
     IncidentId,
     Mode,
     Outcome,
+    Plan,
     Refused,
     Result,
     ScaleDown,
@@ -46,7 +48,7 @@ from watchdog.model import (
     SwitchBack,
     Undo,
 )
-from watchdog.objects import HASH_LABEL, Pod, ReplicaSet, Snapshot
+from watchdog.objects import HASH_LABEL, Pod, ReplicaSet, Snapshot, TemplateHash
 
 _log = logging.getLogger(__name__)
 
@@ -310,8 +312,11 @@ class Incidents:
         spoken = limits.vetoes(record, facts, self._limits, now=context.now())
         record = incident.veto(record, *spoken)
         context.note(record, EventReason.BREACH, verdict.detail)
-        record = context.put(msgspec.structs.replace(record, plan=_proposed(record, verdict)), told=False)
-        if not spoken:
+        record = context.put(msgspec.structs.replace(record, plan=self._proposal(record, verdict, item)), told=False)
+        if record.mode is Mode.OBSERVE:
+            context.metrics.refusal(Guard.MODE)
+            await self._observe(record)
+        elif not spoken:
             context.put(incident.advance(record, Happening.ALLOWED, now=context.now()))
             await self._act(context.records[record.id], verdict=verdict, by="")
         elif all(veto.lowers for veto in spoken):
@@ -323,6 +328,47 @@ class Incidents:
         else:
             context.metrics.refusal(Guard(spoken[0].guard))
             await self._refuse(record, f"{spoken[0].guard}: {spoken[0].detail}")
+
+    def _proposal(self, record: Record, verdict: Verdict, item: Seen) -> Planned:
+        """What is proposed, with the target that an undo would have by what the step showed."""
+        proposed, deployment = _proposed(record, verdict), self._context.deployment(record.workload)
+        if record.action is not Action.UNDO or deployment is None:
+            return proposed
+        target = self._target(record, Snapshot(deployment, item.replicasets))
+        return proposed if isinstance(target, Refused) else _aimed(proposed, record, target[0])
+
+    async def _observe(self, record: Record) -> None:
+        """End a breach in mode `observe` with what would have been done; nothing is written, not even as a dry run."""
+        context = self._context
+        try:
+            foreseen = await self._foreseen(record)
+        except ClusterError as error:
+            _log.warning("what would be written is not known: %s", error, extra=_fields(record, "not-foreseen"))
+            foreseen = None
+        record, now = context.records[record.id], context.now()
+        if record.state is not State.BREACH:
+            return  # superseded meanwhile
+        if isinstance(foreseen, Undo | ScaleDown | SwitchBack):
+            record = msgspec.structs.replace(record, plan=self._planned(record, foreseen))
+        elif isinstance(foreseen, Refused) and foreseen.guard is Guard.SUPERSEDED:
+            await self._end(record, Outcome.SUPERSEDED, str(foreseen))
+            return
+        elif isinstance(foreseen, Refused):
+            asks = foreseen.guard is Guard.TARGET_NOT_PASSED
+            record = incident.veto(record, Veto(foreseen.guard, foreseen.detail, now, lowers=asks))
+        why = _would(record)
+        await self._end(record, Outcome.OBSERVED, why)
+        context.note(context.records[record.id], EventReason.REFUSED, why, suffix=f"-{Guard.MODE}")
+
+    async def _foreseen(self, record: Record) -> Plan | SwitchBack | ScaleUp | Refused:
+        """What the action would write now, or which guard of the action itself would refuse it."""
+        cause = Cause(MANAGER, record.plan.cause if record.plan else "")
+        gitops_act = self._policy(record).gitops.value == "act"
+        if record.action is Action.SWITCH_BACK:
+            return await self._switcher.foresee(record, cause, gitops_act=gitops_act)
+        request = Request(cause=cause, rollout=record.rollout, gitops_act=gitops_act)
+        choose = self._chooser(record, approved=False)
+        return await self._context.ports.actor.foresee(record.action, record.workload, request, choose=choose)
 
     async def _ask(self, record: Record, why: str) -> None:
         """Ask a person, about one target: an approval holds for no other (DESIGN §6).
@@ -340,12 +386,7 @@ class Incidents:
             if isinstance(target, Refused):
                 await self._end(record, Outcome.REFUSED, str(target))
                 return
-            plan = msgspec.structs.replace(
-                record.plan or _proposed(record, Verdict(Word.BREACH, "")),
-                to_revision=target[0].revision or 0,
-                to_hash=target[0].hash,
-                target_images=templates.images(target[0].spec.template),
-            )
+            plan = _aimed(record.plan or _proposed(record, Verdict(Word.BREACH, "")), record, target[0])
             record = msgspec.structs.replace(record, plan=plan)
         asking = incident.advance(record, Happening.LOWERED, now=context.now())
         context.put(msgspec.structs.replace(asking, detail=why))
@@ -391,6 +432,9 @@ class Incidents:
     async def _act(self, record: Record, *, by: str, verdict: Verdict | None = None) -> None:
         """Carry the action out. `by` is who approved it; the physical and policy guards bind all the same."""
         context, actor = self._context, self._context.ports.actor
+        if record.mode is Mode.OBSERVE:
+            await self._end(record, Outcome.REFUSED, f"{Guard.MODE}: it was lowered to observe before the write")
+            return
         cause = record.plan.cause if record.plan else ""
         reason = verdict.detail if verdict else (record.verdicts[-1].detail if record.verdicts else cause)
         request = Request(
@@ -403,23 +447,53 @@ class Incidents:
         ref = record.workload
         try:
             if record.action is Action.SCALE_DOWN:
-                result = await actor.scale_down(ref, request, verify=False)
+                result = await actor.scale_down(ref, request, verify=False, attempts=1)
             elif record.action is Action.PAUSE:
-                result = await actor.pause(ref, request)
+                result = await actor.pause(ref, request, attempts=1)
             elif record.action is Action.SWITCH_BACK:
                 result = await self._switcher.switch_back(
                     record, request.cause, nonce=request.nonce, gitops_act=request.gitops_act
                 )
             else:
                 choose = self._chooser(record, approved=bool(by))
-                result = await actor.undo(ref, request, verify=False, condemned=True, choose=choose)
-        except (Denied, Rejected) as error:
-            await self._end(context.records[record.id], Outcome.FAILED, str(error))
+                result = await actor.undo(ref, request, verify=False, condemned=True, choose=choose, attempts=1)
+        except NotFound as error:
+            await self._end(
+                context.records[record.id], Outcome.SUPERSEDED, f"{error.operation}: deleted by someone else"
+            )
+            return
+        except ClusterError as error:
+            if error.may_pass and not error.writing:
+                raise  # nothing was asked of the workload yet: the next step looks again
+            await self._try_again(context.records[record.id], error)
             return
         await self._written(context.records[record.id], result, request)
 
+    async def _try_again(self, record: Record, error: ClusterError) -> None:
+        """After a write that was not accepted: wait and go on, or end `failed` where it has been tried long enough."""
+        context, now = self._context, self._context.now()
+        limit = dt.timedelta(seconds=context.config.rollback.timeout)
+        tried, pause_s = incident.try_again(record, error, now=now, limit=limit)
+        record = msgspec.structs.replace(record, tried=tried)
+        if pause_s is None:
+            took = (
+                f"{tried.times} tries in {(now - tried.since).total_seconds():.0f} s" if tried.times > 1 else "one try"
+            )
+            await self._end(record, Outcome.FAILED, f"not done after {took}: {error}")
+            return
+        detail = f"{error.reason}; tried again until {tried.until:%H:%M:%S} UTC"
+        record = context.put(msgspec.structs.replace(record, detail=detail))
+        _log.warning("%s; again in %.0f s", error, pause_s, extra=_fields(record, "write-refused"))
+        await asyncio.sleep(pause_s)
+        record = context.records[record.id]
+        if record.state is not State.ACTING:
+            return  # superseded meanwhile
+        await self._resume(record)
+
     async def _written(self, record: Record, result: Result, request: Request) -> None:
         context, now = self._context, self._context.now()
+        if record.state is State.ENDED:
+            return  # superseded meanwhile
         if result.refused:
             if isinstance(result.plan, ScaleUp):
                 record = context.put(wrote(record, result.detail, at=now), told=False)
@@ -481,7 +555,7 @@ class Incidents:
 
     def _chooser(self, record: Record, *, approved: bool) -> Callable[[Snapshot], int | Refused]:
         def choose(snapshot: Snapshot) -> int | Refused:
-            if approved and record.plan and record.plan.to_hash != record.rollout.hash:
+            if approved and record.plan and record.plan.to_hash:
                 agreed = [item for item in read_history(snapshot).numbered if item.hash == record.plan.to_hash]
                 gone = f"revision {record.plan.to_revision}, which was approved, is gone"
                 return agreed[0].revision or 0 if agreed else Refused(Guard.NO_TARGET, gone)
@@ -554,19 +628,53 @@ class Incidents:
         if isinstance(plan, SwitchBack):
             result = await self._switcher.finish(record, plan, request.cause, resumed=resumed)
         else:
-            result = await self._context.ports.actor.finish(plan, request, resumed=resumed)
+            result = await self._context.ports.actor.finish(plan, request, resumed=resumed, stuck=self._stuck(record))
         record = self._context.records[record.id]
         if result.outcome not in _ACTED:
             await self._end(record, result.outcome, "; ".join((result.detail, *result.pods)))
             return
-        record = self._context.put(msgspec.structs.replace(record, verified=result.detail, detail=result.detail))
+        now = self._context.now()
+        if isinstance(plan, Undo):
+            record = await self._as_admitted(record, plan)
+        record = self._context.put(
+            msgspec.structs.replace(record, verified=result.detail, detail=result.detail, verified_at=now)
+        )
         if not self._policy(record).signals:
             await self._end(record, Outcome.RECOVERED, f"{result.detail}; no signal is configured to prove more")
+
+    async def _as_admitted(self, record: Record, plan: Undo) -> Record:
+        """The record with the hash of what an undo made live, which is not the target's where admission changed it.
+
+        Without it nobody would find the restored pods, and the proof of recovery would never come.
+        """
+        try:
+            snapshot = await self._context.ports.actor.look(record.workload)
+        except ClusterError as error:
+            _log.warning("the restored pods may not be found: %s", error, extra=_fields(record, "not-looked-at"))
+            return record
+        record, live = self._context.records[record.id], read_history(snapshot).live
+        ours = live is not None and templates.same(live.spec.template, plan.template)
+        if live is None or record.plan is None or not ours:
+            return record
+        return msgspec.structs.replace(record, plan=msgspec.structs.replace(record.plan, to_hash=live.hash))
+
+    def _stuck(self, record: Record) -> Stuck | None:
+        """Whom to tell, once in an incident, that pods of the target do not get ready."""
+        context, about = self._context, record.id
+
+        async def tell(pods: tuple[str, ...]) -> None:
+            where = f"kubectl -n {record.workload.namespace} describe pods"
+            why = f"not ready for a minute, still waited for: {'; '.join(pods) or 'no pods'}; look with: {where}"
+            newest = context.put(msgspec.structs.replace(context.records[about], stuck="; ".join(pods), detail=why))
+            _log.warning("%s", why, extra=_fields(newest, "stuck"))
+            context.note(newest, EventReason.STUCK, why)
+
+        return None if record.stuck else tell
 
     async def _recover(self, record: Record, item: Seen) -> None:
         """Is the signal healthy again?"""
         context = self._context
-        waited = context.now() - (record.write_at or record.started)
+        waited = context.now() - (record.verified_at or record.write_at or record.started)
         patience = dt.timedelta(seconds=context.config.limits.recovery)
         found = recovery.proof(record, item, waited=waited, patience=patience)
         if found is None:
@@ -584,6 +692,8 @@ class Incidents:
             return  # superseded meanwhile
         record = context.put(incident.end(record, outcome, why, now=context.now()))
         context.metrics.action(record.action, outcome, cause=record.plan.cause if record.plan else "")
+        if outcome is Outcome.FAILED:
+            context.note(record, EventReason.FAILED, why)  # where the action has told already, this is the same one
 
     def _planned(self, record: Record, plan: Undo | ScaleDown | SwitchBack) -> Planned:
         """What was written, and the images by which the bad version differs from the good one."""
@@ -622,16 +732,41 @@ def _on_node(doubt: Doubt, pods: Iterable[Pod]) -> Doubt:
 
 
 def _proposed(record: Record, verdict: Verdict) -> Planned:
-    """What is proposed: where an undo goes is known only when it is planned."""
+    """What is proposed, before anybody has looked where an undo or a switch-back goes."""
+    goes = record.action in (Action.UNDO, Action.SWITCH_BACK)
     return Planned(
         action=record.action,
         from_revision=record.rollout.revision,
         from_hash=record.rollout.hash,
-        to_revision=record.rollout.revision,
-        to_hash=record.rollout.hash,
+        to_revision=0 if goes else record.rollout.revision,
+        to_hash=TemplateHash("") if goes else record.rollout.hash,
         cause=verdict.cause,
         numbers=Numbers(verdict.candidate.bad, verdict.candidate.total, verdict.stable.bad, verdict.stable.total),
     )
+
+
+def _aimed(proposed: Planned, record: Record, target: ReplicaSet) -> Planned:
+    """What is proposed, with its target; never the version that is to be left."""
+    if target.hash == record.rollout.hash:
+        return proposed
+    images = templates.images(target.spec.template)
+    return msgspec.structs.replace(
+        proposed, to_revision=target.revision or 0, to_hash=target.hash, target_images=images
+    )
+
+
+def _would(record: Record) -> str:
+    """What would have come of a breach in another mode."""
+    spoken = [veto for veto in record.vetoes if veto.guard != Guard.MODE]
+    waits = [veto for veto in spoken if veto.guard in limits.WAITING]
+    asks = [veto for veto in spoken if veto.lowers]
+    refuses = [veto for veto in spoken if veto not in (*waits, *asks)]
+    plan = record.plan
+    step = f" {plan.from_revision} → {plan.to_revision}" if plan and plan.action is Action.UNDO and plan.to_hash else ""
+    for verb, vetoes in (("refused", refuses), ("asked before", asks), ("waited with", waits)):
+        if vetoes:
+            return f"would have {verb} this: {record.action}{step}; {vetoes[0].guard}: {vetoes[0].detail}"
+    return f"would have done this: {record.action}{step}"
 
 
 def _fields(record: Record, event: str) -> dict[str, str]:

@@ -25,7 +25,7 @@ def proof(record: Record, item: Seen, *, waited: dt.timedelta, patience: dt.time
     Args:
         record: of the incident.
         item: the newest step of what is live since.
-        waited: since the action's write.
+        waited: since the action's rollout was complete.
         patience: how long a proof is waited for.
     """
     least = item.watch.policy.threshold.min_requests

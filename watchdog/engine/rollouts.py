@@ -116,6 +116,10 @@ class Rollouts:
             if deployment is None:
                 return
             record = None
+        if deployment.metadata.deletion_timestamp:
+            if record:
+                self.supersede(record, "the Deployment is being deleted by someone else")
+            return
         if match is None:
             if record:
                 self.supersede(record, "no policy matches the Deployment any more")
@@ -314,7 +318,7 @@ class Rollouts:
         return (
             mark is not None
             and mark.incident == record.id
-            and mark.to_hash == rollout.hash
+            and _made(mark, record, deployment, rollout)
             and marks.proves(mark.nonce, record.rollout, record.proofs)
         )
 
@@ -350,7 +354,7 @@ class Rollouts:
         if (
             mark is None
             or not mark.by_us
-            or mark.to_hash != rollout.hash
+            or not _made(mark, self._context.records.get(mark.incident), deployment, rollout)
             or rollout.revision not in (mark.from_revision, mark.from_revision + 1)
         ):
             return False
@@ -400,7 +404,8 @@ class Rollouts:
         """End a watch whose version somebody else has replaced."""
         if record.state is State.ENDED:
             return
-        if record.state is State.ACTING or (record.state is State.VERIFYING and not record.verified):
+        writing = record.state is State.ACTING and not record.tried
+        if writing or (record.state is State.VERIFYING and not record.verified):
             return  # whoever carries the action out sees it, too
         if record.verified:
             why = f"{record.verified}, then {why}"
@@ -462,6 +467,22 @@ def action_of(match: Match) -> Action:
     """What a breach of this workload leads to. Only a canary is ever scaled down, never the stable side beside it."""
     wanted = match.policy.action or Action.SCALE_DOWN
     return Action.UNDO if wanted is Action.SCALE_DOWN and match.side is not Side.CANDIDATE else wanted
+
+
+def _made(mark: LastRollback, record: Record | None, deployment: Deployment, rollout: Rollout) -> bool:
+    """Whether a revision is what a mark names, also where admission changed that on its way in: see `plan.still_live`.
+
+    Args:
+        mark: proven, where that matters.
+        record: of its incident, which knows the target's images.
+        deployment: what is live.
+        rollout: the same.
+    """
+    if mark.to_hash == rollout.hash:
+        return True
+    images = record.plan.target_images.items() if record and record.plan else ()
+    live = templates.images(deployment.spec.template).items()
+    return rollout.revision == mark.from_revision + 1 and bool(images) and set(images) <= set(live)
 
 
 def _before(rollout: Rollout, history: History, seen: TemplateHash | None) -> TemplateHash:

@@ -22,16 +22,15 @@ from watchdog.decide.switch import (
     written_switch,
 )
 from watchdog.engine import wording
-from watchdog.engine.following import release, unbroken
+from watchdog.engine.following import given_up, release, unbroken
 from watchdog.engine.verify import Patience
-from watchdog.errors import ClusterError, Conflict, NotFound, PreconditionFailed, Throttled, Unanswered
+from watchdog.errors import ClusterError, NotFound, Throttled, Unanswered
 from watchdog.model import Cause, Event, Guard, Outcome, Refused, Result, ScaleUp, SwitchBack
 from watchdog.objects import Metadata, Pod, Service, ServiceRef, Snapshot, WorkloadRef
 from watchdog.ports import Cluster, Services
 
 _log = logging.getLogger(__name__)
 
-_ATTEMPTS = 3
 _AGAIN_S = 1.0
 
 
@@ -56,13 +55,16 @@ class Switcher:
     async def switch_back(self, record: Record, cause: Cause, *, nonce: str, gitops_act: bool) -> Result:
         """Give the traffic back to the colour of before, or begin to make room for it.
 
+        A lost race is run again; whoever calls tries again after anything else.
+
         Raises:
             Unanswered: it is not known whether the write happened, or nothing could be read in the first place.
-            ClusterError: nothing was written.
+            ClusterError: nothing was written; its cure says how a person does it.
         """
         loop, in_doubt = asyncio.get_running_loop(), False
         deadline = loop.time() + self._patience.verify_s
         failures: list[ClusterError] = []
+        tried: Colours | None = None
         while True:
             try:
                 seen = await self._read(record, deadline=deadline if in_doubt else 0.0)
@@ -70,27 +72,37 @@ class Switcher:
                 return wording.refused(Refused(Guard.SUPERSEDED, f"{error.operation}: deleted by someone else"))
             if in_doubt and marked_by(seen.service, record, now=self._now()):
                 return await self._found(seen, record, cause)
-            if len(failures) == _ATTEMPTS:
+            if failures and tried and given_up(failures, attempts=1, changed=_tested(tried) != _tested(seen)):
                 raise failures[-1]
             plan = plan_switch_back(seen, record, cause, nonce=nonce, gitops_act=gitops_act, now=self._now())
             if isinstance(plan, Refused):
                 return wording.refused(plan)
+            tried = seen
             work = self._scale_up(plan, seen, cause) if isinstance(plan, ScaleUp) else self._write(plan, seen, cause)
             try:
                 return await unbroken(work, patience_s=2 * self._patience.request_s)
-            except (Unanswered, Conflict, PreconditionFailed, Throttled) as error:
+            except NotFound as error:
+                return wording.refused(Refused(Guard.SUPERSEDED, f"{error.operation}: deleted by someone else"))
+            except ClusterError as error:
+                error.cure = wording.by_hand(plan)
+                if not error.may_pass:
+                    raise
                 failures.append(error)
                 fields = {"event": "write-not-done", "workload": str(record.workload)}
                 _log.info("write not done: %s", error, extra=fields)
                 in_doubt = in_doubt or (isinstance(error, Unanswered) and isinstance(plan, SwitchBack))
-                if isinstance(error, Throttled):
-                    if loop.time() + error.retry_after_s > deadline:
-                        raise
-                    await asyncio.sleep(error.retry_after_s)
+
+    async def foresee(self, record: Record, cause: Cause, *, gitops_act: bool) -> SwitchBack | ScaleUp | Refused:
+        """What would be written now, or which guard would refuse it; nothing is written. Raises `ClusterError`."""
+        seen = await self._read(record, deadline=0.0)
+        return plan_switch_back(seen, record, cause, nonce="", gitops_act=gitops_act, now=self._now())
 
     async def written(self, record: Record) -> SwitchBack | None:
         """What this incident wrote, by this process or by one before, if it still stands. Raises `ClusterError`."""
-        return written_switch(await self._read(record, deadline=0.0), record, now=self._now())
+        try:
+            return written_switch(await self._read(record, deadline=0.0), record, now=self._now())
+        except NotFound:
+            return None
 
     async def finish(self, record: Record, plan: SwitchBack, cause: Cause, *, resumed: bool) -> Result:
         """Prove that the colour of before serves. Raises `ClusterError`.
@@ -110,6 +122,8 @@ class Switcher:
         while stands(seen.service, record, now=self._now()):
             ready = ready_pods(seen, plan.target.hash, plan.selector)
             detail = f"{result.detail}, {ready} of {seen.old.deployment.spec.replicas} pods ready"
+            if seen.service.metadata.deletion_timestamp or seen.old.deployment.metadata.deletion_timestamp:
+                return wording.replaced(result, how="deleted")
             if ready:
                 return msgspec.structs.replace(result, detail=detail, elapsed_s=loop.time() - begun)
             if loop.time() - begun > self._patience.verify_s:
@@ -225,3 +239,12 @@ class Switcher:
         except ClusterError as error:
             fields = {"event": "event-not-written", "workload": str(event.regarding)}
             _log.warning("Event not written: %s", error, extra=fields)
+
+
+def _tested(seen: Colours) -> tuple[object, ...]:
+    """What a switch-back tests, or decides by: where it has changed, a write lost a race."""
+    service, sides = seen.service, (seen.live.deployment, seen.old.deployment)
+    return (
+        (service.metadata.uid, service.spec.selector, service.metadata.annotations),
+        *((side.metadata.uid, side.metadata.generation, side.metadata.annotations) for side in sides),
+    )

@@ -1,18 +1,35 @@
-"""The proof of an action: watching until its rollout is complete, has failed, or is somebody else's."""
+"""The proof of an action: watching until its rollout is complete, has failed, or is somebody else's.
+
+How long a rollout may take, only its controller knows: surge, `minReadySeconds` and slow pods add up to hours. So the
+service goes on for as long as the controller says that it progresses; a command, which a person waits for, does not.
+"""
 
 import asyncio
-from collections.abc import Callable
+import datetime as dt
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 
 import msgspec
 
 from watchdog.decide import pods, templates
-from watchdog.decide.status import Progress, progressed_at, rollout_status, scale_down_status
+from watchdog.decide.status import (
+    Progress,
+    gives_up_after,
+    progressed_at,
+    rollout_status,
+    scale_down_status,
+    steps,
+)
 from watchdog.engine import wording
 from watchdog.errors import ClusterError
 from watchdog.model import Outcome, Result, ScaleDown, Undo
-from watchdog.objects import HASH_LABEL, Deployment, WorkloadRef, revision_number
+from watchdog.objects import HASH_LABEL, Deployment, Pod, WorkloadRef, revision_number
 from watchdog.ports import Cluster
+
+_STUCK_S = 60.0
+_LOOK_AGAIN_S = 15.0
+
+Stuck = Callable[[tuple[str, ...]], Awaitable[None]]
 
 
 class Patience(msgspec.Struct, frozen=True, kw_only=True):
@@ -21,7 +38,7 @@ class Patience(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         request_s: for each answer of the API server.
         observed_s: for the controller to see a change that was made just before.
-        verify_s: from the first look to the verified end.
+        verify_s: from the first look to the verified end of what a person waits for.
     """
 
     request_s: float
@@ -35,12 +52,21 @@ class Verifier:
     Args:
         cluster: where.
         patience: how long to wait for what.
+        now: the wall clock, with a time zone.
         progress: told how far a rollout is, whenever that changes.
     """
 
-    def __init__(self, cluster: Cluster, *, patience: Patience, progress: Callable[[str], None]) -> None:
+    def __init__(
+        self,
+        cluster: Cluster,
+        *,
+        patience: Patience,
+        now: Callable[[], dt.datetime],
+        progress: Callable[[str], None],
+    ) -> None:
         self._cluster = cluster
         self._patience = patience
+        self._now = now
         self._progress = progress
 
     async def verify(
@@ -51,7 +77,8 @@ class Verifier:
         template: msgspec.Raw,
         before: Deployment,
         written_at: float,
-        deadline: float,
+        deadline: float | None,
+        stuck: Stuck | None = None,
     ) -> Result:
         """Follow the workload by the rules of `kubectl rollout status`.
 
@@ -61,15 +88,42 @@ class Verifier:
             template: the pod template after the write, which an admission webhook may have changed.
             before: the Deployment with its status of before the write, whose exceeded deadline is not the target's.
             written_at: when the write was accepted, on the event loop's clock.
-            deadline: when to give up, on the same clock.
+            deadline: when to stop waiting, on the same clock; the rollout is then under way and goes on. None goes on
+                until the controller gives up, or shows no progress for longer than it would take to.
+            stuck: told once why pods of the target have not been ready for a minute.
         """
-        loop, ref, replace = asyncio.get_running_loop(), plan.rollout.workload, msgspec.structs.replace
-        detail, state = "nothing was read since the write", None
+        looking = asyncio.create_task(self._look_after_pods(plan, before, stuck)) if stuck else None
         try:
-            async with asyncio.timeout_at(deadline), aclosing(self._cluster.follow(ref)) as states:
+            return await self._follow(
+                plan, result, template=template, before=before, written_at=written_at, deadline=deadline
+            )
+        finally:
+            if looking:
+                looking.cancel()
+                await asyncio.gather(looking, return_exceptions=True)
+
+    async def _follow(
+        self,
+        plan: Undo | ScaleDown,
+        result: Result,
+        *,
+        template: msgspec.Raw,
+        before: Deployment,
+        written_at: float,
+        deadline: float | None,
+    ) -> Result:
+        loop, ref, replace = asyncio.get_running_loop(), plan.rollout.workload, msgspec.structs.replace
+        detail, state, outcome = "nothing was read since the write", None, Outcome.FAILED
+        gives_up_s, seen = gives_up_after(before, least_s=self._patience.verify_s), steps(before)
+        until = loop.time() + gives_up_s if deadline is None else deadline
+        try:
+            async with asyncio.timeout_at(until) as limit, aclosing(self._cluster.follow(ref)) as states:
                 async for state in states:
-                    if state is None or state.metadata.uid != plan.rollout.uid:
+                    if state is None or state.metadata.uid != plan.rollout.uid or state.metadata.deletion_timestamp:
                         return wording.replaced(result, how="deleted")
+                    if deadline is None and steps(state) != seen:
+                        seen = steps(state)
+                        limit.reschedule(loop.time() + gives_up_s)
                     if not _as_written(plan, state, template):
                         return wording.replaced(result)
                     status = scale_down_status(state) if isinstance(plan, ScaleDown) else rollout_status(state)
@@ -86,25 +140,49 @@ class Verifier:
                     if status.progress is Progress.DEADLINE_EXCEEDED and not _stale(state, before):
                         break
         except TimeoutError:
-            detail = f"not complete after {self._patience.verify_s:g} s: {detail}"
+            if deadline is None:
+                detail = f"no progress for {gives_up_s:g} s: {detail}"
+            else:
+                outcome, detail = (
+                    Outcome.UNDER_WAY,
+                    f"under way, not complete after {self._patience.verify_s:g} s: {detail}",
+                )
         return replace(
             result,
-            outcome=Outcome.FAILED,
-            detail=f"{result.detail}, but {detail}",
+            outcome=outcome,
+            detail=f"{result.detail}, {'but ' if outcome is Outcome.FAILED else ''}{detail}",
             elapsed_s=loop.time() - written_at,
             pods=await self._why_not_ready(ref, plan, state),
         )
+
+    async def _look_after_pods(self, plan: Undo | ScaleDown, deployment: Deployment, stuck: Stuck) -> None:
+        """Say it once where pods of the target have not been ready for a minute: people may be able to help."""
+        while isinstance(plan, Undo):
+            await asyncio.sleep(_LOOK_AGAIN_S)
+            try:
+                found = await self._pods(plan, deployment)
+            except ClusterError:
+                continue
+            if late := pods.stuck(found, since=self._now() - dt.timedelta(seconds=_STUCK_S)):
+                await stuck(pods.explain(late))
+                return
+
+    async def _pods(self, plan: Undo, deployment: Deployment) -> tuple[Pod, ...]:
+        """The pods of the target, or of what admission made of it."""
+        selector, namespace, timeout_s = deployment.spec.selector, deployment.ref.namespace, self._patience.request_s
+        found = await self._cluster.replicasets(namespace, selector, timeout_s=timeout_s)
+        live = next((each.hash for each in found if templates.same(each.spec.template, plan.template)), None)
+        labels = {**selector.match_labels, HASH_LABEL: live or plan.target.hash}
+        narrowed = msgspec.structs.replace(selector, match_labels=labels)
+        return await self._cluster.pods(namespace, narrowed, timeout_s=timeout_s)
 
     async def _why_not_ready(
         self, ref: WorkloadRef, plan: Undo | ScaleDown, state: Deployment | None
     ) -> tuple[str, ...]:
         if isinstance(plan, ScaleDown) or state is None:
             return ()
-        selector = state.spec.selector
-        labels = {**selector.match_labels, HASH_LABEL: plan.target.hash}
-        narrowed = msgspec.structs.replace(selector, match_labels=labels)
         try:
-            found = await self._cluster.pods(ref.namespace, narrowed, timeout_s=self._patience.request_s)
+            found = await self._pods(plan, state)
         except ClusterError as error:
             return (f"its pods could not be read: {error}",)
         failing = [c.reason for c in state.status.conditions if c.type == "ReplicaFailure" and c.status == "True"]

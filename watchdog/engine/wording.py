@@ -5,6 +5,7 @@ import hashlib
 import msgspec
 
 from watchdog.decide.record import Record
+from watchdog.decide.switch import selector_text
 from watchdog.model import (
     Cause,
     Event,
@@ -85,6 +86,25 @@ def refused(refusal: Refused) -> Result:
     outcome = _WITHOUT_A_NO.get(refusal.guard, Outcome.REFUSED)
     detail = refusal.detail if outcome is Outcome.ALREADY else str(refusal)
     return Result(outcome=outcome, detail=detail, refused=refusal)
+
+
+def by_hand(plan: Plan | SwitchBack | ScaleUp) -> str:
+    """How a person does what was not done: kubectl's command, since ours has failed."""
+    ref, live = plan.rollout.workload, plan.rollout.revision
+    kubectl = f"revision {live} stays live, by hand: kubectl -n {ref.namespace}"
+    match plan:
+        case Undo():
+            return f"{kubectl} rollout undo deployment/{ref.name} --to-revision={plan.target.number}"
+        case ScaleDown():
+            return f"{kubectl} scale deployment/{ref.name} --replicas=0"
+        case Pause():
+            return f"{kubectl} rollout pause deployment/{ref.name}"
+        case Restore():
+            return ""  # nobody waits for it, and it is tried again
+        case SwitchBack():
+            return f"{kubectl} set selector service/{plan.service} '{selector_text(plan.selector)}'"
+        case ScaleUp():
+            return f"{kubectl} scale deployment/{plan.colour.name} --replicas={plan.replicas}"
 
 
 def started_event(plan: Plan, deployment: Deployment, cause: Cause) -> Event | None:

@@ -140,6 +140,8 @@ def ended(scene: Scene, seen: Look, record: Record | None, *, now: dt.datetime) 
     """Whether this version is over: by the service, or because somebody else replaced it."""
     if record and record.state is State.ENDED and (end := _told(scene, seen, record)):
         return end
+    if seen.deployment.metadata.deletion_timestamp:
+        return superseded("the Deployment is being deleted", "nothing was changed")
     rollout, live = scene.rollout, seen.live
     mark = marks.read_last_rollback(seen.deployment.metadata.annotations, now=now)
     mine = mark is not None and mark.incident == rollout.incident
@@ -177,7 +179,7 @@ def _told(scene: Scene, seen: Look, record: Record) -> End | None:
             service=True,
         )
     dismissed = record.outcome is Outcome.REFUSED and record.people and record.people[-1].answer == "dismiss"
-    if record.outcome is not Outcome.FAILED and not dismissed:
+    if record.outcome not in (Outcome.FAILED, Outcome.UNPROVEN) and not dismissed:
         return None
     verdict = Verdict(Word.BREACH, record.detail, cause="service")
     return End(verdict=verdict, outcome=record.outcome, detail=record.detail, service=True)

@@ -22,6 +22,7 @@ from watchdog.errors import (
     Conflict,
     Denied,
     Expired,
+    NotAdmitted,
     NotFound,
     PreconditionFailed,
     Rejected,
@@ -29,6 +30,7 @@ from watchdog.errors import (
     Throttled,
     Unanswered,
 )
+from watchdog.kube import refusals
 from watchdog.model import MANAGER
 
 Load = Callable[[], Awaitable[Configuration]]
@@ -58,10 +60,11 @@ class _Details(msgspec.Struct, frozen=True, rename="camel"):
 
 
 class Status(msgspec.Struct, frozen=True):
-    """The API's error body, without its message, which may hold a whole object."""
+    """The API's error body. Its message may hold a whole object: only `refusals` reads it."""
 
     code: Whole = 0
     reason: str = ""
+    message: str = ""
     details: _Details | None = None
 
 
@@ -230,16 +233,26 @@ async def read_at_most(response: aiohttp.ClientResponse, limit: int) -> bytes:
 
 
 def _error(operation: str, response: aiohttp.ClientResponse, raw: bytes, *, patching: bool) -> ClusterError:
-    """Map an answer to the tree of `watchdog.errors`, taking over its reason and never its message."""
+    """Map an answer to the tree of `watchdog.errors`, taking over its reason, and of its message only a refusal."""
     try:
         status = from_json(raw, Status)
     except Malformed:
         status = Status()
     code, reason = response.status, status.reason or f"HTTP {response.status}"
     causes = status.details.causes if status.details else ()
+    if refusal := refusals.read(status.message):
+        wait_s = _retry_after(response, status, otherwise=0.0)
+        return NotAdmitted(
+            operation, code=code, refuser=refusal.refuser, sentence=refusal.sentence, retry_after_s=wait_s
+        )
     match code:
-        case 401 | 403:
-            return Denied(operation, reason)
+        case 401:
+            unknown = Denied(operation, reason)
+            unknown.may_pass = True  # the next token file may be on its way
+            return unknown
+        case 403:
+            missing = refusals.missing_right(status.message)
+            return Denied(operation, f"{reason}: {missing}" if missing else reason)
         case 404:
             return NotFound(operation, f"{reason}; are the name, the namespace and the context right?")
         case 409 if reason == "AlreadyExists":
@@ -251,14 +264,18 @@ def _error(operation: str, response: aiohttp.ClientResponse, raw: bytes, *, patc
         case 422 if patching and not causes:
             return PreconditionFailed(operation, reason)
         case 429:
-            told = status.details.retry_after_seconds if status.details else 0
-            wait_s = seconds(response.headers.get("Retry-After")) or seconds(str(told)) or 1.0
-            return Throttled(operation, reason, retry_after_s=wait_s)
+            return Throttled(operation, reason, retry_after_s=_retry_after(response, status, otherwise=1.0))
         case code if code >= 500:
             # It did answer, but for a timeout on its way; a write may have been made all the same.
             return (ServerError if status.reason and code != 504 else Unanswered)(operation, reason)
     fields = ", ".join(f"{cause.field} ({cause.reason})" for cause in causes if cause.field)
     return Rejected(operation, f"{reason}: {fields or 'refused by validation or an admission policy'}")
+
+
+def _retry_after(response: aiohttp.ClientResponse, status: Status, *, otherwise: float) -> float:
+    """Seconds that the API asks to wait; `otherwise` where it asks nothing that can be read."""
+    told = status.details.retry_after_seconds if status.details else 0
+    return seconds(response.headers.get("Retry-After")) or seconds(str(told)) or otherwise
 
 
 def _first_line(error: BaseException) -> str:

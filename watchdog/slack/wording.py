@@ -94,7 +94,7 @@ def _said(record: Record, approval_s: float) -> tuple[str, str] | None:
     name = f"{record.workload}: "
     verb, doing, do = (f"{verb} {_object(record)}" for verb in _VERBS[_action(record)])
     done, written = f"{name}{verb}{bad}", record.write_at is not None
-    kubectl = f"kubectl -n {record.workload.namespace} rollout"
+    kubectl, workload = f"kubectl -n {record.workload.namespace} rollout", f"deployment/{record.workload.name}"
     match record.outcome or record.state:
         case State.WATCHING if record.told:
             return f"{name}{revision} no longer looks bad, it is still watched", _NOTHING
@@ -106,8 +106,14 @@ def _said(record: Record, approval_s: float) -> tuple[str, str] | None:
             until = (record.asked or record.started) + dt.timedelta(seconds=approval_s)
             approve = f"Approve with: rollback-watchdog approve {record.id} (expires {until:%H:%M} UTC)."
             return f"{name}APPROVAL NEEDED to {do}{bad}", approve
+        case State.ACTING if tried := record.tried:
+            so_far = f"{_refused_by(record) or 'not accepted'} so far, tried again until {tried.until:%H:%M} UTC"
+            return f"{name}{doing}{bad}; {so_far}", f"Or by hand: {_by_hand(record)}"
         case State.ACTING:
-            return f"{name}{doing}{bad}", _NOTHING
+            return f"{name}{doing}{bad}", "How it ends is told here."
+        case State.VERIFYING if record.stuck:
+            pods = _plain(record.stuck, 60)
+            return f"{done}, but its pods are NOT READY: {pods}", f"Look now: {kubectl} status {workload}"
         case State.VERIFYING:
             return f"{done}, being verified", _NOTHING
         case Outcome.RECOVERED:
@@ -118,18 +124,24 @@ def _said(record: Record, approval_s: float) -> tuple[str, str] | None:
             return f"{done}; whether it recovered is NOT KNOWN", f"See for yourself: {_history(record)}"
         case Outcome.PAUSED:
             undo = f"rollback-watchdog rollback {record.workload}"
-            return done, f"Undo it: {undo}, or let it go on: {kubectl} resume deployment/{record.workload.name}"
+            return done, f"Undo it: {undo}, or let it go on: {kubectl} resume {workload}"
         case Outcome.REFUSED:
             why, to_do = _refusal(record)
             return f"{name}NOT {verb}{why}{bad}", to_do
+        case Outcome.OBSERVED:
+            return f"{name}would {do}{bad}", f"To do it yourself: {_by_hand(record)}"
+        case Outcome.UNPROVEN:
+            why = f"a mark says that the service acted on {revision}, NO RECORD proves it"
+            return f"{name}{why}", f"Look for yourself: {_history(record)}"
         case Outcome.SUPERSEDED if written:
             return f"{done}, then changed by someone else", _NOTHING
         case Outcome.SUPERSEDED if record.told or _breach(record):
             return f"{name}{revision} is bad{bad}; someone else replaced it first", _NOTHING
         case Outcome.FAILED if written:
-            return f"{done}, but that FAILED", f"Look now: {kubectl} status deployment/{record.workload.name}"
+            return f"{done}, but that FAILED", f"Look now: {kubectl} status {workload}"
         case Outcome.FAILED:
-            return f"{name}{doing} FAILED{bad}", f"Do it by hand: {_by_hand(record)}"
+            by = f" ({refused})" if (refused := _refused_by(record)) else ""
+            return f"{name}{doing} FAILED{by}{bad}", f"Do it by hand: {_by_hand(record)}"
         case Outcome.PASSED:
             return f"{name}{revision} passed{_why(record, ', ')}", _NOTHING
         case Outcome.UNJUDGED:
@@ -140,7 +152,7 @@ def _said(record: Record, approval_s: float) -> tuple[str, str] | None:
 def _observed(record: Record, said: tuple[str, str]) -> tuple[str, str]:
     """The same where nothing may be done."""
     what, to_do = said
-    if (record.outcome or record.state) in {State.BREACH, State.ASKING, Outcome.REFUSED}:
+    if (record.outcome or record.state) in {State.BREACH, State.ASKING, Outcome.REFUSED, Outcome.OBSERVED}:
         do, to_do = f"{_VERBS[_action(record)][2]} {_object(record)}", f"To do it yourself: {_by_hand(record)}"
         if _final(record):
             why, to_do = _refusal(record)
@@ -180,9 +192,16 @@ def _by_hand(record: Record, *, forced: bool = False) -> str:
         case Action.SWITCH_BACK if record.switched:
             before = selector_text(record.switched.before)
             return f"{kubectl} set selector service/{record.switched.service} '{before}'"
-    if record.outcome is Outcome.FAILED and record.plan:
-        return f"{kubectl} rollout undo deployment/{name} --to-revision={record.plan.to_revision}"
+    if record.outcome is Outcome.FAILED or record.tried:
+        to = f" --to-revision={record.plan.to_revision}" if record.plan and record.plan.to_hash else ""
+        return f"{kubectl} rollout undo deployment/{name}{to}"
     return f"rollback-watchdog rollback {record.workload}{' --force --reason TEXT' if forced else ''}"
+
+
+def _refused_by(record: Record) -> str:
+    """Who refuses the action's write, where that is known."""
+    by = record.tried.by if record.tried else ""
+    return f"refused by {_plain(by, 80)}" if by else ""
 
 
 def _evidence(record: Record) -> str:
@@ -211,7 +230,8 @@ def _details(record: Record) -> Iterator[str]:
         if alert.what == "attributed":
             yield _lines(f"Alert {alert.name}, firing since {_time(alert.starts_at)}")
     if plan := record.plan:
-        to = f" to revision {plan.to_revision} ({plan.to_hash})" if plan.action is Action.UNDO else ""
+        undo = plan.action is Action.UNDO and plan.to_hash
+        to = f" to revision {plan.to_revision} ({plan.to_hash})" if undo else ""
         yield _lines(
             f"Plan: {plan.action} of revision {plan.from_revision} ({plan.from_hash}){to}, cause {plan.cause}",
             _counts(plan.numbers),
@@ -225,6 +245,8 @@ def _details(record: Record) -> Iterator[str]:
         yield _lines(f"A person was asked at {_time(record.asked)}. To answer:", *commands)
     for answer in record.people:
         yield _lines(f"{answer.by} said {answer.answer} ({answer.way}) at {_time(answer.at)}")
+    if tried := record.tried:
+        yield _lines(f"The write was {_refused_by(record) or 'not accepted'}, tried from {_time(tried.since)} on")
     for write in record.writes:
         yield _lines(f"Written at {_time(write.at)}: {write.what}")
     if record.verified:
@@ -258,7 +280,7 @@ def _action(record: Record) -> Action:
 
 def _object(record: Record) -> str:
     match record.plan:
-        case plan if plan and plan.action is Action.UNDO:
+        case plan if plan and plan.action is Action.UNDO and plan.to_hash:
             return f"{plan.from_revision} → {plan.to_revision}"
     return f"revision {record.rollout.revision}{' to 0 pods' if _action(record) is Action.SCALE_DOWN else ''}"
 

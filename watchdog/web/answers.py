@@ -10,7 +10,16 @@ import msgspec
 from aiohttp import web
 
 from watchdog.decide.record import Record
-from watchdog.errors import ClusterError, Conflict, KeyReused, NotFound, PreconditionFailed, Rejected, UsageError
+from watchdog.errors import (
+    ClusterError,
+    Conflict,
+    KeyReused,
+    NotAdmitted,
+    NotFound,
+    PreconditionFailed,
+    Rejected,
+    UsageError,
+)
 from watchdog.model import Result, Revision, Undo
 from watchdog.objects import WorkloadRef
 
@@ -66,7 +75,7 @@ class HttpError(Exception):
                 return cls(422, "`idempotency_key` came before with another request", str(error))
             case UsageError():
                 return cls(409, str(error))
-            case Conflict() | PreconditionFailed() | Rejected():
+            case Conflict() | PreconditionFailed() | Rejected() | NotAdmitted():
                 return cls(409, "the cluster did not take the change", str(error))
             case ClusterError():
                 return cls(503, "the cluster did not answer as it should", str(error))

@@ -159,6 +159,8 @@ class Api:
         fields = result_fields(result, ref, dry_run=asked.dry_run)
         if result.outcome is Outcome.ALREADY:
             return reply(fields)
+        if result.outcome is Outcome.UNDER_WAY:
+            return reply(fields, status=202)
         if result.outcome is not Outcome.ROLLED_BACK:
             guard = result.refused.guard if result.refused else None
             detail = guard.guard_class if guard else ""
