@@ -136,3 +136,17 @@ async def test_a_record_that_is_pruned_while_slack_is_away_holds_nothing_up() ->
     await world.live(3100)
     ended = {record.rollout.hash: record.outcome for record in world.records.values()}
     assert ended == {hash_of("worse"): Outcome.PASSED, hash_of("bad"): Outcome.RECOVERED}
+
+
+async def test_a_loop_that_is_cancelled_ends_although_its_closing_fails() -> None:
+    async def run() -> None:
+        try:
+            await asyncio.sleep(1000)
+        finally:
+            raise RuntimeError("what was open cannot be closed")
+
+    task = asyncio.create_task(Faults(Metrics()).keep(Part.WATCH, run))
+    await asyncio.sleep(1)
+    task.cancel()
+    await asyncio.wait({task}, timeout=10)
+    assert task.cancelled()

@@ -1,33 +1,36 @@
 """The whole service, with one border fed with whatever bytes can be: a bad rollout beside it is undone in time."""
 
 import asyncio
+import copy
 import random
-from collections.abc import Mapping
+from collections.abc import AsyncGenerator, Mapping
+from contextlib import aclosing, suppress
 from pathlib import Path
 
 import pytest
 from aiohttp import web
 
-from tests.component.fake_api import raw, running
+from tests.component.fake_api import Json, raw, running
 from tests.component.fake_slack import Call, FakeSlack
 from tests.component.garbage import garbage
 from tests.component.test_alertmanager import ALERTS, SILENCES, STATUS, active, matcher, silence, up
-from tests.component.test_borders import ANSWERS, RECORD, SLACK
+from tests.component.test_borders import ANSWERS, DOCUMENTS, RECORD, SLACK
 from tests.component.world import WEB, World
-from tests.unit.builders import hash_of
+from tests.unit.builders import hash_of, replicaset
 from watchdog.alertmanager import Alertmanagers
 from watchdog.config import Slack
 from watchdog.decide.record import Record
-from watchdog.decoding import from_json
+from watchdog.decoding import Malformed, from_json
 from watchdog.engine.act import Actor
 from watchdog.engine.context import Context, Ports
 from watchdog.engine.service import Service
 from watchdog.engine.verify import Patience
-from watchdog.judge.blocks import Reading
+from watchdog.judge.blocks import Blind, BlindReason, Reading
+from watchdog.kube.reading import decode
 from watchdog.metrics import Metrics
 from watchdog.model import Outcome
-from watchdog.objects import Deployment, WorkloadRef
-from watchdog.ports import AlertSource, Notifier, SignalQuery
+from watchdog.objects import Deployment, LabelSelector, Pod, ReplicaSet, WorkloadRef
+from watchdog.ports import AlertSource, Changed, Deleted, Listed, Notifier, SignalQuery
 from watchdog.prometheus import Answer, PrometheusClient, PrometheusSignals
 from watchdog.records.form import Unreadable, read, write
 from watchdog.slack import SlackNotifier
@@ -79,6 +82,59 @@ class Fed(World):
         bad = [record for record in self.records.values() if record.rollout.hash == hash_of("bad")]
         assert [record.outcome for record in bad if record.workload == WEB] == [Outcome.RECOVERED], self.writes
         assert self.undone_at - self.deployed_at <= IN_TIME_S
+
+
+class OddNeighbours(Fed):
+    """Other Deployments, their ReplicaSets and pods are odd ones, and each is changed every quarter of a second."""
+
+    def _odd(self, name: str) -> Json:
+        found = copy.deepcopy(DOCUMENTS[name])
+        if name == "deployment":
+            found["metadata"] |= {"name": f"other-{self.chance.randrange(5)}", "uid": "other"}
+            found["spec"]["selector"] = {"matchLabels": {"app": "other"}}
+        return found
+
+    async def watch(self, namespace: str) -> AsyncGenerator[Listed | Changed | Deleted, None]:
+        async with aclosing(super().watch(namespace)) as changes:
+            yield await anext(changes)
+            coming = asyncio.ensure_future(anext(changes))
+            try:
+                while True:
+                    with suppress(Malformed):
+                        odd = from_json(garbage(self.chance, self._odd("deployment")), Deployment)
+                        if odd.ref != WEB:
+                            yield self.chance.choice((Changed, Changed, Deleted))(odd)
+                    await asyncio.wait({coming}, timeout=0.25)
+                    if coming.done():
+                        yield coming.result()
+                        coming = asyncio.ensure_future(anext(changes))
+            finally:
+                coming.cancel()
+                await asyncio.gather(coming, return_exceptions=True)
+
+    async def read_past(
+        self, query: SignalQuery, *, first: int, last: int, every: int = 1, timeout_s: float
+    ) -> tuple[Reading, ...]:
+        if "web" in query.workloads or any(pod.startswith("web-") for pod in query.pods):
+            return await super().read_past(query, first=first, last=last, every=every, timeout_s=timeout_s)
+        blind = Blind(BlindReason.PARTIAL, "nobody counts what the others do")
+        return tuple(Reading(step, blind=blind) for step in range(first, last + 1, every))
+
+    async def deployment(self, ref: WorkloadRef, *, timeout_s: float) -> Deployment:
+        if ref == WEB:
+            return await super().deployment(ref, timeout_s=timeout_s)
+        return decode(garbage(self.chance, self._odd("deployment")), Deployment, operation="get")
+
+    async def replicasets(self, namespace: str, selector: LabelSelector, *, timeout_s: float) -> tuple[ReplicaSet, ...]:
+        if selector.match_labels == {"app": "web"}:
+            return await super().replicasets(namespace, selector, timeout_s=timeout_s)
+        odd = replicaset("v2", 2, uid="other")
+        return (decode(garbage(self.chance, odd), ReplicaSet, operation="list"),)
+
+    async def pods(self, namespace: str, selector: LabelSelector, *, timeout_s: float) -> tuple[Pod, ...]:
+        if selector.match_labels == {"app": "web"}:
+            return await super().pods(namespace, selector, timeout_s=timeout_s)
+        return (decode(garbage(self.chance, self._odd("pod")), Pod, operation="list"),)
 
 
 class OddCounters(Fed):
@@ -136,7 +192,7 @@ def odd_records(chance: random.Random) -> list[Record]:
 
 @pytest.mark.looptime
 @pytest.mark.parametrize("seed", range(4))
-@pytest.mark.parametrize("world", [OddCounters, OddAlerts])
+@pytest.mark.parametrize("world", [OddNeighbours, OddCounters, OddAlerts])
 async def test_a_bad_version_is_undone_in_time_while_a_border_is_fed(world: type[Fed], seed: int) -> None:
     await world(seed=seed).is_undone()
 

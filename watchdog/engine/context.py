@@ -112,7 +112,8 @@ class Context:
     def _begin(self, run: Coroutine[Any, Any, None], work: Coroutine[Any, Any, object]) -> None:
         assert self._group is not None  # noqa: S101  (only what runs in the group begins more)
         try:
-            self._group.create_task(run)
+            task = self._group.create_task(run)
+            task.add_done_callback(lambda _: work.close())  # it may be cancelled before it begins
         except RuntimeError:  # the service is ending, and a timer has come late
             run.close()
             work.close()

@@ -67,6 +67,7 @@ class Faults:
             try:
                 await work()
             except Exception as error:
+                _end_if_cancelled(error)
                 await asyncio.sleep(self.note(part, error))
             else:
                 return
@@ -79,12 +80,19 @@ class Faults:
             try:
                 await run()
             except Exception as error:
+                _end_if_cancelled(error)
                 if loop.time() - begun > _LONGEST_PAUSE_S:
                     self.over(part, about)
                 pause_s = self.note(part, error, about=about)
             else:
                 pause_s = _LONGEST_PAUSE_S  # a loop that has nothing to do, such as one without a notifier
             await asyncio.sleep(pause_s)
+
+
+def _end_if_cancelled(error: Exception) -> None:
+    """End with the service, also where closing what was open raised something else on the way."""
+    if (task := asyncio.current_task()) and task.cancelling():
+        raise asyncio.CancelledError from error
 
 
 def _place(error: BaseException) -> tuple[str, int]:
