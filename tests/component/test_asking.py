@@ -53,7 +53,9 @@ async def test_after_budget_and_cool_down_a_person_is_asked_and_an_approval_has_
         for _ in range(2):
             await asyncio.sleep(5)
             assert world.service
-            seen.append(len(world.service.context.records[about(world, "worse").id].blocks["errors"]))
+            context = world.service.context
+            whole = await context.complete(context.records[about(world, "worse").id])
+            seen.append(len(whole.blocks["errors"]))
         world.scene.annotations[marks.ANSWER] = f"{about(world, 'worse').id}=approve"
         world.scene.deployment["metadata"]["generation"] += 1
         world.scene.deployment["status"]["observedGeneration"] += 1
