@@ -10,7 +10,9 @@ nobody asked for. The adapters raise these and nothing else; no foreign exceptio
      ├── NotificationError        a message could not be delivered
      └── ClusterError             the Kubernetes API said no, or nothing
           ├── Unanswered          no usable answer: a write may or may not have happened
-          │    └── ServerError    the API says that it failed
+          │    ├── ServerError    the API says that it failed
+          │    ├── Unreadable     an answer that cannot be decoded
+          │    └── TooLong        an answer that is longer than what is read of any
           ├── NotAdmitted         a webhook, a policy or a quota said no, with whatever status it chose
           ├── Denied              401 or 403
           ├── NotFound            404
@@ -90,6 +92,14 @@ class ClusterError(WatchdogError):
 
 class Unanswered(ClusterError):
     """Raised when no usable answer came: a timeout, a cut connection, any 5xx."""
+
+
+class TooLong(Unanswered):
+    """Raised when an answer is longer than what is read of any."""
+
+
+class Unreadable(Unanswered):
+    """Raised when what was answered cannot be decoded."""
 
 
 class ServerError(Unanswered):

@@ -11,6 +11,7 @@ import re2
 
 LONGEST = 4096
 _MOST_BYTES = 1 << 20
+_MOST_CLASSES = 8
 
 
 class BadExpression(ValueError):
@@ -26,15 +27,25 @@ def matches(expression: str, text: str) -> bool:
     return matcher(expression)(text)
 
 
-@lru_cache(maxsize=256)
 def matcher(expression: str) -> Callable[[str], bool]:
     """Give the question whether a text is matched from its beginning to its end; a dot matches a line's end, too.
 
     Raises:
         BadExpression: as `matches` does.
     """
+    found = _compiled(expression)
+    if isinstance(found, str):
+        raise BadExpression(found)
+    return found
+
+
+@lru_cache(maxsize=4096)
+def _compiled(expression: str) -> Callable[[str], bool] | str:
+    """The same, or why not; either is remembered, since others may send it again and again."""
     if len(expression) > LONGEST:
-        raise BadExpression(f"it has more than {LONGEST:,} characters")
+        return f"it has more than {LONGEST:,} characters"
+    if expression.count("\\p") + expression.count("\\P") > _MOST_CLASSES:  # each has hundreds of ranges
+        return f"it has more than {_MOST_CLASSES} Unicode classes"
     options = re2.Options()
     options.log_errors = False  # it would write to standard error, past the log
     options.max_mem = _MOST_BYTES
@@ -43,7 +54,7 @@ def matcher(expression: str) -> Callable[[str], bool]:
     try:
         compiled = re2.compile(expression.encode(errors="surrogatepass"), options)
     except re2.error as error:
-        raise BadExpression(_line(error)) from None
+        return _line(error)
     return lambda text: compiled.fullmatch(text.encode(errors="surrogatepass")) is not None
 
 

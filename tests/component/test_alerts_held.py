@@ -38,7 +38,7 @@ async def listed(world: World) -> Service:
 
 def held(service: Service) -> int:
     """How many alerts are waiting to be looked at."""
-    return service.alerts._held.qsize()
+    return service.alerts.waiting
 
 
 async def test_a_webhook_of_any_size_is_held_whole_where_nothing_is_held_yet() -> None:
@@ -53,8 +53,8 @@ async def test_a_webhook_for_which_there_is_no_room_is_held_in_no_part_and_its_r
     more = alerts(10, first=MOST)
     assert not service.take(more)
     assert held(service) == MOST - 5
-    while held(service):
-        service.alerts._held.get_nowait()
+    service.alerts._held.clear()
+    service.alerts._room = MOST
     assert service.take(more)
     assert held(service) == 10
 
@@ -78,7 +78,7 @@ async def test_what_is_about_nobody_takes_up_no_room() -> None:
 async def test_an_alert_that_fires_and_is_resolved_in_one_webhook_is_held_as_both() -> None:
     service = await listed(World())
     assert service.take([*alerts(1), *alerts(1, firing=False), *alerts(1)])
-    assert [each.alert.firing for each in list(service.alerts._held._queue)] == [True, False]  # type: ignore[attr-defined]
+    assert [each.alert.firing for held in service.alerts._held.values() for each in held] == [True, False]
 
 
 async def test_what_is_remembered_of_alerts_is_bounded_and_forgotten_after_eight_hours() -> None:

@@ -14,7 +14,6 @@ from watchdog.cli import cli
 from watchdog.config import Config, Confirm
 from watchdog.decide import marks
 from watchdog.engine.fleet import _POLICY
-from watchdog.engine.rollouts import MODE
 from watchdog.judge.blocks import BlindReason, Word
 from watchdog.metrics import PREFIX, AlertOutcome
 from watchdog.model import Action, EventReason, Guard, Mode, Outcome, Topology
@@ -51,7 +50,7 @@ def first_column(head: str) -> set[str]:
 def annotations() -> set[str]:
     """Every annotation of ours."""
     found = {value for value in vars(marks).values() if isinstance(value, str) and value.startswith(f"{marks.PREFIX}/")}
-    return found | {_POLICY, MODE}
+    return found | {_POLICY}
 
 
 def routes() -> set[str]:

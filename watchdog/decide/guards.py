@@ -8,7 +8,7 @@ import datetime as dt
 from collections.abc import Iterable
 
 from watchdog.decide import marks, templates
-from watchdog.model import MANAGER, Guard, Refused
+from watchdog.model import MANAGER, Guard, Mode, Refused
 from watchdog.objects import Autoscaler, Deployment, ReplicaSet, Service, TemplateHash
 
 _ARGO_TRACKING = "argocd.argoproj.io/tracking-id"
@@ -108,6 +108,13 @@ def hold(deployment: Deployment, live: ReplicaSet, *, now: dt.datetime) -> Refus
         if found:
             return Refused(Guard.HOLD, f"held until {found.until:%Y-%m-%dT%H:%M:%SZ}: {found.reason or 'no reason'}")
     return None
+
+
+def mode(deployment: Deployment) -> Refused | None:
+    """Somebody wants nothing but observing here, since a moment ago perhaps."""
+    if marks.read_mode(deployment.metadata.annotations) is not Mode.OBSERVE:
+        return None
+    return Refused(Guard.MODE, f"the annotation {marks.MODE} says observe: nothing is ever written")
 
 
 def keda(deployment: Deployment, autoscalers: Iterable[Autoscaler]) -> Refused | None:

@@ -48,6 +48,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
         target_passed: the revision that the undo goes to lived through its bake.
         signals_blind: why the policy's own signals say nothing, where only an alert speaks; else empty.
         confirmed: whether more than an alert alone speaks for the breach, or the policy trusts alerts.
+        claimed: when the service acted on the workload, by a mark that no record knows; it may only withhold.
     """
 
     verdict: Verdict
@@ -58,6 +59,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     target_passed: bool = True
     signals_blind: str = ""
     confirmed: bool = True
+    claimed: dt.datetime | None = None
 
 
 WAITING = frozenset({Guard.NOT_OBSERVED, Guard.NO_CAPACITY, Guard.BLIND})
@@ -69,8 +71,8 @@ def vetoes(record: Record, facts: Facts, limits: Limits, *, now: dt.datetime) ->
     found = [
         _mode(record, now),
         _silence(record, facts, now),
-        _budget(record, facts.others, limits, now),
-        _cool_down(record, facts.others, limits, now),
+        _budget(record, facts, limits, now),
+        _cool_down(record, facts, limits, now),
         _loop(record, facts, limits, now),
         _breaker(record, facts.others, limits, now),
         _ineffective(record, facts.others, now),
@@ -111,24 +113,26 @@ def _covers(silence: Silence, workload: WorkloadRef) -> bool:
     return True
 
 
-def _acted(record: Record, others: Iterable[Record]) -> list[dt.datetime]:
-    return sorted(
+def _acted(record: Record, facts: Facts) -> list[dt.datetime]:
+    """When the service acted on the workload, the newest last."""
+    recorded = (
         other.write_at
-        for other in others
+        for other in facts.others
         if other.write_at and other.workload == record.workload and other.id != other.rollout.gate_incident
     )
+    return sorted((*recorded, *((facts.claimed,) if facts.claimed else ())))
 
 
-def _budget(record: Record, others: Iterable[Record], limits: Limits, now: dt.datetime) -> Veto | None:
-    today = [at for at in _acted(record, others) if now - at < _DAY]
+def _budget(record: Record, facts: Facts, limits: Limits, now: dt.datetime) -> Veto | None:
+    today = [at for at in _acted(record, facts) if now - at < _DAY]
     if not limits.budget or len(today) < limits.budget:
         return None
     why = f"{len(today)} actions on {record.workload} within a day; limits.budget is that many"
     return Veto(Guard.BUDGET, why, now, lowers=True)
 
 
-def _cool_down(record: Record, others: Iterable[Record], limits: Limits, now: dt.datetime) -> Veto | None:
-    latest = max(_acted(record, others), default=None)
+def _cool_down(record: Record, facts: Facts, limits: Limits, now: dt.datetime) -> Veto | None:
+    latest = max(_acted(record, facts), default=None)
     if latest is None or now - latest >= limits.cool_down:
         return None
     ends = latest + limits.cool_down

@@ -16,7 +16,7 @@ from typing import Literal
 import msgspec
 
 from watchdog.decoding import Malformed, any_json, from_json
-from watchdog.model import MANAGER, IncidentId, Rollout
+from watchdog.model import MANAGER, IncidentId, Mode, Rollout
 from watchdog.objects import ManagedFields, Metadata, ReplicaSet, TemplateHash, is_name
 
 PREFIX = "rollback-watchdog.io"
@@ -27,6 +27,7 @@ CONDEMNED = f"{PREFIX}/condemned"
 PASSED = f"{PREFIX}/passed"
 HOLD = f"{PREFIX}/hold"
 ANSWER = f"{PREFIX}/answer"
+MODE = f"{PREFIX}/mode"
 
 Verb = Literal["approve", "dismiss"]
 """What a person can say when asked."""
@@ -195,6 +196,12 @@ def read_time(text: str) -> dt.datetime | None:
         return at.astimezone(dt.UTC) if at.tzinfo and _EARLIEST.year <= at.year < 9999 else None
     except (ValueError, OverflowError):
         return None
+
+
+def read_mode(annotations: Mapping[str, str]) -> Mode | None:
+    """How far people let the service go, at most; one that cannot be read is `observe`."""
+    text = annotations.get(MODE)
+    return None if text is None else Mode(text) if text in set(Mode) else Mode.OBSERVE
 
 
 def write_answer(incident: IncidentId, verb: Verb) -> str:

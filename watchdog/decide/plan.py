@@ -325,7 +325,8 @@ def _judged(deployment: Deployment, history: History, request: Request) -> tuple
 
 def _common_guards(deployment: Deployment, live: ReplicaSet, request: Request, now: dt.datetime) -> tuple[Refused, ...]:
     gitops = None if request.gitops_act else guards.gitops(deployment)
-    return _refusals(gitops, guards.hold(deployment, live, now=now))
+    mode = guards.mode(deployment) if request.nonce else None  # it binds the service alone
+    return _refusals(mode, gitops, guards.hold(deployment, live, now=now))
 
 
 def _refusals(*answers: Refused | None) -> tuple[Refused, ...]:
@@ -352,9 +353,9 @@ def _mark(rollout: Rollout, request: Request, *, to: ReplicaSet, now: dt.datetim
 
 
 def _preconditions(deployment: Deployment) -> tuple[Operation, ...]:
-    """What every action tests: the same object, the same version, and no hold that was not read."""
+    """What every action tests: the same object, the same version, and no hold or mode that was not read."""
     return (
         test("/metadata/uid", deployment.metadata.uid),
         test("/spec/template", deployment.spec.template),
-        test(annotation(marks.HOLD), deployment.metadata.annotations.get(marks.HOLD)),
+        *(test(annotation(key), deployment.metadata.annotations.get(key)) for key in (marks.HOLD, marks.MODE)),
     )

@@ -52,7 +52,9 @@ def plan_switch_back(
         return sides
     live, old = sides
     by_gitops = (None if gitops_act else guards.gitops(item) for item in (seen.service, seen.live.deployment))
-    for refusal in (*by_gitops, _held(seen.service, now=now), guards.hold(seen.live.deployment, live, now=now)):
+    mode = guards.mode(seen.live.deployment) if nonce else None
+    held = (_held(seen.service, now=now), guards.hold(seen.live.deployment, live, now=now))
+    for refusal in (mode, *by_gitops, *held):
         if refusal:
             return refusal
     if refusal := guards.condemned(seen.old.deployment, old):

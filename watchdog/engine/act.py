@@ -39,6 +39,7 @@ from watchdog.errors import (
     Conflict,
     NotFound,
     PreconditionFailed,
+    ServerError,
     Throttled,
     Unanswered,
 )
@@ -378,7 +379,9 @@ class Actor:
                 return _Answer(Refused(Guard.SUPERSEDED, "it was deleted by someone else"), seen, request.rollout)
             except ClusterError as error:
                 # Whatever only answered that it failed, and was then read without our mark, was not written.
-                answered = not any(type(failure) is Unanswered for failure in failures)
+                answered = not any(
+                    isinstance(failure, Unanswered) and not isinstance(failure, ServerError) for failure in failures
+                )
                 if in_doubt is None or (answered and failures[-1:] == [error]):
                     raise
                 unknown = "it is not known whether this was written: see the history"

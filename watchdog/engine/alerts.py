@@ -8,7 +8,7 @@ import asyncio
 import datetime as dt
 import logging
 import math
-from collections import defaultdict
+from collections import deque
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cached_property
@@ -111,11 +111,18 @@ class Alerts:
         self._context = context
         self._hurry = hurry
         self._next_step = next_step
-        self._held: asyncio.Queue[Held] = asyncio.Queue()
+        self._held: dict[WorkloadRef, deque[Held]] = {}
+        self._room = _MOST
+        self._some = asyncio.Event()
+        self._at_work: set[WorkloadRef] = set()
         self._known: dict[Key, _Known] = {}
-        self._locks: defaultdict[WorkloadRef, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._asked = asyncio.Event()
         self._firing: dict[WorkloadRef, dict[Key, dt.datetime]] = {}
+
+    @property
+    def waiting(self) -> int:
+        """How many alerts are held and not handled yet."""
+        return _MOST - self._room
 
     def take(self, alerts: Sequence[Alert]) -> bool:
         """Attribute alerts to workloads from memory, and hold all of them; or none, and False, where there is no room.
@@ -136,7 +143,7 @@ class Alerts:
             told[key] = alert.firing
             found.append((key, alert, workloads_of(alert, named.candidates(alert))))
         room = sum(len(refs) == 1 for _, _, refs in found)
-        if not self._held.empty() and self._held.qsize() + room > _MOST:
+        if self._held and room > self._room:
             return False
         arrived = asyncio.get_running_loop().time()
         for key, alert, refs in found:
@@ -154,7 +161,12 @@ class Alerts:
             firing_now[key] = now
         else:
             firing_now.pop(key, None)
-        self._held.put_nowait(held)
+        self._put(held)
+
+    def _put(self, held: Held) -> None:
+        self._held.setdefault(held.ref, deque()).append(held)
+        self._room -= 1
+        self._some.set()
 
     def _pass_over(self, alert: Alert, refs: Sequence[WorkloadRef]) -> None:
         outcome = AlertOutcome.AMBIGUOUS if refs else AlertOutcome.UNMATCHED
@@ -176,18 +188,30 @@ class Alerts:
         """Attribute what is held: of each workload one after the other, and no workload waits for another one's."""
         turns = asyncio.Semaphore(_AT_ONCE)
         while True:
-            held = await self._held.get()
-            await turns.acquire()
-            self._context.spawn(Part.ALERTS, self._handle(held, turns), about=str(held.ref))
+            await self._some.wait()
+            self._some.clear()
+            for ref in [ref for ref in self._held if ref not in self._at_work]:
+                self._at_work.add(ref)
+                self._context.spawn(Part.ALERTS, self._handle_all(ref, turns), about=str(ref))
 
-    async def _handle(self, held: Held, turns: asyncio.Semaphore) -> None:
+    async def _handle_all(self, ref: WorkloadRef, turns: asyncio.Semaphore) -> None:
+        """Handle what is held about one workload; a fault costs one alert."""
         try:
-            async with self._locks[held.ref]:
-                await self._handle_alone(held)
+            while (waiting := self._held.get(ref)) is not None:
+                held = waiting[0]
+                try:
+                    async with turns:
+                        await self._handle(held)
+                except Exception as error:
+                    self._context.faults.note(Part.ALERTS, error, about=str(ref))
+                waiting.popleft()
+                self._room += 1
+                if not waiting:
+                    del self._held[ref]
         finally:
-            turns.release()
+            self._at_work.discard(ref)
 
-    async def _handle_alone(self, held: Held) -> None:
+    async def _handle(self, held: Held) -> None:
         record = self._context.open_of(held.ref)
         if record is None or record.state not in (State.WATCHING, State.BREACH):
             self._context.metrics.alert(AlertOutcome.UNMATCHED if held.alert.firing else AlertOutcome.RESOLVED)
@@ -244,7 +268,7 @@ class Alerts:
     def _again(self, held: Held) -> None:
         known = self._known.get((held.alert.fingerprint, held.alert.starts_at))
         if known and known.firing:
-            self._held.put_nowait(held)
+            self._put(held)
 
     def _resolve(self, record: Record, alert: Alert) -> None:
         self._context.metrics.alert(AlertOutcome.RESOLVED)

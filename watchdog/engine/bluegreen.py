@@ -22,6 +22,7 @@ from watchdog.engine.evaluations import settings_of
 from watchdog.engine.fleet import Match
 from watchdog.engine.rollouts import Rollouts, mode_of
 from watchdog.engine.watch import digest, signals_used
+from watchdog.errors import ClusterError
 from watchdog.model import MANAGER, Action, Mode, Outcome, Refused, Rollout, Topology
 from watchdog.objects import Deployment, ReplicaSet, Service, ServiceRef, Snapshot, TemplateHash, WorkloadRef
 
@@ -147,7 +148,14 @@ class Switches:
         if rollout.incident not in context.records:
             selector = before[1] if before and before[0] == service.metadata.uid else None
             switched = await self._switched(service, deployment, other, selector)
-            stable_hash = await self._hash_at(other, at or now)
+            try:
+                stable_hash = await self._hash_at(other, at or now)
+            except ClusterError:
+                if before is None:
+                    del self._seen[service.ref]
+                else:
+                    self._seen[service.ref] = before
+                raise  # it is looked at again
             record = _record(rollout, replicaset, match, switched, stable_hash, started=at or now, mode=mode)
             evaluated_by = settings_of(match.policy, self._context.config.step_s)
             record = msgspec.structs.replace(record, evaluated_by=evaluated_by)

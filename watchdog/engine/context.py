@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from watchdog.config import Config
+from watchdog.decide import incident as life
 from watchdog.decide import marks
 from watchdog.decide.record import Record, Stand, State, Written, restored, thinned
 from watchdog.engine import wording
@@ -30,6 +31,7 @@ _log = logging.getLogger(__name__)
 _SAVED_AT_ONCE = 8
 _LONGEST_PAUSE_S = 30.0
 _SETTLES_S = 2.0
+_ENDS_AGAIN_S = 0.5
 _PROOFS = 8
 _JUDGED = (State.WATCHING, State.BREACH, State.ASKING)
 
@@ -169,6 +171,10 @@ class Context:
         judging is over it keeps the blocks by which that was done.
         """
         before = self.records.get(record.id)
+        if before and before.state is State.ENDED and record.state is not State.ENDED:
+            return before  # it ended while somebody held an older state of it
+        if before:
+            record = life.lower(record, before.mode)
         if before and before.state in _JUDGED and record.state not in _JUDGED:
             record = self._with_blocks(record)
         if before and len(before.evaluations) > len(record.evaluations):
@@ -264,7 +270,7 @@ class Context:
     # -- saving --------------------------------------------------------------------------------------------------------
 
     def _save_soon(self, incident: IncidentId) -> None:
-        if incident not in self._claimed:
+        if incident not in self._claimed and incident in self.records:
             self._unsaved[incident] = None
             self._some.set()
 
@@ -330,10 +336,21 @@ class Context:
         return self._locks.setdefault(incident, asyncio.Lock())
 
     async def save_rest(self) -> None:
-        """Save what is not saved yet, at the end of the service."""
-        waiting = {*self._unsaved, *self._failures} & self.records.keys()
-        self._unsaved |= dict.fromkeys(waiting)
-        await asyncio.gather(*map(self.save, waiting))
+        """Save what is not saved yet, at the end of the service: again and again until a deadline."""
+        loop, turns = asyncio.get_running_loop(), asyncio.Semaphore(_SAVED_AT_ONCE)
+        until = loop.time() + self.request_s
+
+        async def save(incident: IncidentId) -> None:
+            async with turns:
+                await self.save(incident)
+
+        while waiting := {*self._unsaved, *self._failures} & self.records.keys():
+            self._unsaved |= dict.fromkeys(waiting)
+            await asyncio.gather(*map(save, waiting))
+            if loop.time() >= until:
+                return
+            if self._unsaved or self._failures:
+                await asyncio.sleep(_ENDS_AGAIN_S)
 
     # -- Events --------------------------------------------------------------------------------------------------------
 

@@ -84,6 +84,12 @@ class Fleet:
         services = self.services_listed | self.services_denied
         return (self._listed | self.denied).issuperset(self.namespaces) and services.issuperset(self.service_namespaces)
 
+    def unlisted(self) -> tuple[str, ...]:
+        """Namespaces that nobody has listed or given up yet."""
+        workloads = set(self.namespaces) - self._listed - self.denied
+        services = set(self.service_namespaces) - self.services_listed - self.services_denied
+        return tuple(sorted(workloads | services))
+
     def give_up(self, namespace: str) -> tuple[WorkloadRef, ...]:
         """Go on without a namespace that may not be watched, as it was last seen."""
         self.denied.add(namespace)

@@ -84,8 +84,7 @@ class Incidents:
         """Take in what a step showed of some rollouts; nothing here waits for anything."""
         context = self._context
         for item in seen:
-            fails = any(map(conditions.failing_pull, item.candidates))
-            (self._pulls_fail.add if fails else self._pulls_fail.discard)(item.record.id)
+            self._note_pulls(item)
         breaches = [(item, verdict) for item in seen if (verdict := self._judged(item))]
         going = {record.id for record in context.open()}
         self._pulls_fail &= going
@@ -96,6 +95,15 @@ class Incidents:
         context.metrics.evidence({key: value for each in self._shown.values() for key, value in each.items()})
         for item, verdict in breaches:
             self._start(item.record.id, self._decide(item, verdict))
+
+    def _note_pulls(self, item: Seen) -> None:
+        """Remember whether images cannot be pulled, before others are judged by that, too."""
+        try:
+            fails = any(map(conditions.failing_pull, item.candidates))
+        except Exception as error:
+            self._context.faults.note(Part.JUDGE, error, about=item.record.id)
+        else:
+            (self._pulls_fail.add if fails else self._pulls_fail.discard)(item.record.id)
 
     def _judged(self, item: Seen) -> Verdict | None:
         """The breach of a rollout, where it is one; a fault costs this rollout this step, and no other one anything."""
@@ -275,7 +283,10 @@ class Incidents:
             self._start(record.id, self._resume(record))
 
     async def _answer(self, record: Record) -> None:
-        context, said = self._context, record.people[-1]
+        context, record = self._context, self._context.records[record.id]
+        if record.state is not State.ASKING:
+            return  # superseded meanwhile
+        said = record.people[-1]
         if said.answer == "dismiss":
             await self._refuse(record, f"dismissed by {said.by}")
         else:
@@ -404,13 +415,21 @@ class Incidents:
         return Facts(
             verdict=msgspec.structs.replace(verdict, doubts=doubts),
             others=context.others(record),
-            silences=silences,
+            claimed=self._claimed(record),
+            silences=tuple(each for each in silences or () if each.until > context.now()),
             condemned_by=condemned if condemned and condemned != record.id else "",
             gitops=deployment is not None and guards.gitops(deployment) is not None,
             signals_blind=blind[0].detail if blind and verdict.cause == "alert" else "",
             confirmed=verdict.cause != "alert" or policy.alerts.confirm is Confirm.TRUST,
             target_passed=not self._doubtful(record),
         )
+
+    def _claimed(self, record: Record) -> dt.datetime | None:
+        """When a mark says that the service acted here last, if no record does: it counts like one."""
+        deployment, now = self._context.deployment(record.workload), self._context.now()
+        mark = deployment and marks.read_last_rollback(deployment.metadata.annotations, now=now)
+        unknown = mark and mark.by_us and mark.incident != record.id and mark.incident not in self._context.records
+        return mark.at if mark and unknown else None
 
     def _doubtful(self, record: Record) -> bool:
         """Whether the colour of before is not known to be good: it was switched to as well, and that did not pass."""
@@ -420,7 +439,11 @@ class Incidents:
         return record.switched is not None and newest is not None and newest.outcome is not Outcome.PASSED
 
     async def _refuse(self, record: Record, why: str) -> None:
-        context = self._context
+        context, spoken = self._context, record.vetoes
+        record = context.records[record.id]
+        if record.state is State.ENDED:
+            return  # superseded meanwhile
+        record = incident.veto(record, *spoken)
         word = next((veto.guard for veto in record.vetoes), "")
         why = why if not word or why.startswith(word) else f"{word}: {why}"
         record = context.put(incident.end(record, Outcome.REFUSED, why, now=context.now()))
@@ -575,7 +598,18 @@ class Incidents:
     async def _resume(self, record: Record) -> None:
         """Find out what an earlier process, or a lost answer, left behind, and finish it."""
         context = self._context
-        plan = await self._found(record)
+        if context.fleet.match(record.workload) is None and all(
+            each.name != record.policy for each in context.config.policies
+        ):
+            await self._end(record, Outcome.SUPERSEDED, "no policy matches the Deployment any more")
+            return
+        try:
+            plan = await self._found(record)
+        except NotFound as error:
+            await self._end(
+                context.records[record.id], Outcome.SUPERSEDED, f"{error.operation}: deleted by someone else"
+            )
+            return
         request = Request(cause=Cause(MANAGER, record.plan.cause if record.plan else ""), rollout=record.rollout)
         record = context.records[record.id]
         if plan is not None:

@@ -15,6 +15,7 @@ from typing import Any, Generic, TypeVar
 import msgspec
 
 from watchdog.engine.fleet import Fleet
+from watchdog.errors import TooLong, Unreadable
 from watchdog.objects import Deployment, LabelSelector, Pod, ReplicaSet, Snapshot, WorkloadRef
 from watchdog.ports import Cluster
 
@@ -134,6 +135,9 @@ class _Together(Generic[T]):
                 _answer(future, everything.selected(deployment.spec.selector))
                 if number % _RESUMED_AT_ONCE == 0:
                     await asyncio.sleep(0)  # thousands that go on at once would hold up everybody else
+        except (Unreadable, TooLong):
+            for deployment, future in those:  # somebody's odd or huge object shall cost nobody else anything
+                self._task(self._one(deployment, future))
         except Exception as error:
             _fail([future for _, future in those], error)
 

@@ -104,6 +104,10 @@ class Poller:
         """Seconds since the loop last came round."""
         return asyncio.get_running_loop().time() - self._round
 
+    def beat(self) -> None:
+        """Say that whoever waits to begin polling is there."""
+        self._round = asyncio.get_running_loop().time()
+
     async def run(self) -> None:
         """Poll at every step of the grid, for ever."""
         while True:
@@ -145,11 +149,20 @@ class Poller:
         looks = [look for task in looking.values() if task.done() and (look := task.result())]
         begun = [look for look in looks if look.key in self._watches]
         if new := [look for look in looks if look.key not in self._watches]:
-            alone = [look for look in new if look.key in self._resting]  # one rollout holds up no other
-            for batch in ([look for look in new if look not in alone], *([look] for look in alone)):
-                if batch:
-                    self._go_beside(tuple(look.key for look in batch), self._begin(batch, step))
+            for batch in self._batches(new):
+                self._go_beside(tuple(look.key for look in batch), self._begin(batch, step))
         await self._count(begun, step)
+
+    def _batches(self, looks: "Sequence[_Look]") -> "list[list[_Look]]":
+        """What begins together: rollouts that ask the same, so that no slow question holds up others'; one that failed
+        before is alone."""
+        batches: dict[object, list[_Look]] = {}
+        for look in looks:
+            record = self._context.records[look.key[0]]
+            policy = self._policy(record)
+            asked = frozenset(map(group_of, policy.signals.values())) if policy else frozenset()
+            batches.setdefault(look.key if look.key in self._resting else asked, []).append(look)
+        return list(batches.values())
 
     def _forget(self, keys: Iterable[Key], incidents: Iterable[IncidentId]) -> None:
         for memory in (self._watches, self._pods, self._resting):

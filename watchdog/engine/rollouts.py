@@ -7,6 +7,7 @@ at in the same moment together. What is found old and complete at first sight is
 
 import asyncio
 import datetime as dt
+import hashlib
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -43,7 +44,6 @@ _BEFORE_ACTING = (State.WATCHING, State.BREACH, State.ASKING)
 _UNWRITTEN = (*_BEFORE_ACTING, State.ACTING)
 _CLAIMED = dt.timedelta(days=1)
 _GATES_AFTER_S = (0.5, 5.0, 30.0)
-MODE = f"{marks.PREFIX}/mode"
 
 
 class Rollouts:
@@ -69,7 +69,7 @@ class Rollouts:
         self._live: dict[WorkloadRef, TemplateHash] = {}
         self._looking: set[WorkloadRef] = set()
         self._due: set[WorkloadRef] = set()
-        self._bringing_back: set[tuple[WorkloadRef, str]] = set()
+        self._bringing_back: dict[WorkloadRef, str] = {}
         self._malformed: dict[WorkloadRef, tuple[str, ...]] = {}
         self.look_at_colour: Callable[[Deployment, Match, Record | None], Awaitable[None]] = _left_alone
 
@@ -112,7 +112,7 @@ class Rollouts:
         if deployment is None or (record and record.rollout.uid != deployment.metadata.uid):
             self._seen.pop(ref, None)
             if record:
-                self.supersede(record, "the Deployment was deleted by someone else")
+                self._over(record, "the Deployment was deleted by someone else")
             if deployment is None:
                 return
             record = None
@@ -122,11 +122,11 @@ class Rollouts:
             return
         if match is None:
             if record:
-                self.supersede(record, "no policy matches the Deployment any more")
+                self._over(record, "no policy matches the Deployment any more")
             return
         if record:
             record = self._take_proof(record, deployment)
-            record = self._read_annotations(record, deployment)
+            record = self._read_annotations(record, deployment, match)
         if match.side is Side.COLOUR:
             await self.look_at_colour(deployment, match, record)
             return
@@ -153,7 +153,8 @@ class Rollouts:
             record = await self._turn(context.open_of(ref), rollout, live, snapshot.deployment, history, match)
             self._seen[ref] = identity
             self._live[ref] = rollout.hash
-        if record and record.completed is None and record.state is not State.ENDED:
+        record = context.open_of(ref)
+        if record and record.completed is None:
             self._maybe_complete(record, deployment)
 
     async def _snapshot(self, deployment: Deployment) -> Snapshot:
@@ -380,10 +381,10 @@ class Rollouts:
 
     # -- going on ------------------------------------------------------------------------------------------------------
 
-    def _read_annotations(self, record: Record, deployment: Deployment) -> Record:
-        """Take what people wrote on the Deployment: a lower mode, an answer."""
+    def _read_annotations(self, record: Record, deployment: Deployment, match: Match) -> Record:
+        """Take what people wrote on the Deployment, a lower mode or an answer, and a mode that the policy lowered."""
         context = self._context
-        lowered = incident.lower(record, mode_of(record.mode, deployment))
+        lowered = incident.lower(record, mode_of(match.policy.mode, deployment))
         if lowered.mode is not record.mode:
             record = context.put(lowered)
         answer = marks.read_answer(deployment.metadata.annotations, record.id)
@@ -419,6 +420,12 @@ class Rollouts:
             for each in self._context.about(deployment.ref)
         )
 
+    def _over(self, record: Record, why: str) -> None:
+        """End a watch whose workload is gone; whoever carries an action out is to find that out, if nobody does yet."""
+        self.supersede(record, why)
+        if self._context.records[record.id].state is not State.ENDED:
+            self._changed(record)
+
     async def _maybe_restore(self, deployment: Deployment, record: Record | None) -> None:
         """Give a scaled-down canary its replicas back, when another template has come (DESIGN §5).
 
@@ -428,8 +435,8 @@ class Rollouts:
         if not self._scaled_down_by_us(deployment):
             return
         acting = record is not None and record.state in (State.ACTING, State.VERIFYING)
-        key = (deployment.ref, bytes(deployment.spec.template).hex()[:4096] + (text or ""))
-        if not text or acting or key in self._bringing_back:
+        key = hashlib.sha256(bytes(deployment.spec.template) + (text or "").encode()).hexdigest()
+        if not text or acting or self._bringing_back.get(deployment.ref) == key:
             return
         if deployment.metadata.generation > deployment.status.observed_generation:
             return
@@ -447,7 +454,7 @@ class Rollouts:
         request = Request(cause=Cause(MANAGER, "another version has come after a scale-down"))
         result = await context.ports.actor.restore(deployment.ref, request, condemned_images=pairs)
         _log.info("%s", result.detail, extra={"event": str(result.outcome), "workload": str(deployment.ref)})
-        self._bringing_back.add(key)
+        self._bringing_back[deployment.ref] = key
 
 
 async def _left_alone(_deployment: Deployment, _match: Match, _record: Record | None) -> None:
@@ -455,12 +462,9 @@ async def _left_alone(_deployment: Deployment, _match: Match, _record: Record | 
 
 
 def mode_of(mode: Mode, deployment: Deployment) -> Mode:
-    """The mode, lowered by the Deployment's annotation where that is lower; one that cannot be read is `observe`."""
-    text = deployment.metadata.annotations.get(MODE)
-    if text is None:
-        return mode
-    said = Mode(text) if text in set(Mode) else Mode.OBSERVE
-    return min(mode, said, key=list(Mode).index)
+    """The mode, lowered by the Deployment's annotation where that is lower."""
+    said = marks.read_mode(deployment.metadata.annotations)
+    return mode if said is None else min(mode, said, key=list(Mode).index)
 
 
 def action_of(match: Match) -> Action:

@@ -42,6 +42,7 @@ _DENIED_S = 60.0
 _AGAIN_S = 5.0
 _KEYS = 1000
 _LATE_STEPS = 4
+_LISTED_WITHIN_S = 60.0
 
 
 class _Key(NamedTuple):
@@ -176,10 +177,22 @@ class Service:
                 self._rollouts.look_at(record.workload)
 
     async def _listed(self) -> None:
-        """Wait until every workload is listed."""
-        while not self.context.fleet.complete:
+        """Wait until every workload is listed; a namespace that cannot be listed for long holds up no other."""
+        loop, fleet = asyncio.get_running_loop(), self.context.fleet
+        until = loop.time() + _LISTED_WITHIN_S
+        while not fleet.complete:
             self.context.metrics.beat()
+            self.poller.beat()
+            if loop.time() >= until:
+                for namespace in fleet.unlisted():
+                    why = "namespace %s cannot be listed; the others go on without"
+                    _log.error(why, namespace, extra={"event": "namespace-unlisted"})
+                    self._refresh(partial(self._give_up, namespace))
             await asyncio.sleep(0.05)
+
+    def _give_up(self, namespace: str) -> tuple[WorkloadRef, ...]:
+        fleet = self.context.fleet
+        return (*fleet.give_up(namespace), *fleet.give_up_services(namespace))
 
     async def _poll(self) -> None:
         await self._listed()
@@ -285,6 +298,7 @@ class Service:
             raise UsageError(f"{incident} is not being asked about: it is {record.outcome or record.state}")
         record = self.context.put(msgspec.structs.replace(record, people=(answer,)))
         await self.context.save(record.id)
+        record = self.context.records[incident]
         self.incidents.answered(record)
         return record
 

@@ -7,10 +7,10 @@ from functools import partial
 from typing import TypeVar
 
 import msgspec
-from tenacity import AsyncRetrying, retry_if_exception_type, stop_after_attempt, wait_random_exponential
+from tenacity import AsyncRetrying, retry_if_exception, stop_after_attempt, wait_random_exponential
 
 from watchdog.decoding import Malformed, from_json
-from watchdog.errors import Expired, Throttled, Unanswered
+from watchdog.errors import Expired, Throttled, TooLong, Unanswered, Unreadable
 from watchdog.kube.transport import Transport
 
 T = TypeVar("T")
@@ -46,7 +46,7 @@ async def read_object(
         ClusterError: the last attempt's error; `Unanswered` also for what cannot be decoded.
     """
     attempts = AsyncRetrying(
-        retry=retry_if_exception_type((Unanswered, Throttled)),
+        retry=retry_if_exception(_again),
         stop=stop_after_attempt(3),
         wait=wait_random_exponential(multiplier=0.1, max=1.0),
         reraise=True,
@@ -107,9 +107,16 @@ async def _read_pages(
     query: Mapping[str, str],
 ) -> tuple[tuple[T, ...], str]:
     items: list[T] = []
-    asked = {**query, "limit": str(_PAGE_SIZE)}
+    limit, asked = _PAGE_SIZE, {**query, "limit": str(_PAGE_SIZE)}
     for _ in range(_MOST_PAGES):
-        page = await read_object(transport, path, _Page, operation=operation, timeout_s=timeout_s, query=asked)
+        try:
+            page = await read_object(transport, path, _Page, operation=operation, timeout_s=timeout_s, query=asked)
+        except TooLong:
+            if limit == 1:
+                raise
+            limit = max(1, limit // 8)  # the objects are large: fewer of them fit into an answer
+            asked["limit"] = str(limit)
+            continue
         # Page by page, so that the event loop never stands still for the whole of a large list.
         items += decoded(page.items or ())
         if not page.metadata.continue_:
@@ -119,7 +126,10 @@ async def _read_pages(
 
 
 def _all(items: Iterable[msgspec.Raw], *, kind: type[T], operation: str) -> list[T]:
-    return [decode(item, kind, operation=operation) for item in items]
+    try:
+        return [from_json(item, kind) for item in items]
+    except Malformed as error:
+        raise Unreadable(operation, "malformed answer") from error
 
 
 def _readable(items: Iterable[msgspec.Raw], *, kind: type[T], operation: str) -> list[T]:
@@ -130,6 +140,10 @@ def _readable(items: Iterable[msgspec.Raw], *, kind: type[T], operation: str) ->
         except Malformed as error:
             leave_out(operation, error)
     return found
+
+
+def _again(error: BaseException) -> bool:
+    return isinstance(error, Unanswered | Throttled) and not isinstance(error, TooLong)
 
 
 def leave_out(operation: str, problem: Malformed) -> None:

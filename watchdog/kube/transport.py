@@ -28,6 +28,7 @@ from watchdog.errors import (
     Rejected,
     ServerError,
     Throttled,
+    TooLong,
     Unanswered,
 )
 from watchdog.kube import refusals
@@ -91,6 +92,8 @@ class Transport:
             host = urlsplit(str(configuration.host))
             if configuration.proxy is None and not proxy_bypass(host.hostname or ""):
                 configuration.proxy = getproxies().get(host.scheme)
+            # Each watch holds a connection for minutes. Reads and saves have limits of their own: a write finds one.
+            configuration.connection_pool_maxsize = 0
             return cls(load, ApiClient(configuration))
         except (OSError, ssl.SSLError, ValueError) as error:
             raise ConfigError("", f"the cluster's address or certificates cannot be used ({error})") from error
@@ -138,7 +141,7 @@ class Transport:
         except (aiohttp.ClientError, OSError) as error:
             raise Unanswered(operation, _first_line(error)) from error
         if len(raw) > LONGEST_BYTES:
-            raise Unanswered(operation, f"an answer of more than {LONGEST_BYTES >> 20} MiB")
+            raise TooLong(operation, f"an answer of more than {LONGEST_BYTES >> 20} MiB")
         return raw
 
     @asynccontextmanager
