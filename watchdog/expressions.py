@@ -10,7 +10,7 @@ from functools import lru_cache
 import re2
 
 LONGEST = 4096
-_MOST_BYTES = 1 << 20
+_MOST_BYTES = 1 << 18
 _MOST_CLASSES = 8
 
 

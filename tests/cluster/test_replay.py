@@ -123,6 +123,7 @@ async def _lived(world: RollingWorld, kills: list[tuple[int, float]]) -> Run:
             run.calls_at[round(world.at)] = world.crossings
         if not world.dead.is_set():
             _look(service, run, last=True)
+            run.record = run.record and await service.context.complete(run.record)
         world.dead.set()
         await stop(task)
         world.revive()

@@ -27,7 +27,7 @@ pytest_plugins = ["tests.monitoring.fixtures"]
 REQUEST = Request(cause=Cause(by=ACCOUNT, reason="rights"))
 BASIC = {("create", "selfsubjectaccessreviews"), ("create", "selfsubjectreviews")}
 """What every authenticated account may do."""
-RARELY = {("get", "configmaps"), ("delete", "configmaps")}
+RARELY = {("delete", "configmaps")}
 """What takes a record that somebody else wrote, or hundreds of them: through the adapter alone."""
 BLUE_GREEN = {(verb, "services") for verb in ("get", "list", "watch", "patch")}
 """What only blue-green policies use: `test_bluegreen` holds them to it."""

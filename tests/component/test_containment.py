@@ -5,15 +5,17 @@ import itertools
 from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
 from typing import Any
 
+import msgspec
 import pytest
 
-from tests.component.world import World
+from tests.component.world import WEB, World
 from tests.unit.builders import hash_of
-from watchdog.decide.record import Record, Told
+from watchdog.decide import incident as life
+from watchdog.decide.record import Record, State, Told
 from watchdog.engine.faults import Faults
 from watchdog.errors import NotificationError
 from watchdog.metrics import Metrics, Part
-from watchdog.model import IncidentId, Outcome
+from watchdog.model import Action, IncidentId, Mode, Outcome, Rollout, Topology
 from watchdog.ports import Changed, Deleted, Listed
 
 pytestmark = pytest.mark.looptime
@@ -150,3 +152,27 @@ async def test_a_loop_that_is_cancelled_ends_although_its_closing_fails() -> Non
     task.cancel()
     await asyncio.wait({task}, timeout=10)
     assert task.cancelled()
+
+
+async def test_a_record_that_ended_or_was_lowered_stays_so_whoever_held_an_older_state_of_it() -> None:
+    world = World()
+    context = world.start().context
+    async with asyncio.TaskGroup() as group:
+        context.works_in(group)
+        rollout = Rollout(WEB, "uid", 2, hash_of("bad"))
+        older = Record(
+            id=rollout.incident,
+            rollout=rollout,
+            policy="web",
+            policy_digest="d",
+            topology=Topology.ROLLING,
+            mode=Mode.ENFORCE,
+            action=Action.UNDO,
+            started=world.now(),
+        )
+        context.put(older)
+        context.put(msgspec.structs.replace(older, mode=Mode.OBSERVE))
+        assert context.put(older).mode is Mode.OBSERVE
+        context.put(life.end(older, Outcome.SUPERSEDED, "by someone else", now=world.now()))
+        assert context.put(life.advance(older, life.Happening.BREACH, now=world.now())).state is State.ENDED
+        assert context.open_of(WEB) is None

@@ -6,8 +6,9 @@ from typing import NamedTuple
 
 import pytest
 
-from tests.component.world import World
+from tests.component.world import SETTINGS, World
 from tests.unit.builders import hash_of
+from watchdog.config import parse
 from watchdog.decide import marks
 from watchdog.decide.record import State
 from watchdog.model import MANAGER, Outcome
@@ -166,3 +167,18 @@ async def test_a_death_after_any_write_changes_nothing_of_the_end(path: Path) ->
     for write in range(1, len(undisturbed.writes) + 1):
         world = await play(path, write)
         check(path, world)
+
+
+async def test_a_mode_that_was_lowered_in_the_configuration_binds_the_rollouts_that_are_open() -> None:
+    world = World(policy=ENFORCE)
+    world.errors = {"bad": 0.3}
+    asyncio.get_running_loop().call_later(2, world.deploy, "bad")
+    asyncio.get_running_loop().call_later(4, world.dead.set)
+    await world.live(60)
+    assert [record.mode for record in world.records.values() if record.rollout.hash == hash_of("bad")] == ["enforce"]
+    world.revive()
+    world.config = parse(SETTINGS.format(policy=OBSERVE, rule="threshold"))
+    await world.live(60)
+    bad = [record for record in world.records.values() if record.rollout.hash == hash_of("bad")]
+    assert [(record.outcome, record.mode) for record in bad] == [(Outcome.OBSERVED, "observe")]
+    assert not {"patch", "mark", "release"} & set(world.writes)

@@ -79,6 +79,17 @@ def positions(api: FakeApi) -> list[str]:
 # -- the list ----------------------------------------------------------------------------------------------------------
 
 
+async def test_where_objects_are_so_large_that_a_page_is_too_long_fewer_are_asked_for(
+    api: FakeApi, transport: Transport
+) -> None:
+    large = deployment("large", "1")
+    large["metadata"]["annotations"]["much"] = "x" * (65 << 20)
+    api.answer("GET", ALL, page(large), page(WEB))
+    api.answer("WATCH", ALL, Stream())
+    assert await watched(transport, 1) == ["listed web"]
+    assert [seen.query["limit"] for seen in api.asked("GET", ALL)] == ["500", "62"]
+
+
 async def test_everything_is_listed_in_pages_and_then_watched_from_there(api: FakeApi, transport: Transport) -> None:
     api.answer("GET", ALL, page(WEB, version="900", more="token"), page(CART, version="1100"))
     api.answer("WATCH", ALL, Stream(event("MODIFIED", deployment("web", "1101"))))

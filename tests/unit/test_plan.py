@@ -820,3 +820,24 @@ def test_an_absolution_lifts_the_condemnation_that_was_read_and_no_newer_one() -
     scene.condemn("v2", incident="web-2-00000002")
     with pytest.raises(PatchFailedError):
         json_patch.apply(absolve(read), scene.replicaset("v2"))
+
+
+# -- the mode, at the last look ----------------------------------------------------------------------------------------
+
+
+def test_the_service_writes_nothing_where_somebody_has_just_asked_to_observe_only() -> None:
+    scene = history("v1", "v2")
+    scene.annotations[marks.MODE] = "observe"
+    refused = decide_undo(scene, nonce="ab" * 16)
+    assert isinstance(refused, Refused)
+    assert refused.guard is Guard.MODE
+    assert isinstance(decide_undo(scene), Undo), "a person is not bound by it"
+
+
+def test_a_mode_that_comes_between_the_look_and_the_write_makes_the_write_fail() -> None:
+    scene = history("v1", "v2")
+    plan = decide_undo(scene, nonce="ab" * 16)
+    assert isinstance(plan, Undo)
+    scene.annotations[marks.MODE] = "observe"
+    with pytest.raises(PatchFailedError):
+        scene.after(plan.patch)
