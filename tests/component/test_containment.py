@@ -176,3 +176,23 @@ async def test_a_record_that_ended_or_was_lowered_stays_so_whoever_held_an_older
         context.put(life.end(older, Outcome.SUPERSEDED, "by someone else", now=world.now()))
         assert context.put(life.advance(older, life.Happening.BREACH, now=world.now())).state is State.ENDED
         assert context.open_of(WEB) is None
+
+
+class OneHangs(World):
+    """Slack takes no message about one version, for ever."""
+
+    async def tell(self, record: Record) -> Told | None:
+        if record.rollout.hash == hash_of("bad"):
+            await asyncio.Event().wait()
+        return await super().tell(record)
+
+
+async def test_a_message_that_slack_does_not_take_holds_up_no_other_incidents() -> None:
+    world = OneHangs()
+    world.errors = {"bad": 0.3, "worse": 0.4}
+    loop = asyncio.get_running_loop()
+    loop.call_later(2, world.deploy, "bad")
+    loop.call_later(9, world.deploy, "worse")
+    await world.live(80)
+    told = {record.rollout.hash for record in world.records.values() if record.id in dict(world.said)}
+    assert told == {hash_of("worse")}

@@ -1,4 +1,7 @@
-"""Telling people: the newest record of each incident, never on the way to a write, one call at a time per incident."""
+"""Telling people: the newest record of each incident, never on the way to a write, one call at a time per incident.
+
+An incident whose message Slack does not take is tried again by itself: no other one waits for it.
+"""
 
 import asyncio
 import logging
@@ -24,6 +27,7 @@ class Telling:
     def __init__(self, context: Context) -> None:
         self._context = context
         self._due: dict[IncidentId, None] = {}
+        self._at_work: set[IncidentId] = set()
         self._some = asyncio.Event()
         if context.ports.notifier:
             context.tell = self._later
@@ -44,12 +48,20 @@ class Telling:
         while True:
             await self._some.wait()
             self._some.clear()
-            while self._due:
-                incident = next(iter(self._due))
+            for incident in [each for each in self._due if each not in self._at_work]:
                 del self._due[incident]
-                await self._context.settled(incident)
-                if record := self._context.records.get(incident):
-                    await self._tell(record)
+                self._at_work.add(incident)
+                self._context.spawn(Part.NOTIFY, self._tell_newest(incident), about=incident)
+
+    async def _tell_newest(self, incident: IncidentId) -> None:
+        try:
+            await self._context.settled(incident)
+            if record := self._context.records.get(incident):
+                await self._tell(record)
+        finally:
+            self._at_work.discard(incident)
+            if incident in self._due:
+                self._some.set()
 
     async def _tell(self, record: Record) -> None:
         context, notifier = self._context, self._context.ports.notifier

@@ -195,30 +195,32 @@ class SlackNotifier:
     async def tell(self, record: Record) -> Told | None:
         """Post or update the one message of a record and its thread; None where there is nothing new to say.
 
+        Of one incident it is called once at a time.
+
         Raises:
             NotificationError: Slack refused, or was not reached within 10 minutes. What was said by then is known here,
                 and is not said again.
         """
-        async with self._lock:
-            known = self._told.get(record.id, record.told)
-            message = render(msgspec.structs.replace(record, told=known), approval_s=self._approval_s)
-            if message is None:
-                return None
-            if known:
-                self._told[record.id] = known
-            async for attempt in AsyncRetrying(
-                retry=retry_if_exception_type(_AgainError),
-                wait=_wait,
-                stop=lambda state: state.idle_for + state.upcoming_sleep > _GIVE_UP_S,
-                before_sleep=_log_wait,
-                reraise=True,
-            ):
-                with attempt:
+        known = self._told.get(record.id, record.told)
+        message = render(msgspec.structs.replace(record, told=known), approval_s=self._approval_s)
+        if message is None:
+            return None
+        if known:
+            self._told[record.id] = known
+        async for attempt in AsyncRetrying(
+            retry=retry_if_exception_type(_AgainError),
+            wait=_wait,
+            stop=lambda state: state.idle_for + state.upcoming_sleep > _GIVE_UP_S,
+            before_sleep=_log_wait,
+            reraise=True,
+        ):
+            with attempt:
+                async with self._lock:  # while this incident waits for its next try, others are told
                     await self._deliver(record.id, message)
-            told = self._told[record.id]
-            if record.ended:
-                del self._told[record.id]
-            return told if told != record.told else None
+        told = self._told[record.id]
+        if record.ended:
+            del self._told[record.id]
+        return told if told != record.told else None
 
     async def _deliver(self, incident: IncidentId, message: Message, *, successor: bool = False) -> None:
         """Say what is not yet said; may be cut anywhere and begun again.
