@@ -7,7 +7,7 @@ the cluster, and `test_scenarios` says what they must be.
 import datetime as dt
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -598,3 +598,19 @@ def silence(alertmanager: AlertmanagerServer) -> None:
 def rules(prometheus: PrometheusServer, alertmanager: AlertmanagerServer) -> None:
     """Have the alerts fire, and told of."""
     prometheus.reload(alert_rules(), alertmanagers=[alertmanager.url])
+
+
+Played = Callable[[Callable[[Scene], None]], End]
+"""Gives the facts after a play."""
+
+
+def ends_of(ends: Mapping[str, End | Exception]) -> Played:
+    """Give the facts after a play, or raise what ended it."""
+
+    def give(play: Callable[[Scene], None]) -> End:
+        end = ends[play.__name__]
+        if isinstance(end, Exception):
+            raise end
+        return end
+
+    return give

@@ -7,7 +7,7 @@ import pytest
 
 from tests.cluster import claims, scenarios
 from tests.cluster.conftest import ACCOUNT
-from tests.cluster.scenarios import End, Scene
+from tests.cluster.scenarios import End, Played, Scene
 from tests.cluster.service import Service
 from tests.controlplane.plane import ControlPlane, Json
 from tests.monitoring.exporter import Exporter
@@ -16,9 +16,6 @@ from watchdog.model import Outcome
 
 LIMITS = 'budget = 2\ncool_down = "30m"\nbreaker = 0\nrecovery = "12s"'
 """Budget and cool-down as they are by default; the breaker would count the bad versions of all plays together."""
-
-
-Played = Callable[[Callable[[Scene], None]], End]
 
 
 class Ended:
@@ -59,14 +56,7 @@ def ended(
 @pytest.fixture
 def played(ended: Ended) -> Played:
     """Give the facts after a play."""
-
-    def give(play: Callable[[Scene], None]) -> End:
-        end = ended.ends[play.__name__]
-        if isinstance(end, Exception):
-            raise end
-        return end
-
-    return give
+    return scenarios.ends_of(ended.ends)
 
 
 def condemned(end: End, name: str) -> list[str]:

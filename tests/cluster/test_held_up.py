@@ -1,13 +1,13 @@
 """What holds a service up, or is lost to it: each play of `claims` that has services of its own."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.cluster import claims, scenarios
 from tests.cluster.conftest import ACCOUNT
-from tests.cluster.scenarios import End, Scene
+from tests.cluster.scenarios import End, Played
 from tests.cluster.service import Service
 from tests.controlplane.plane import ControlPlane, Json
 from tests.monitoring.exporter import Exporter
@@ -15,8 +15,6 @@ from tests.monitoring.prometheus import PrometheusServer
 from watchdog.model import Outcome
 
 STEP_S = 1.0
-
-Played = Callable[[Callable[[Scene], None]], End]
 
 
 class Ended:
@@ -47,14 +45,7 @@ def ended(
 @pytest.fixture
 def played(ended: Ended) -> Played:
     """Give the facts after a play."""
-
-    def give(play: Callable[[Scene], None]) -> End:
-        end = ended.ends[play.__name__]
-        if isinstance(end, Exception):
-            raise end
-        return end
-
-    return give
+    return scenarios.ends_of(ended.ends)
 
 
 # -- without a record --------------------------------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.cluster import scenarios
-from tests.cluster.scenarios import End, Scene
+from tests.cluster.scenarios import End, Played, Scene
 from tests.cluster.service import Service
 from tests.controlplane.plane import ControlPlane
 from tests.monitoring.alertmanager import AlertmanagerServer
@@ -14,8 +14,6 @@ from tests.monitoring.exporter import Exporter
 from tests.monitoring.prometheus import PrometheusServer
 from watchdog.decide.record import State
 from watchdog.model import Outcome
-
-Played = Callable[[Callable[[Scene], None]], End]
 
 
 @pytest.fixture(scope="module")
@@ -50,14 +48,7 @@ def ended(
 @pytest.fixture
 def played(ended: tuple[Service, dict[str, End | Exception]]) -> Played:
     """Give the facts after a play."""
-
-    def give(play: Callable[[Scene], None]) -> End:
-        end = ended[1][play.__name__]
-        if isinstance(end, Exception):
-            raise end
-        return end
-
-    return give
+    return scenarios.ends_of(ended[1])
 
 
 def untouched(end: End, *, image: str = "v2") -> bool:
