@@ -9,7 +9,7 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from watchdog.decide.record import Record, State, Veto
+from watchdog.decide.record import Record, Veto
 from watchdog.expressions import BadExpression, matches
 from watchdog.judge.blocks import Verdict
 from watchdog.model import Action, Guard, Mode, Outcome, Silence
@@ -215,8 +215,3 @@ def condemned_images(
             continue
         found |= dict.fromkeys(record.plan.condemned.items(), record.id)
     return found
-
-
-def open_records(records: Iterable[Record]) -> list[Record]:
-    """Those whose watch has not ended."""
-    return [record for record in records if record.state is not State.ENDED]

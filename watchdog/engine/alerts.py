@@ -16,7 +16,6 @@ from typing import NamedTuple
 
 import msgspec
 
-from watchdog.decide import limits
 from watchdog.decide.attribution import Candidate, attributable, workloads_of
 from watchdog.decide.record import AlertSeen, Record, State
 from watchdog.engine.context import Context
@@ -68,19 +67,17 @@ class _Named:
         if namespace and alert.labels.get("deployment"):
             ref = WorkloadRef(namespace, alert.labels["deployment"])
             return [self._candidate(ref)] if ref in self._context.fleet.matched() else []
-        refs = self._by_namespace.get(namespace, []) if namespace else self._context.fleet.matched()
-        return [self._candidate(ref) for ref in refs]
+        spaces = [self._by_namespace.get(namespace, [])] if namespace else self._by_namespace.values()
+        return [self._candidate(ref) for refs in spaces for ref in refs]
 
     @cached_property
     def _by_namespace(self) -> dict[str, list[WorkloadRef]]:
+        """Those that an alert without the name of a Deployment may be about: by their pods, or by their policy."""
         found: dict[str, list[WorkloadRef]] = {}
-        for ref in self._context.fleet.matched():
-            found.setdefault(ref.namespace, []).append(ref)
+        for ref, match in self._context.fleet.matched().items():
+            if match.policy.alerts.match or self._context.open_of(ref):
+                found.setdefault(ref.namespace, []).append(ref)
         return found
-
-    @cached_property
-    def _open(self) -> dict[WorkloadRef, Record]:
-        return {record.workload: record for record in limits.open_records(self._context.records.values())}
 
     @cached_property
     def _made(self) -> dict[WorkloadRef, Candidate]:
@@ -88,7 +85,7 @@ class _Named:
 
     def _candidate(self, ref: WorkloadRef) -> Candidate:
         if ref not in self._made:
-            fleet, record = self._context.fleet, self._open.get(ref)
+            fleet, record = self._context.fleet, self._context.open_of(ref)
             hashes = {pod.hash for pod in record.pods} | {record.rollout.hash, record.stable_hash} if record else set()
             names = frozenset(f"{ref.name}-{each}" for each in hashes)
             means = fleet.matched()[ref].policy.alerts.match if fleet.has_traffic(ref) else {}

@@ -725,6 +725,7 @@ class Incidents:
         if context.records[record.id].state is State.ENDED:
             return  # superseded meanwhile
         record = context.put(incident.end(record, outcome, why, now=context.now()))
+        self._alerted.pop(record.id, None)
         context.metrics.action(record.action, outcome, cause=record.plan.cause if record.plan else "")
         if outcome is Outcome.FAILED:
             context.note(record, EventReason.FAILED, why)  # where the action has told already, this is the same one

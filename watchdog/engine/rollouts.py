@@ -114,6 +114,8 @@ class Rollouts:
             if record:
                 self._over(record, "the Deployment was deleted by someone else")
             if deployment is None:
+                for memory in (self._live, self._malformed, self._bringing_back):
+                    memory.pop(ref, None)
                 return
             record = None
         if deployment.metadata.deletion_timestamp:
