@@ -381,7 +381,7 @@ def enforced_and_bad(scene: Scene) -> None:
         scene.ended(name=name)
 
 
-@claim(bake=LONG)
+@claim(bake="30s")
 def enforced_and_by_hand(scene: Scene) -> None:
     """A person goes back from a version under watch, and ships it again."""
     versions(scene, BY_HAND)

@@ -16,6 +16,8 @@ from watchdog.model import Outcome
 
 STEP_S = 1.0
 
+RECORDS = f"{claims.RECORDS}-alone"
+
 
 class Ended:
     """What became of all plays, and what the service's account then had asked of the API server."""
@@ -35,11 +37,11 @@ def ended(
 ) -> Iterator[Ended]:
     """What became of everything."""
     plays, directory = claims.ALONE, tmp_path_factory.mktemp("held-up") / "none"
-    scenarios.prepare(plane, plays, records=claims.RECORDS)
-    nobody = Service(directory, kubeconfig=account, policies=[], prometheus=prometheus.url, records=claims.RECORDS)
-    ends = scenarios.play_all(plane, nobody, exporter, prometheus, plays, records=claims.RECORDS)
+    scenarios.prepare(plane, plays, records=RECORDS)
+    nobody = Service(directory, kubeconfig=account, policies=[], prometheus=prometheus.url, records=RECORDS)
+    ends = scenarios.play_all(plane, nobody, exporter, prometheus, plays, records=RECORDS)
     yield Ended(ends, plane.audit(f"system:serviceaccount:{ACCOUNT}:{ACCOUNT}"))
-    scenarios.clear(plane, plays, records=claims.RECORDS)
+    scenarios.clear(plane, plays, records=RECORDS)
 
 
 @pytest.fixture

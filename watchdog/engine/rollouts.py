@@ -349,9 +349,9 @@ class Rollouts:
     def _undone(self, deployment: Deployment, rollout: Rollout, history: History) -> bool:
         """Whether an undo of the service has just made this revision live: an undo is never undone.
 
-        That is withheld on a mere claim, too. One that no record knows, and that left nothing condemned, so that it was
-        not finished, is told: as `unproven`, and once, because the Event's name and the message's incident are the same
-        after each restart. It is not saved, since anybody could fill the store so.
+        That is withheld on a mere claim, too. One that no record knows, and that may not have been finished, is told:
+        as `unproven`, and once, because the Event's name and the message's incident are the same after each restart.
+        It is not saved, since anybody could fill the store so.
         """
         mark = self._mark(deployment)
         if (
@@ -363,7 +363,9 @@ class Rollouts:
             return False
         context, match = self._context, self._context.fleet.match(rollout.workload)
         left = Rollout(rollout.workload, rollout.uid, mark.from_revision, mark.from_hash)
-        finished = any(marks.condemned_by(item) == mark.incident for item in history.all)
+        lasts = dt.timedelta(seconds=context.config.rollback.timeout + context.config.limits.recovery)
+        condemned = any(marks.condemned_by(item) == mark.incident for item in history.all)
+        finished = condemned and context.now() - mark.at > lasts
         known = finished or mark.incident in context.records or left.incident != mark.incident
         if match and not known and context.now() - mark.at <= _CLAIMED and match.policy.mode is not Mode.OBSERVE:
             claim = Record(
