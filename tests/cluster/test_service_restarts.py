@@ -300,9 +300,9 @@ def test_after_an_action_budget_and_cool_down_have_a_person_asked_about_the_next
     good.set_image("web", "v3", template_annotations=BAD)
 
     def asking() -> bool:  # the undo made v1 revision 3
-        return [each.state for each in records(good) if each.rollout.revision == 4] == [State.ASKING]
+        return [each.state for each in records(good, 4)] == [State.ASKING]
 
     service.until(asking, "asking about the next")
-    [asked] = [each for each in records(good) if each.state is State.ASKING]
+    [asked] = [each for each in records(good, 4) if each.state is State.ASKING]
     assert {veto.guard for veto in asked.vetoes} == {Guard.BUDGET, Guard.COOL_DOWN}
     assert image(good) == "v3"
