@@ -196,3 +196,10 @@ async def test_a_message_that_slack_does_not_take_holds_up_no_other_incidents() 
     await world.live(80)
     told = {record.rollout.hash for record in world.records.values() if record.id in dict(world.said)}
     assert told == {hash_of("worse")}
+
+
+def test_a_fault_that_never_ends_is_contained_as_the_first_one_was() -> None:
+    faults = Faults(Metrics())
+    pauses = [faults.note(Part.JUDGE, LookupError("again"), about="web-2") for _ in range(3000)]
+    assert pauses[:7] == [1, 2, 4, 8, 16, 32, 60]
+    assert set(pauses[7:]) == {60}

@@ -6,14 +6,12 @@ import msgspec
 
 from watchdog.decide import templates
 from watchdog.decide.history import History
-from watchdog.decide.record import Record, State
+from watchdog.decide.record import BEFORE_ACTING, Record
 from watchdog.errors import UsageError
 from watchdog.judge.blocks import Track
 from watchdog.judge.evaluations import MOST, Evaluation
 from watchdog.model import IncidentId
 from watchdog.objects import TemplateHash, WorkloadRef
-
-_BEFORE_ACTING = (State.WATCHING, State.BREACH, State.ASKING)
 
 
 class Posted(msgspec.Struct, frozen=True, kw_only=True):
@@ -61,7 +59,7 @@ def sides(ref: WorkloadRef, records: Iterable[Record]) -> dict[TemplateHash, tup
     """Give the versions of a workload that are compared now, each with the rollouts in which it is."""
     found: dict[TemplateHash, tuple[Side, ...]] = {}
     for record in records:
-        if record.state not in _BEFORE_ACTING or record.evaluated_by is None:
+        if record.state not in BEFORE_ACTING or record.evaluated_by is None:
             continue
         for hash_, workload, track in (
             (record.rollout.hash, record.workload, Track.CANDIDATE),

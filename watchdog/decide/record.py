@@ -30,6 +30,13 @@ class State(StrEnum):
     ENDED = "ended"
 
 
+BEFORE_ACTING = (State.WATCHING, State.BREACH, State.ASKING)
+"""A rollout is judged, and nothing is decided yet."""
+
+UNWRITTEN = (*BEFORE_ACTING, State.ACTING)
+"""Nothing is known to be written yet."""
+
+
 class SignalUsed(msgspec.Struct, frozen=True):
     """What was asked of Prometheus for one signal."""
 

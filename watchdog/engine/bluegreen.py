@@ -14,7 +14,7 @@ import msgspec
 
 from watchdog.decide import incident, marks, templates
 from watchdog.decide.history import live_rollout, read_history
-from watchdog.decide.record import Record, State, Switched
+from watchdog.decide.record import BEFORE_ACTING, UNWRITTEN, Record, State, Switched
 from watchdog.decide.status import Progress, rollout_status
 from watchdog.decide.switch import colour_before, selector_text, stands
 from watchdog.engine.context import Context
@@ -29,8 +29,6 @@ from watchdog.objects import Deployment, ReplicaSet, Service, ServiceRef, Snapsh
 _log = logging.getLogger(__name__)
 
 _AGAIN_S = 1.0
-_BEFORE_ACTING = (State.WATCHING, State.BREACH, State.ASKING)
-_UNWRITTEN = (*_BEFORE_ACTING, State.ACTING)
 _ACTED = {Outcome.RECOVERED, Outcome.INEFFECTIVE, Outcome.SWITCHED_BACK}
 
 
@@ -81,14 +79,14 @@ class Switches:
         """A colour under watch has no traffic any more: by us, or by somebody else."""
         now, switched = self._context.now(), record.switched
         if stands(service, record, now=now):
-            if record.state in _BEFORE_ACTING:
+            if record.state in BEFORE_ACTING:
                 # Its process died between the patch and the record: the patch carries the proof.
                 record = self._context.put(msgspec.structs.replace(record, state=State.ACTING), told=False)
                 self._changed(record)
             return
         mark = marks.read_last_rollback(service.metadata.annotations, now=now)
         went_back = switched is not None and service.spec.selector == switched.before
-        if mark and went_back and record.state in _UNWRITTEN and self._rollouts.claims(mark, record):
+        if mark and went_back and record.state in UNWRITTEN and self._rollouts.claims(mark, record):
             self._context.put(self._rollouts.unproven(record, mark))
             return
         text = selector_text(service.spec.selector)

@@ -12,10 +12,10 @@ import msgspec
 from watchdog.config import Config
 from watchdog.decide import incident as life
 from watchdog.decide import marks
-from watchdog.decide.record import Record, Stand, State, Written, restored, thinned
+from watchdog.decide.record import BEFORE_ACTING, Record, Stand, State, Written, restored, thinned
 from watchdog.engine import wording
 from watchdog.engine.act import Actor
-from watchdog.engine.faults import Faults
+from watchdog.engine.faults import Faults, growing
 from watchdog.engine.fleet import Fleet
 from watchdog.engine.observer import Observer
 from watchdog.engine.switching import Switcher
@@ -33,7 +33,6 @@ _LONGEST_PAUSE_S = 30.0
 _SETTLES_S = 2.0
 _ENDS_AGAIN_S = 0.5
 _PROOFS = 8
-_JUDGED = (State.WATCHING, State.BREACH, State.ASKING)
 
 T = TypeVar("T")
 
@@ -175,7 +174,7 @@ class Context:
             return before  # it ended while somebody held an older state of it
         if before:
             record = life.lower(record, before.mode)
-        if before and before.state in _JUDGED and record.state not in _JUDGED:
+        if before and before.state in BEFORE_ACTING and record.state not in BEFORE_ACTING:
             record = self._with_blocks(record)
         if before and len(before.evaluations) > len(record.evaluations):
             record = msgspec.structs.replace(record, evaluations=before.evaluations)
@@ -217,7 +216,7 @@ class Context:
     async def complete(self, record: Record) -> Record:
         """Give a record with all that is kept of it. Raises `ClusterError`."""
         if record.id not in self._thin:
-            return self._with_blocks(record) if record.state in _JUDGED else record
+            return self._with_blocks(record) if record.state in BEFORE_ACTING else record
         stored = await self.ports.store.get(record.id, timeout_s=self.request_s)
         return restored(record, stored) if stored else record
 
@@ -325,7 +324,7 @@ class Context:
         """Have a record saved again after a pause that grows."""
         fields = {"event": "record-not-saved", "incident": incident}
         failures = self._failures[incident] = self._failures.get(incident, 0) + 1
-        pause_s = min(2.0 ** (failures - 1), _LONGEST_PAUSE_S)
+        pause_s = growing(failures, longest_s=_LONGEST_PAUSE_S)
         if isinstance(error, ClusterError):
             _log.warning("record not saved, will be again in %g s: %s", pause_s, error, extra=fields)
         else:

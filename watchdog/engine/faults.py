@@ -43,7 +43,7 @@ class Faults:
         """
         self._metrics.fault(part)
         failures = self._in_a_row[part, about] = self._in_a_row.get((part, about), 0) + 1
-        pause_s = min(2.0 ** (failures - 1), _LONGEST_PAUSE_S)
+        pause_s = growing(failures, longest_s=_LONGEST_PAUSE_S)
         place = (part, *_place(error), type(error))
         fields = {"event": "fault", "part": part, "about": about or None}
         if place in self._said:
@@ -87,6 +87,11 @@ class Faults:
             else:
                 pause_s = _LONGEST_PAUSE_S  # a loop that has nothing to do, such as one without a notifier
             await asyncio.sleep(pause_s)
+
+
+def growing(failures: int, *, longest_s: float) -> float:
+    """Seconds until the next try after so many failures in a row, however many: 1, 2, 4 and so on."""
+    return min(2.0 ** min(failures - 1, 10), longest_s)
 
 
 def _end_if_cancelled(error: Exception) -> None:

@@ -18,7 +18,7 @@ from watchdog.decide.history import History, live_rollout, read_history
 from watchdog.decide.limits import condemned_images
 from watchdog.decide.marks import LastRollback
 from watchdog.decide.plan import Request
-from watchdog.decide.record import Answer, Record, State
+from watchdog.decide.record import BEFORE_ACTING, UNWRITTEN, Answer, Record, State
 from watchdog.decide.status import Progress, progressed_at, rollout_status
 from watchdog.engine.context import Context
 from watchdog.engine.evaluations import settings_of
@@ -40,8 +40,6 @@ from watchdog.objects import (
 _log = logging.getLogger(__name__)
 
 _AGAIN_S = 1.0
-_BEFORE_ACTING = (State.WATCHING, State.BREACH, State.ASKING)
-_UNWRITTEN = (*_BEFORE_ACTING, State.ACTING)
 _CLAIMED = dt.timedelta(days=1)
 _GATES_AFTER_S = (0.5, 5.0, 30.0)
 
@@ -286,7 +284,7 @@ class Rollouts:
         and people are told; nothing is written.
         """
         context = self._context
-        if record.state not in _BEFORE_ACTING:
+        if record.state not in BEFORE_ACTING:
             return record
         mark, paused = self._mark(deployment), marks.read_pause(deployment.metadata.annotations, record.rollout.hash)
         nonces = [mark.nonce] if mark and mark.incident == record.id else []
@@ -328,7 +326,7 @@ class Rollouts:
     async def _replaced(self, record: Record, deployment: Deployment, rollout: Rollout) -> None:
         """End a watch whose version is live no more: somebody else has replaced it, or a mark claims that we did."""
         mark, context = self._mark(deployment), self._context
-        if mark and self.claims(mark, record) and mark.to_hash == rollout.hash and record.state in _UNWRITTEN:
+        if mark and self.claims(mark, record) and mark.to_hash == rollout.hash and record.state in UNWRITTEN:
             context.put(self.unproven(record, mark))
             return
         by = "someone else"
