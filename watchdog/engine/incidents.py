@@ -481,9 +481,7 @@ class Incidents:
                 choose = self._chooser(record, approved=bool(by))
                 result = await actor.undo(ref, request, verify=False, condemned=True, choose=choose, attempts=1)
         except NotFound as error:
-            await self._end(
-                context.records[record.id], Outcome.SUPERSEDED, f"{error.operation}: deleted by someone else"
-            )
+            await self._deleted(record, error)
             return
         except ClusterError as error:
             if error.may_pass and not error.writing:
@@ -606,9 +604,7 @@ class Incidents:
         try:
             plan = await self._found(record)
         except NotFound as error:
-            await self._end(
-                context.records[record.id], Outcome.SUPERSEDED, f"{error.operation}: deleted by someone else"
-            )
+            await self._deleted(record, error)
             return
         request = Request(cause=Cause(MANAGER, record.plan.cause if record.plan else ""), rollout=record.rollout)
         record = context.records[record.id]
@@ -719,6 +715,11 @@ class Incidents:
         await self._end(record, outcome, why)
         if outcome is Outcome.INEFFECTIVE:
             context.note(context.records[record.id], EventReason.INEFFECTIVE, why)
+
+    async def _deleted(self, record: Record, error: NotFound) -> None:
+        await self._end(
+            self._context.records[record.id], Outcome.SUPERSEDED, f"{error.operation}: deleted by someone else"
+        )
 
     async def _end(self, record: Record, outcome: Outcome, why: str) -> None:
         context = self._context
