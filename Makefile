@@ -10,16 +10,20 @@ PIP := $(BIN)/pip install --quiet --disable-pip-version-check --no-input
 LOCKED := .venv/locked-$(shell cksum < requirements/dev.txt | tr ' ' -)
 INSTALLED := .venv/installed-$(shell cksum < pyproject.toml | tr ' ' -)
 
+# Whole files go to several processes, in the order that tests/conftest.py gives them.
+PARALLEL := -n auto --dist loadfile --no-loadscope-reorder
+
 # step(name, command): run, say how long it took, stop make at the first failure.
 define step
 @echo "== $(1)"; $(2) && echo "   $(1): $$SECONDS s"
 endef
 
-.PHONY: help demo test check agent-test venv control-plane lock
+.PHONY: help demo test test-all check agent-test venv control-plane lock
 
 help:
 	@echo "make demo    a bad version under real HTTP traffic, undone before your eyes; Python only"
 	@echo "make test    all tests; those for the real control plane skip loudly until 'make control-plane' built it"
+	@echo "make test-all  the heavy ones, too: the whole pipeline of the example, long statistics"
 	@echo "make agent-test  the tests of examples/agent-api, with real Redis and PostgreSQL"
 	@echo "make check   format, lint, types, import rules, Dockerfile, lock files"
 
@@ -27,7 +31,10 @@ demo: venv
 	@$(BIN)/rollback-watchdog demo $(ARGS)
 
 test: venv
-	@$(BIN)/pytest $(ARGS)
+	@$(BIN)/pytest $(PARALLEL) $(ARGS)
+
+test-all: venv
+	@$(BIN)/pytest $(PARALLEL) -m "heavy or not heavy" $(ARGS)
 
 check: venv
 	$(call step,ruff format,$(BIN)/ruff format --check .)

@@ -5,12 +5,10 @@ import os
 import time
 from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING
 
 import msgspec
 
-from watchdog import prometheus, scrape
-from watchdog.alertmanager import Send as Peer
-from watchdog.alertmanager import http_peers
 from watchdog.config import Config, Signal, Source
 from watchdog.engine.act import Actor
 from watchdog.engine.fleet import Match, match_all
@@ -24,10 +22,13 @@ from watchdog.kube.watching import WatchSettings
 from watchdog.model import MANAGER
 from watchdog.objects import Deployment, Snapshot, WorkloadRef
 from watchdog.ports import Signals
-from watchdog.prometheus import Answer, PrometheusClient, PrometheusSignals, Send, Unreachable
 from watchdog.records import RecordStore
-from watchdog.scrape import PodSignals
-from watchdog.slack import SlackNotifier
+
+if TYPE_CHECKING:  # most commands need none of these, and importing them takes as long as an undo
+    from watchdog.alertmanager import Send as Peer
+    from watchdog.prometheus import PrometheusClient, PrometheusSignals, Send
+    from watchdog.scrape import PodSignals
+    from watchdog.slack import SlackNotifier
 
 
 class Parts(msgspec.Struct, frozen=True):
@@ -75,12 +76,14 @@ class Parts(msgspec.Struct, frozen=True):
 
     async def prometheus(
         self, url: str = "", *, observe: Callable[[str, float], None] = lambda _outcome, _seconds: None
-    ) -> PrometheusClient:
+    ) -> "PrometheusClient":
         """Prometheus, at a URL or where the configuration says.
 
         Raises:
             ConfigError: neither names a place, or there is no way there.
         """
+        from watchdog import prometheus
+
         settings = msgspec.structs.replace(self.config.prometheus, url=url or self.config.prometheus.url)
         if not settings.url:
             pods = ", as pods know no past" if self.config.source is Source.PODS else ""
@@ -90,8 +93,10 @@ class Parts(msgspec.Struct, frozen=True):
             prometheus.connect(settings, clock=time.time, observe=observe, send=send)
         )
 
-    def signals(self, client: PrometheusClient) -> PrometheusSignals:
+    def signals(self, client: "PrometheusClient") -> "PrometheusSignals":
         """The judge's questions to a Prometheus."""
+        from watchdog.prometheus import PrometheusSignals
+
         settings = self.config.prometheus
         return PrometheusSignals(client, step_s=settings.step, delay_s=settings.delay)
 
@@ -100,12 +105,14 @@ class Parts(msgspec.Struct, frozen=True):
         *,
         signals: Iterable[Signal] = (),
         observe: Callable[[str, float], None] = lambda _outcome, _seconds: None,
-    ) -> PodSignals:
+    ) -> "PodSignals":
         """The judge's questions to the pods themselves: for these signals and those of the policies."""
+        from watchdog import scrape
+
         settings = self.config.scrape
         signals = [*signals, *(signal for policy in self.config.policies for signal in policy.signals.values())]
         get = await self.stack.enter_async_context(scrape.connect(concurrency=settings.concurrency))
-        return PodSignals(get, settings=settings, want=scrape.wanted(signals), clock=time.time, observe=observe)
+        return scrape.PodSignals(get, settings=settings, want=scrape.wanted(signals), clock=time.time, observe=observe)
 
     async def source(self, *, observe: Callable[[str, float], None]) -> Signals | None:
         """Where the service reads counters; None where nothing of the kind is configured. Raises `ConfigError`."""
@@ -113,20 +120,26 @@ class Parts(msgspec.Struct, frozen=True):
             return await self.pods(observe=observe)
         return self.signals(await self.prometheus(observe=observe)) if self.config.prometheus.url else None
 
-    def alertmanagers(self) -> dict[str, Peer]:
+    def alertmanagers(self) -> "dict[str, Peer]":
         """Every Alertmanager peer."""
+        from watchdog.alertmanager import http_peers
+
         settings = self.config.alertmanager
         proxied = [url for url in settings.urls if url.startswith(SCHEME)]
         return {**http_peers(settings), **{url: _peer(ServiceProxy(self.transport, url)) for url in proxied}}
 
-    def slack(self) -> SlackNotifier:
+    def slack(self) -> "SlackNotifier":
         """Slack."""
+        from watchdog.slack import SlackNotifier
+
         notifier = SlackNotifier(self.config.slack, approval_s=self.config.limits.approval)
         self.stack.push_async_callback(notifier.close)
         return notifier
 
 
-def _through(proxy: ServiceProxy) -> Send:
+def _through(proxy: ServiceProxy) -> "Send":
+    from watchdog.prometheus import Answer, Unreachable
+
     async def send(path: str, form: Mapping[str, str], *, timeout_s: float) -> Answer:
         try:
             status, body, date = await proxy.ask("POST", path, form=form, timeout_s=timeout_s)
@@ -137,7 +150,7 @@ def _through(proxy: ServiceProxy) -> Send:
     return send
 
 
-def _peer(proxy: ServiceProxy) -> Peer:
+def _peer(proxy: ServiceProxy) -> "Peer":
     async def send(method: str, path: str, timeout_s: float) -> tuple[int, bytes]:
         status, body, _ = await proxy.ask(method, path, timeout_s=timeout_s)
         return status, body

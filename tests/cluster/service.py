@@ -4,7 +4,6 @@ import http.client
 import json
 import os
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -16,7 +15,7 @@ import yaml
 
 from tests.controlplane.cluster import Cluster
 from tests.controlplane.plane import _DIE_WITH_PARENT as DIE_WITH_PARENT
-from tests.controlplane.plane import ControlPlane
+from tests.controlplane.plane import ControlPlane, free_ports
 
 _DEPLOY = Path(__file__).parents[2] / "deploy"
 
@@ -132,7 +131,7 @@ class Service:
         self.directory = directory
         directory.mkdir(parents=True, exist_ok=True)
         self.kubeconfig = kubeconfig
-        self.port, self.metrics_port = _free_port(), _free_port()
+        self.port, self.metrics_port = free_ports(2)
         (directory / "alerts-token").write_text(TOKEN)
         (directory / "api-token").write_text(API_TOKEN)
         text = SETTINGS.format(
@@ -267,9 +266,3 @@ def allow(plane: ControlPlane, namespace: str, *, records: bool = False) -> None
                 for subject in document.get("subjects", []):
                     subject["namespace"] = "rollback-watchdog"
                 Cluster(plane, namespace).create(f"{document['kind'].lower()}s", document)
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])

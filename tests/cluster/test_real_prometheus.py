@@ -3,7 +3,6 @@
 import asyncio
 import os
 import shutil
-import socket
 import subprocess
 import time
 import urllib.request
@@ -15,6 +14,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from tests.controlplane.plane import free_ports
 from watchdog.config import Prometheus, Seconds
 from watchdog.judge.blocks import Blind, Row, Sample
 from watchdog.ports import SignalQuery
@@ -91,9 +91,7 @@ def url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     (place / "config").write_text("scrape_configs: []\n")
     blocks = ["promtool", "tsdb", "create-blocks-from", "openmetrics", str(place / "samples"), str(place / "data")]
     subprocess.run(blocks, check=True, capture_output=True)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{probe.getsockname()[1]}"
+    address = f"127.0.0.1:{free_ports(1)[0]}"
     options = {"config.file": place / "config", "storage.tsdb.path": place / "data", "web.listen-address": address}
     with (place / "log").open("w") as log:
         command = ["prometheus", *(f"--{name}={value}" for name, value in options.items())]

@@ -29,6 +29,7 @@ PLAYS = (*HOOKS, *POLICIES, "refused-down", "refused-twice", "refused-mutated", 
 SENTENCE = "v1 has a hole, ask sec@example.test"
 RULES = [{"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["UPDATE"], "resources": ["deployments"]}]
 NEVER_READY = {"sim/mode": "crash-loop"}
+LATER = {"sim/mode": "crash-later", "sim/crash-after": "10s"}
 
 
 def undoes(request: Json) -> bool:
@@ -173,7 +174,8 @@ def _play(plane: ControlPlane, namespace: str, records: Records) -> Record:
     cluster.mark_passed("web")
     if namespace in POLICIES:
         _effective(cluster)
-    cluster.set_image("web", "v2", template_annotations=NEVER_READY)
+    crashes = LATER if namespace == "refused-deleted" else NEVER_READY  # the deletion has to come first
+    cluster.set_image("web", "v2", template_annotations=crashes)
     if namespace == "refused-deleted":
         cluster.wait(lambda: _watched(records, namespace), 30, what="the watch")
         cluster.patch("deployments", "web", {"metadata": {"finalizers": ["example.test/keep"]}})

@@ -11,7 +11,7 @@ import pytest
 from aiohttp import web
 
 from tests.component.test_scrape import OPENMETRICS, pod
-from tests.controlplane.plane import _free_ports
+from tests.controlplane.plane import free_ports
 from tests.monitoring.fixtures import MISSING, REASON, REQUIRED
 from tests.monitoring.server import Server
 from watchdog.config import Prometheus, Scrape, Signal
@@ -90,7 +90,7 @@ class Scraper(Server):
 
 @pytest.fixture
 def ports() -> dict[str, int]:
-    return dict(zip(PODS, _free_ports(len(PODS)), strict=True))
+    return dict(zip(PODS, free_ports(len(PODS)), strict=True))
 
 
 @pytest.fixture

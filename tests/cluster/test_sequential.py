@@ -97,7 +97,7 @@ def two_workers(scene: Scene) -> None:
     """Two workers count apart behind one /metrics, and the new version fails."""
     scene.exporter.saw_tooth(f"{scene.namespace}/")
     running(scene, replicas=3)
-    scene.shown("min(resets(agent_requests_total%[1m])) >= 3")
+    scene.shown("min(resets(agent_requests_total%[20s])) >= 3")
     scene.set_image("web", "v2", template_annotations={"sim/errors": "0.1"})
     finished(scene)
 

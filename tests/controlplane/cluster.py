@@ -23,6 +23,9 @@ _APIS = {
 _API_OF = {kind: api for api, kinds in _APIS.items() for kind in kinds}
 
 
+_SLOWEST_S = 0.25
+
+
 class NotInTimeError(AssertionError):
     """What a test waited for did not come about."""
 
@@ -30,7 +33,7 @@ class NotInTimeError(AssertionError):
 class Cluster:
     """A namespace, with the administrator's rights. Kinds are written as in URLs, such as `deployments`.
 
-    `poll_s` is how often `wait` asks: many waiters at once do better with less.
+    `wait` asks again after `poll_s` at first, and after `_SLOWEST_S` at last: most comes about at once or takes long.
     """
 
     def __init__(self, plane: ControlPlane, namespace: str, *, poll_s: float = 0.02) -> None:
@@ -148,11 +151,12 @@ class Cluster:
         Raises:
             NotInTimeError: it was not after `timeout_s`; the message has the last answer.
         """
-        deadline = time.monotonic() + timeout_s
+        deadline, pause_s = time.monotonic() + timeout_s, self._poll_s
         while not (answer := condition()):
             if time.monotonic() > deadline:
                 raise NotInTimeError(f"{what} did not hold within {timeout_s} s; the last answer: {answer!r}")
-            time.sleep(self._poll_s)
+            time.sleep(pause_s)
+            pause_s = min(1.3 * pause_s, max(self._poll_s, _SLOWEST_S))
         return answer
 
     async def eventually(

@@ -11,6 +11,7 @@ reaches the runner only, which then stops them.
 
 import base64
 import contextlib
+import functools
 import http.client
 import json
 import os
@@ -93,6 +94,9 @@ subjectKeyIdentifier = hash
 subjectAltName = IP:127.0.0.1, DNS:localhost
 """
 
+_FIRST_PORT, _LAST_PORT, _SHARES = 20000, 32000, 16  # a share for each worker
+_given: set[int] = set()
+
 
 class ControlPlaneError(Exception):
     """The control plane, or a command given to it, failed."""
@@ -119,8 +123,9 @@ class ControlPlane:
         if missing:
             raise ControlPlaneError(f"{', '.join(missing)} not found: run `{COMMAND}` (about 6 minutes, once)")
         self._dir = Path(tempfile.mkdtemp(prefix="controlplane-"))
-        self._ports = dict(zip(("port", "etcd", "peer"), _free_ports(3), strict=True))
+        self._ports = dict(zip(("port", "etcd", "peer"), free_ports(3), strict=True))
         self._processes: dict[str, subprocess.Popen[bytes]] = {}
+        self._idle: list[http.client.HTTPSConnection] = []
         self.token = secrets.token_hex(16)
         self.url = f"https://127.0.0.1:{self._ports['port']}"
         self.ca_file = self._dir / "server.crt"
@@ -160,6 +165,8 @@ class ControlPlane:
 
     def stop(self) -> None:
         """Kill the components, frozen ones too, and delete their data."""
+        while self._idle:
+            self._idle.pop().close()
         for process in self._processes.values():
             process.kill()
         for process in self._processes.values():
@@ -306,15 +313,38 @@ class ControlPlane:
     def _open(
         self, method: str, path: str, body: Any, headers: dict[str, str], token: str, timeout_s: float
     ) -> Iterator[http.client.HTTPResponse]:
-        tls = ssl.create_default_context(cafile=str(self.ca_file))
-        connection = http.client.HTTPSConnection("127.0.0.1", self._ports["port"], timeout=timeout_s, context=tls)
-        with contextlib.closing(connection):
-            text = None if body is None else json.dumps(body)
-            connection.request(method, path, text, {**headers, "Authorization": f"Bearer {token}"})
-            with connection.getresponse() as response:
+        text = None if body is None else json.dumps(body)
+        asked = method, path, text, {**headers, "Authorization": f"Bearer {token}"}
+        with contextlib.ExitStack() as stack:
+            connection, response = self._ask(asked, timeout_s)
+            stack.callback(connection.close)
+            with response:
                 if response.status >= 400:
                     raise ApiError(response.status, _decoded(response))
                 yield response
+                if response.isclosed() and not response.will_close:
+                    stack.pop_all()
+                    self._idle.append(connection)
+
+    def _ask(
+        self, asked: tuple[str, str, str | None, dict[str, str]], timeout_s: float
+    ) -> tuple[http.client.HTTPSConnection, http.client.HTTPResponse]:
+        """Ask over a connection that is open, as a handshake costs both sides more than most answers.
+
+        What only reads is asked once more over a new one if the server had closed it meanwhile.
+        """
+        if asked[0] == "GET":
+            with contextlib.suppress(IndexError, ConnectionError, ssl.SSLError, http.client.HTTPException):
+                return _answered(self._idle.pop(), asked, timeout_s)
+        return _answered(
+            http.client.HTTPSConnection("127.0.0.1", self._ports["port"], timeout=timeout_s, context=self._tls),
+            asked,
+            timeout_s,
+        )
+
+    @functools.cached_property
+    def _tls(self) -> ssl.SSLContext:
+        return ssl.create_default_context(cafile=str(self.ca_file))
 
     def _is_ready(self) -> bool:
         try:
@@ -387,6 +417,19 @@ class ControlPlane:
         path.chmod(0o600)
 
 
+def _answered(
+    connection: http.client.HTTPSConnection, asked: tuple[str, str, str | None, dict[str, str]], timeout_s: float
+) -> tuple[http.client.HTTPSConnection, http.client.HTTPResponse]:
+    try:
+        if connection.sock:
+            connection.sock.settimeout(timeout_s)
+        connection.request(*asked)
+        return connection, connection.getresponse()
+    except BaseException:
+        connection.close()
+        raise
+
+
 def _decoded(response: http.client.HTTPResponse) -> Any:
     text = response.read().decode()
     return json.loads(text) if response.headers.get_content_type() == "application/json" else text
@@ -398,11 +441,21 @@ def _tail(path: Path, begin: int) -> bytes:
         return file.read()
 
 
-def _free_ports(count: int) -> list[int]:
-    """Return free ports below the ephemeral range, so that no client's socket takes one during a restart."""
+def free_ports(count: int) -> list[int]:
+    """Return free ports that nobody was given before, in this process or in another worker of pytest-xdist.
+
+    They lie below the ephemeral range, so that no client's socket takes one before the server does, or in a restart.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % _SHARES
+    share = range(_FIRST_PORT + worker, _LAST_PORT, _SHARES)
     ports: list[int] = []
-    for port in random.sample(range(20000, 32000), 200):
+    for port in random.sample(share, len(share)):
+        if port in _given:
+            continue
         with socket.socket() as probe, contextlib.suppress(OSError):
             probe.bind(("127.0.0.1", port))
             ports.append(port)
-    return ports[:count]
+        if len(ports) == count:
+            _given.update(ports)
+            return ports
+    raise ControlPlaneError(f"fewer than {count} free ports of {len(share)}")

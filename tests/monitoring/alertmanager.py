@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
-from tests.controlplane.plane import Json, _free_ports
+from tests.controlplane.plane import Json, free_ports
 from tests.monitoring.server import Server
 
 
@@ -34,7 +34,7 @@ class AlertmanagerServer(Server):
         peers: Iterable["AlertmanagerServer"] = (),
     ) -> None:
         super().__init__(directory)
-        self.gossip = f"127.0.0.1:{_free_ports(1)[0]}" if clustered else ""
+        self.gossip = f"127.0.0.1:{free_ports(1)[0]}" if clustered else ""
         self._peers = [peer.gossip for peer in peers]
         self._group_interval = group_interval
         self._configure(webhooks, token_file)

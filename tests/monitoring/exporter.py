@@ -5,8 +5,10 @@ import http.client
 import json
 import threading
 import time
+import urllib.parse
 import zlib
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Self
 
@@ -17,9 +19,8 @@ from tests.controlplane.plane import ApiError, ControlPlane, Json
 SHARDS = 8
 
 _POLL_S = 0.1
-_PODS = (
-    "/api/v1/pods?resourceVersion=0&fieldSelector=status.phase%3DRunning"  # from the watch cache: costs etcd nothing
-)
+_QUIET_S = 2  # after so long without an event everything is listed again
+_PODS = "/api/v1/pods?fieldSelector=status.phase%3DRunning"
 
 
 class _Behaviour(msgspec.Struct):
@@ -34,7 +35,10 @@ class _Behaviour(msgspec.Struct):
 
 
 class _Pod(msgspec.Struct):
-    """A pod that is or was ready, and what it has counted since it became so or was last restarted."""
+    """A pod that is or was ready, and what it has counted since it became so or was last restarted.
+
+    `scrapes` counts for each Prometheus: where two scrape in turn, each would else meet one and the same worker.
+    """
 
     uid: str
     restarts: int
@@ -45,7 +49,7 @@ class _Pod(msgspec.Struct):
     requests: float = 0
     bad: float = 0
     at: float = 0
-    scrapes: int = 0
+    scrapes: Counter[str] = msgspec.field(default_factory=Counter)
 
 
 class Exporter:
@@ -119,18 +123,18 @@ class Exporter:
                 for labels in self._labels(key)
             ]
 
-    def scrape(self, key: str) -> str | None:
+    def scrape(self, key: str, by: str) -> str | None:
         """What a pod exposes now; None where it does not answer."""
         with self._lock:
             self._count()
-            return self._exposition(key, {}) if self._labels(key) else None
+            return self._exposition(key, {}, by) if self._labels(key) else None
 
-    def scrape_shard(self, shard: int) -> str:
+    def scrape_shard(self, shard: int, by: str) -> str:
         """What the ready pods of a shard expose now, with the labels of their targets."""
         with self._lock:
             self._count()
             keys = [key for key in self._pods if zlib.crc32(key.encode()) % SHARDS == shard]
-            return "".join(self._exposition(key, labels) or "" for key in keys for labels in self._labels(key))
+            return "".join(self._exposition(key, labels, by) or "" for key in keys for labels in self._labels(key))
 
     def _labels(self, key: str) -> list[dict[str, str]]:
         """The labels of a pod's targets; none while it is not ready."""
@@ -140,13 +144,13 @@ class Exporter:
         labels = {"namespace": namespace, "pod": name, "container": "app", "instance": f"{pod.address}:8080"}
         return [{**labels, "job": job} for job in ("pods", "again")[: 1 + self._behaviour(key).twice]]
 
-    def _exposition(self, key: str, labels: Mapping[str, str]) -> str | None:
+    def _exposition(self, key: str, labels: Mapping[str, str], by: str) -> str | None:
         """The same traffic in both customary shapes: a counter of errors, and a label that says how requests ended."""
         pod, behaviour = self._pods[key], self._behaviour(key)
         if not behaviour.serving:
             return None
-        pod.scrapes += 1
-        share = (0.7, 0.3)[pod.scrapes % 2] if behaviour.saw_tooth else 1
+        pod.scrapes[by] += 1
+        share = (0.7, 0.3)[pod.scrapes[by] % 2] if behaviour.saw_tooth else 1
         total, bad = int(pod.requests * share), int(pod.bad * share)
         samples = [("agent_requests_total", {}, total), ("http_requests_total", {"code": "200"}, total - bad)]
         if bad or not pod.bad_absent:
@@ -179,14 +183,21 @@ class Exporter:
         while not self._stop.wait(_POLL_S):
             # A frozen or killed API server takes no pod from the network: what was known goes on.
             with contextlib.suppress(OSError, http.client.HTTPException, ApiError):
-                self._take(self._plane.api("GET", _PODS, timeout_s=2)["items"])
+                listed = self._plane.api("GET", f"{_PODS}&resourceVersion=0", timeout_s=2)
+                found = {_key(item): item for item in listed["items"]}
+                self._take(found, gone=self._pods.keys() - found.keys())
+                position = listed["metadata"]["resourceVersion"]
+                for event in self._plane.watch(f"{_PODS}&resourceVersion={position}", timeout_s=_QUIET_S):
+                    if event["type"] == "ERROR" or self._stop.is_set():
+                        break
+                    found = {_key(event["object"]): event["object"]}
+                    self._take(*(({}, found) if event["type"] == "DELETED" else (found, ())))
 
-    def _take(self, items: list[Json]) -> None:
-        found = {f"{item['metadata']['namespace']}/{item['metadata']['name']}": item for item in items}
+    def _take(self, found: Mapping[str, Json], gone: Iterable[str]) -> None:
         with self._lock:
             self._count()
-            for key in self._pods.keys() - found.keys():
-                del self._pods[key]
+            for key in gone:
+                self._pods.pop(key, None)
             for key, item in found.items():
                 if not (seen := _seen(item)):
                     continue
@@ -201,18 +212,28 @@ class Exporter:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
-                kind, _, name = self.path[1:].partition("/")
+                url = urllib.parse.urlsplit(self.path)
+                kind, _, name = url.path[1:].partition("/")
                 answer: str | None
                 if kind == "sd":
                     answer = json.dumps(exporter.targets())
                 else:
-                    answer = exporter.scrape_shard(int(name)) if kind == "shards" else exporter.scrape(name)
+                    answer = (
+                        exporter.scrape_shard(int(name), url.query)
+                        if kind == "shards"
+                        else exporter.scrape(name, url.query)
+                    )
                 self.send_response_only(503 if answer is None else 200)
                 self.send_header("Content-Type", "application/json" if kind == "sd" else "text/plain")
-                self.end_headers()
-                self.wfile.write((answer or "").encode())
+                with contextlib.suppress(ConnectionError):  # who scrapes may hang up
+                    self.end_headers()
+                    self.wfile.write((answer or "").encode())
 
         return Handler
+
+
+def _key(item: Json) -> str:
+    return f"{item['metadata']['namespace']}/{item['metadata']['name']}"
 
 
 def _seen(item: Json) -> _Pod | None:

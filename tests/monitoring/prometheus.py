@@ -92,7 +92,7 @@ class PrometheusServer(Server):
             },
             "rule_files": ["rules.json"],
             "alerting": {"alertmanagers": [{"static_configs": [{"targets": targets}]}]},
-            "scrape_configs": [{"job_name": "pods", **self._job}],
+            "scrape_configs": [{"job_name": "pods", "params": {"by": [str(self._port)]}, **self._job}],
         }
         groups = [{"name": "test", "rules": list(rules)}]
         (self._dir / "rules.json").write_text(json.dumps({"groups": groups}))  # JSON is YAML

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from tests.controlplane.plane import _DIE_WITH_PARENT, _free_ports
+from tests.controlplane.plane import _DIE_WITH_PARENT, free_ports
 
 BINARIES = {
     "prometheus": ("prometheus",),
@@ -39,7 +39,7 @@ class Server:
     program: str
 
     def __init__(self, directory: Path) -> None:
-        (self._port,) = _free_ports(1)
+        (self._port,) = free_ports(1)
         self._dir = directory
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"http://127.0.0.1:{self._port}"

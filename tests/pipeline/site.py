@@ -20,7 +20,7 @@ import yaml
 from tests.controlplane.build import CACHE
 from tests.controlplane.cluster import Cluster
 from tests.controlplane.plane import _DIE_WITH_PARENT as DIE_WITH_PARENT
-from tests.controlplane.plane import ApiError, ControlPlane, Json, _free_ports
+from tests.controlplane.plane import ApiError, ControlPlane, Json, free_ports
 from tests.monitoring.prometheus import PrometheusServer
 from tests.pipeline.kubelet import NODE, Kubelet
 from tests.pipeline.network import BUSY, QUIET, People, Services, Slack, serve
@@ -58,7 +58,7 @@ class Site:
         self.repository = Repository(directory / "commits")
         self.registry = Registry(directory / "images")
         self.python = agent_python()
-        *ports, self._port = _free_ports(len(_SERVICES) + 1)
+        *ports, self._port = free_ports(len(_SERVICES) + 1)
         self.address = f"127.0.0.1:{self._port}"
         self._ports = dict(zip(_SERVICES, ports, strict=True))
         self.slack = Slack()
@@ -213,7 +213,7 @@ class Site:
         assert stores.stdout
         lines = [stores.stdout.readline().strip() for _ in range(2)]
         found = dict(line.split("=", 1) for line in lines)
-        (port,) = _free_ports(1)
+        (port,) = free_ports(1)
         self._start(stack, tests / "llm_server.py", str(port))
         return {**found, "OPENAI_API_KEY": "sk-local", "OPENAI_BASE_URL": f"http://127.0.0.1:{port}/v1"}
 

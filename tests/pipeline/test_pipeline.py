@@ -67,9 +67,9 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("installed") / "path"
 
 
-@pytest.fixture(scope="module", autouse=True)
+@pytest.fixture(scope="module")
 def installing(installed: Path) -> Iterator[subprocess.Popen[bytes]]:
-    """The action's own script, beside the first of the runs, as it mostly waits for packages."""
+    """The action's own script."""
     told = {"RUNNER_TEMP": str(installed.parent), "GITHUB_PATH": str(installed)}
     env = {**os.environ, **told, "PATH": f"{Path(sys.base_prefix) / 'bin'}:/usr/bin:/bin"}
     script = ROOT / ".github/actions/gate/install"
@@ -131,6 +131,7 @@ def test_a_broken_prompt_is_stopped_by_the_unit_tests_of_its_pull_request(site: 
     assert site.pods() == before
 
 
+@pytest.mark.heavy
 def test_worse_answers_are_stopped_by_the_evaluation_on_main(site: Site) -> None:
     before = site.pods()
     run = site.deploy(site.repository.commit("a tool forgotten", TOOL_FORGOTTEN))
@@ -142,6 +143,7 @@ def test_worse_answers_are_stopped_by_the_evaluation_on_main(site: Site) -> None
     assert site.pods() == before
 
 
+@pytest.mark.heavy
 def test_a_failing_smoke_test_in_staging_ends_the_pipeline_before_production(site: Site) -> None:
     before = site.pods()
     run = site.deploy(site.repository.commit("another shape", OTHER_SHAPE_WHERE_DEBUGGED))
@@ -168,6 +170,7 @@ def test_a_canary_with_8_3_percent_errors_is_rolled_back_and_production_is_untou
     assert site.image() == image
 
 
+@pytest.mark.heavy
 def test_a_version_that_fails_after_the_full_rollout_is_undone_by_the_service(site: Site, service: Service) -> None:
     good = site.image()
     run = site.deploy(site.repository.commit("no rebates", NO_REBATES))
@@ -223,6 +226,7 @@ def test_the_emergency_button_pressed_twice_stays_on_the_good_version_and_says_s
     assert said.endswith(". still wrong")
 
 
+@pytest.mark.heavy
 def test_blue_green_switches_to_a_good_version_and_back_from_a_bad_one(site: Site) -> None:
     site.blue_green()
     good = site.build(site.repository.commit("green is good"))
@@ -241,6 +245,7 @@ def test_blue_green_switches_to_a_good_version_and_back_from_a_bad_one(site: Sit
     site.until(lambda: site.people.unanswered(time.time() - 3, time.time() - 1)[0] == 0, "answers to everybody")
 
 
+@pytest.mark.heavy
 def test_the_action_installs_the_command_of_its_checkout(installing: subprocess.Popen[bytes], installed: Path) -> None:
     """The only script of which the other tests run no more than its first line, as they bring the command along."""
     assert installing.wait(timeout=120) == 0

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, cast, get_args
 
+import click
 import msgspec
 import pytest
 
@@ -24,6 +25,9 @@ ROOT = Path(__file__).parents[2]
 PAGES = {path: path.read_text() for path in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")))}
 README = PAGES[ROOT / "README.md"]
 EVERYTHING = "\n".join(PAGES.values())
+
+CONTEXT = click.Context(cli)
+COMMANDS = {name: cast(click.Command, cli.get_command(CONTEXT, name)) for name in cli.list_commands(CONTEXT)}
 
 BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
@@ -66,7 +70,7 @@ def routes() -> set[str]:
 
 def options(command: str) -> set[str]:
     """The long options of a command, with those of all commands."""
-    return {option for parameter in cli.commands[command].params for option in parameter.opts if option[:2] == "--"}
+    return {option for parameter in COMMANDS[command].params for option in parameter.opts if option[:2] == "--"}
 
 
 def is_setting(path: str) -> bool:
@@ -115,7 +119,7 @@ def test_the_events_are_those_that_there_are() -> None:
 def test_each_command_has_its_options() -> None:
     rows = {words(row[0])[0].split()[0]: set(OPTION.findall(" ".join(row))) for row in table("command")}
     common = options("run")
-    assert rows == {name: options(name) - common for name in cli.commands}
+    assert rows == {name: options(name) - common for name in COMMANDS}
     assert common <= set(OPTION.findall(README))
 
 
@@ -131,7 +135,7 @@ def test_each_word_is_named(kind: type[Action]) -> None:
 def test_every_command_line_can_be_typed() -> None:
     lines = re.findall(r"(?<!-n )\brollback-watchdog ([a-z]+)\b([^`\n]*)", EVERYTHING)
     assert len(lines) > 10
-    wrong = [line for line in lines if line[0] not in cli.commands or set(OPTION.findall(line[1])) - options(line[0])]
+    wrong = [line for line in lines if line[0] not in COMMANDS or set(OPTION.findall(line[1])) - options(line[0])]
     assert wrong == []
 
 

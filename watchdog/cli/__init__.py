@@ -9,45 +9,52 @@ import asyncio
 import itertools
 import logging
 import sys
+from importlib import import_module
 
 import click
 
 from watchdog import __version__
-from watchdog.cli.backtest import backtest
-from watchdog.cli.check import check
-from watchdog.cli.demo import demo
-from watchdog.cli.evaluate import evaluate
-from watchdog.cli.gate import gate
-from watchdog.cli.history import history
-from watchdog.cli.incidents import approve, dismiss, incidents
-from watchdog.cli.init import init
-from watchdog.cli.once import once
 from watchdog.cli.options import common
 from watchdog.cli.output import CANNOT, GOOD, USAGE, print_error, print_json
-from watchdog.cli.rollback import rollback
-from watchdog.cli.run import run
+
+# Each command and the file that holds it.
+_COMMANDS = {
+    "run": "run",
+    "demo": "demo",
+    "rollback": "rollback",
+    "history": "history",
+    "check": "check",
+    "init": "init",
+    "once": "once",
+    "evaluate": "evaluate",
+    "gate": "gate",
+    "backtest": "backtest",
+    "incidents": "incidents",
+    "approve": "incidents",
+    "dismiss": "incidents",
+}
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """Imports a command when it is asked for: what the others need would take longer than most undos."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """Name them."""
+        return sorted(_COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Give one by its name."""
+        if cmd_name not in _COMMANDS:
+            return super().get_command(ctx, cmd_name)
+        command: click.Command = getattr(import_module(f"watchdog.cli.{_COMMANDS[cmd_name]}"), cmd_name)
+        return command
+
+
+@click.group(cls=_Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="rollback-watchdog")
 @common
 def cli(**_: object) -> None:
     """Undo bad rollouts of plain Kubernetes Deployments."""
-
-
-cli.add_command(run)
-cli.add_command(demo)
-cli.add_command(rollback)
-cli.add_command(history)
-cli.add_command(check)
-cli.add_command(init)
-cli.add_command(once)
-cli.add_command(evaluate)
-cli.add_command(gate)
-cli.add_command(backtest)
-cli.add_command(incidents)
-cli.add_command(approve)
-cli.add_command(dismiss)
 
 
 def main() -> None:

@@ -12,7 +12,6 @@ import click
 import msgspec
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.text import Text
 
 from watchdog.app import Parts, assemble
 from watchdog.backtest.labels import Label
@@ -168,15 +167,13 @@ def _print(title: str, rules: Sequence[Tally], replayed: Sequence[Replayed], pro
         return
     echo("")
     heads = ("RULE", "CAUGHT", "ONLY ASKED", "MISSED", "FALSE", "FALSELY ASKED", "MINUTES SAVED", "ERRORS SAVED")
-    print_table(
-        heads, [[Text(cell, "bold" if each.rule == CONFIGURED else "") for cell in _row(each)] for each in rules]
-    )
+    print_table(heads, [[(cell, "bold" if each.rule == CONFIGURED else "") for cell in _row(each)] for each in rules])
     echo("")
     rows = []
     for each in replayed:
         finding, word = finding_of(each, CONFIGURED), outcome(each, CONFIGURED)
         cells = (each.rollout.name, clock(each.rollout.started), f"{each.was.label}: {each.was.why}", word, "")
-        rows.append([Text(cell) for cell in (*cells[:4], _did(each, finding))])
+        rows.append((*cells[:4], _did(each, finding)))
     print_table(("ROLLOUT", "BEGAN (UTC)", "WAS", "THE POLICY", ""), rows)
     echo("")
     for note in NOTES:

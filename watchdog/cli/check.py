@@ -2,12 +2,11 @@
 
 import click
 import msgspec
-from rich.text import Text
 
 from watchdog.alertmanager import Alertmanagers
 from watchdog.app import Parts, assemble, records_namespace
 from watchdog.cli.options import Common, common, runs
-from watchdog.cli.output import GOOD, USAGE, Form, echo, print_json, print_table
+from watchdog.cli.output import GOOD, USAGE, Cell, Form, echo, print_json, print_table
 from watchdog.cli.sight import Sight, look
 from watchdog.config import Config
 from watchdog.errors import NotificationError, UsageError
@@ -144,13 +143,8 @@ def _fields(need: Need, allowed: bool) -> dict[str, object]:
 
 
 def _print(answers: list[tuple[Need, bool]]) -> None:
-    rows = [
-        [
-            Text(need.right.namespace),
-            Text(str(need.right)),
-            Text("yes", "green") if allowed else Text("NO", "bold red"),
-            Text("" if allowed else need.lost),
-        ]
-        for need, allowed in answers
-    ]
+    rows: list[list[Cell]] = []
+    for need, allowed in answers:
+        answer = ("yes", "green") if allowed else ("NO", "bold red")
+        rows.append([need.right.namespace, str(need.right), answer, "" if allowed else need.lost])
     print_table(("NAMESPACE", "RIGHT", "", "WITHOUT IT"), rows)

@@ -5,11 +5,10 @@ from contextlib import suppress
 
 import click
 import msgspec
-from rich.text import Text
 
 from watchdog.app import Parts, assemble
 from watchdog.cli.options import Common, Workload, common, runs
-from watchdog.cli.output import GOOD, Form, echo, print_json, print_table, printable, revision_fields
+from watchdog.cli.output import GOOD, Form, echo, print_json, print_table, revision_fields
 from watchdog.decide import marks
 from watchdog.decide.history import History, describe, read_history
 from watchdog.decide.patches import absolve
@@ -127,7 +126,7 @@ def _print(snapshot: Snapshot, proven: frozenset[IncidentId]) -> None:
             item.metadata.annotations.get(CHANGE_CAUSE, ""),
             ", ".join(_marks(item, proven, is_live=is_live)),
         )
-        rows.append([Text(printable(cell), style) for cell in cells])
+        rows.append([(cell, style) for cell in cells])
     print_table(("REVISION", "HASH", "CREATED", "IMAGES", "CAUSE", "MARKS"), rows)
     last = marks.read_last_rollback(snapshot.deployment.metadata.annotations, now=dt.datetime.now(dt.UTC))
     if last:

@@ -4,11 +4,10 @@ import datetime as dt
 
 import click
 import msgspec
-from rich.text import Text
 
 from watchdog.app import assemble
 from watchdog.cli.options import Common, common, runs
-from watchdog.cli.output import GOOD, NOT_DONE, Form, echo, print_json, print_table, printable
+from watchdog.cli.output import GOOD, NOT_DONE, Form, echo, print_json, print_table
 from watchdog.decide import marks
 from watchdog.decide.patches import add, annotation, encode, test
 from watchdog.decide.record import Planned, Record, State
@@ -48,7 +47,7 @@ async def incidents(shared: Common, *, incident: str | None, namespace: str) -> 
         for line in _describe(found[0]):
             echo(line)
     else:
-        rows = [[Text(printable(str(cell or ""))) for cell in _row(record).values()] for record in found]
+        rows = [[str(cell or "") for cell in _row(record).values()] for record in found]
         print_table(("ID", "WORKLOAD", "STATE", "OUTCOME", "CAUSE", "STARTED"), rows)
     return GOOD
 

@@ -8,9 +8,6 @@ from enum import StrEnum
 
 import click
 import msgspec
-from rich.console import Console
-from rich.table import Table
-from rich.text import Text
 
 from watchdog.errors import ClusterError, ConfigError, WatchdogError
 from watchdog.model import Refused, Revision
@@ -21,6 +18,10 @@ _WIDE = 1000
 
 SCHEMA = 1
 """Version of every command's JSON."""
+
+
+Cell = str | tuple[str, str]
+"""What stands in a table: text, or text and how it is painted."""
 
 
 class Form(StrEnum):
@@ -53,16 +54,18 @@ def _write(text: str) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[Text]]) -> None:
-    """Print columns as kubectl does; never folded where no terminal gives a width.
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+    """Print columns as kubectl does; never folded where no terminal gives a width."""
+    from rich.console import Console  # only here: a result in JSON, or in a line, is there sooner without it
+    from rich.table import Table
+    from rich.text import Text
 
-    Cells are `Text`, not `str`, because what comes from the cluster must not be read as markup.
-    """
     table = Table(box=None, pad_edge=False, padding=(0, 3, 0, 0), header_style="")
     for column in columns:
         table.add_column(column, overflow="fold")
     for row in rows:
-        table.add_row(*row)
+        styled = [(cell, "") if isinstance(cell, str) else cell for cell in row]
+        table.add_row(*(Text(printable(text), style) for text, style in styled))  # as Text nothing is read as markup
     console = Console(width=None if sys.stdout.isatty() else _WIDE)
     with console.capture() as capture:
         console.print(table)

@@ -67,7 +67,7 @@ async def play(scenario: Scenario, *, fast: bool, say: Say, look: Look, promethe
         teller.tell()
         record = stage.record()
         if record:
-            await stage.watchdog.context.save_rest()
+            await stage.watchdog.context.settled(record.id)  # one save may be under way with what was before
         during = stage.load.count(begun)
         accepted = record.write_at.timestamp() if record and record.write_at else None
         after = stage.load.count(accepted) if accepted else Counted()

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from kubernetes_asyncio import config
-from kubernetes_asyncio.client import Configuration
 
 from watchdog.errors import ConfigError
+from watchdog.kube.library import Configuration, config
 from watchdog.kube.transport import Load, Transport
 
 ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")

@@ -11,7 +11,6 @@ from urllib.request import getproxies, proxy_bypass
 
 import aiohttp
 import msgspec
-from kubernetes_asyncio.client import ApiClient, Configuration
 
 from watchdog import __version__
 from watchdog.decoding import Malformed, Whole, from_json, seconds
@@ -32,6 +31,7 @@ from watchdog.errors import (
     Unanswered,
 )
 from watchdog.kube import refusals
+from watchdog.kube.library import Configuration, RESTClientObject
 from watchdog.model import MANAGER
 
 Load = Callable[[], Awaitable[Configuration]]
@@ -72,12 +72,13 @@ class Status(msgspec.Struct, frozen=True):
 class Transport:
     """An authenticated HTTP session with one API server."""
 
-    def __init__(self, load: Load, client: ApiClient) -> None:
+    def __init__(self, load: Load, configuration: Configuration) -> None:
         self._load = load
-        self._client = client
+        self._configuration = configuration
+        self._rest = RESTClientObject(configuration)
         # Not the library's own session: that one also looks into ~/.netrc, for credentials it then cannot send.
         self._session = aiohttp.ClientSession(
-            connector=client.rest_client.pool_manager.connector, connector_owner=False, read_bufsize=_READ_BYTES
+            connector=self._rest.pool_manager.connector, connector_owner=False, read_bufsize=_READ_BYTES
         )
 
     @classmethod
@@ -94,14 +95,14 @@ class Transport:
                 configuration.proxy = getproxies().get(host.scheme)
             # Each watch holds a connection for minutes. Reads and saves have limits of their own: a write finds one.
             configuration.connection_pool_maxsize = 0
-            return cls(load, ApiClient(configuration))
+            return cls(load, configuration)
         except (OSError, ssl.SSLError, ValueError) as error:
             raise ConfigError("", f"the cluster's address or certificates cannot be used ({error})") from error
 
     async def close(self) -> None:
         """Close the connections."""
         await self._session.close()
-        await self._client.close()
+        await self._rest.close()
 
     async def request(
         self,
@@ -188,7 +189,7 @@ class Transport:
         body: bytes | None,
         content_type: str,
     ) -> aiohttp.ClientResponse:
-        configuration = self._client.configuration
+        configuration = self._configuration
         headers = {"Accept": JSON, "User-Agent": f"{MANAGER}/{__version__} {REPLICA}"}
         try:
             settings = list((await configuration.auth_settings()).values())
@@ -202,7 +203,6 @@ class Transport:
             headers[setting["key"]] = value
         if body is not None:
             headers["Content-Type"] = content_type
-        rest = self._client.rest_client
         return await self._session.request(
             method,
             f"{configuration.host}{path}",
@@ -211,9 +211,9 @@ class Transport:
             headers=headers,
             timeout=_NO_LIMIT,
             allow_redirects=False,
-            proxy=rest.proxy,
-            proxy_headers=rest.proxy_headers,
-            server_hostname=rest.server_hostname,
+            proxy=self._rest.proxy,
+            proxy_headers=self._rest.proxy_headers,
+            server_hostname=self._rest.server_hostname,
         )
 
     async def _authenticate_again(self, operation: str) -> None:
@@ -221,8 +221,8 @@ class Transport:
             fresh = await self._load()
         except ConfigError as error:
             raise Denied(operation, "Unauthorized, and no fresh token can be read") from error
-        self._client.configuration.api_key = fresh.api_key
-        self._client.configuration.refresh_api_key_hook = fresh.refresh_api_key_hook
+        self._configuration.api_key = fresh.api_key
+        self._configuration.refresh_api_key_hook = fresh.refresh_api_key_hook
 
 
 async def read_at_most(response: aiohttp.ClientResponse, limit: int) -> bytes:
