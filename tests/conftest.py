@@ -19,20 +19,25 @@ pytest_plugins = ["tests.monitoring.fixtures"]
 HERE = Path(__file__).parent
 # Live tests wait more than they work, so they come first, the longest files before all others; what keeps a core busy
 # fills the gaps, and gives way to them.
-LIVE = ("pipeline", "cluster")
+LIVE = ("pipeline/", "cluster/", "component/test_demo.py")
 LONG = (
     "pipeline/test_pipeline.py",
     "cluster/test_claims.py",
     "cluster/test_rollback_command.py",
     "component/test_demo.py",
+    "cluster/test_scenarios.py",
+    "cluster/test_replay.py",
+    "cluster/test_refused_writes.py",
+    "cluster/test_sequential.py",
+    "cluster/test_service_restarts.py",
     "statistics/test_rolling.py",
     "statistics/test_decisions.py",
 )
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Give two processes to a core, as the live tests wait; each has a control plane of its own (half a GB)."""
-    return min(8, 2 * (os.cpu_count() or 1))
+    """Give one process more than there are cores, as live tests wait; each has its own control plane (half a GB)."""
+    return min(8, 1 + (os.cpu_count() or 1))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -55,5 +60,6 @@ def _polite() -> None:
 @pytest.fixture(autouse=True)
 def politeness(request: pytest.FixtureRequest) -> None:
     """Let the live tests of other processes go first."""
-    if request.path.relative_to(HERE).parts[0] not in LIVE and "PYTEST_XDIST_WORKER" in os.environ:
+    live = request.path.relative_to(HERE).as_posix().startswith(LIVE)
+    if not live and "PYTEST_XDIST_WORKER" in os.environ:
         request.getfixturevalue("_polite")

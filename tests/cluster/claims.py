@@ -36,7 +36,7 @@ NAMES = {
 }
 """Incidents that are no names, by the Deployment that carries one; most would lead a path elsewhere."""
 
-_TIMEOUT_S = 35
+_TIMEOUT_S = 90
 _KEYS = (
     "mode",
     "hold",

@@ -30,7 +30,7 @@ RECORDS = "scenario-records"
 MARKS = "rollback-watchdog.io"
 
 _RECORDS = f"/api/v1/namespaces/%s/configmaps?labelSelector=app.kubernetes.io%%2Fmanaged-by%%3D{ACCOUNT}"
-_TIMEOUT_S = 35
+_TIMEOUT_S = 90
 _POLL_S = 0.25
 
 

@@ -29,6 +29,9 @@ EVERYTHING = "\n".join(PAGES.values())
 CONTEXT = click.Context(cli)
 COMMANDS = {name: cast(click.Command, cli.get_command(CONTEXT, name)) for name in cli.list_commands(CONTEXT)}
 
+OURS = "\n".join(text for page, text in PAGES.items() if page.name != "pipeline.md")
+"""That page speaks of the folders of an application."""
+
 BLOCK = re.compile(r"^( *)```(\w*)\n(.*?)^ *```", re.MULTILINE | re.DOTALL)
 OPTION = re.compile(r"(?<![\w-])--[a-z][a-z-]*")
 
@@ -39,10 +42,10 @@ def words(text: str) -> list[str]:
 
 
 def table(head: str) -> list[list[str]]:
-    """The cells of the README's table whose head begins so, row by row."""
-    found = README.partition(f"\n| {head} ")[2]
-    assert found, f"the README has no table that begins with {head!r}"
-    rows = found.split("\n\n")[0].splitlines()[2:]
+    """The cells of the one table whose head begins so, row by row."""
+    _, *found = EVERYTHING.split(f"\n| {head} ")
+    assert len(found) == 1, f"{len(found)} tables begin with {head!r}"
+    rows = found[0].split("\n\n")[0].splitlines()[2:]
     return [[cell.strip() for cell in row.strip("|").split(" | ")] for row in rows]
 
 
@@ -58,7 +61,7 @@ def annotations() -> set[str]:
 
 
 def routes() -> set[str]:
-    """Every route, as the README writes it."""
+    """Every route, as the documentation writes it."""
     nothing = cast(Any, None)
     found = set()
     for application in (Api(nothing, nothing, nothing).application(), server._open_routes(nothing, nothing)):
@@ -112,7 +115,7 @@ def test_each_metric_has_its_labels() -> None:
 
 
 def test_the_events_are_those_that_there_are() -> None:
-    (said,) = re.findall(r"^Events on the Deployment:(.*?)\n\n", README, re.MULTILINE | re.DOTALL)
+    (said,) = re.findall(r"^Events on the Deployment:(.*?)\n\n", EVERYTHING, re.MULTILINE | re.DOTALL)
     assert words(said) == list(map(str, EventReason))
 
 
@@ -120,7 +123,7 @@ def test_each_command_has_its_options() -> None:
     rows = {words(row[0])[0].split()[0]: set(OPTION.findall(" ".join(row))) for row in table("command")}
     common = options("run")
     assert rows == {name: options(name) - common for name in COMMANDS}
-    assert common <= set(OPTION.findall(README))
+    assert common <= set(OPTION.findall(EVERYTHING))
 
 
 # -- wherever they stand -----------------------------------------------------------------------------------------------
@@ -170,6 +173,12 @@ def test_every_link_leads_somewhere(page: Path) -> None:
     assert [link for link in links if not (page.parent / link).exists()] == []
 
 
-@pytest.mark.parametrize("path", sorted({word for word in words(README) if re.match(r"(tests|deploy|docs)/", word)}))
-def test_every_path_that_the_readme_names_exists(path: str) -> None:
+@pytest.mark.parametrize(
+    "path", sorted({word for word in words(OURS) if re.match(r"(tests|deploy|docs|watchdog)/[\w./-]+$", word)})
+)
+def test_every_path_that_is_named_exists(path: str) -> None:
     assert (ROOT / path).exists()
+
+
+def test_the_readme_is_read_in_five_minutes() -> None:
+    assert len(README.splitlines()) <= 150
