@@ -5,26 +5,23 @@ have answered and none was started so lately that Prometheus may not have told i
 """
 
 import asyncio
-import base64
 import datetime as dt
 import logging
 import re
-import ssl
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from functools import partial
-from pathlib import Path
 from typing import Any, TypeVar
 
 import aiohttp
 import msgspec
 
-from watchdog import __version__
 from watchdog.alertmanager.payload import Labelled
 from watchdog.config import Access, Alertmanager
 from watchdog.decoding import Malformed, Moment, from_json, in_range
 from watchdog.errors import WatchdogError
 from watchdog.expressions import BadExpression, matches
-from watchdog.model import MANAGER, Silence
+from watchdog.http import headers, read_at_most, tls
+from watchdog.model import Silence
 from watchdog.ports import AlertView
 
 T = TypeVar("T")
@@ -207,40 +204,15 @@ def _http(url: str, access: Access) -> Send:
     """No connection is kept: there are few requests, and each shall see the files as they are."""
 
     async def send(method: str, path: str, timeout_s: float) -> tuple[int, bytes]:
-        raw = bytearray()
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=timeout_s)) as session,
             session.request(
-                method, url + path, headers=_headers(access), ssl=_tls(access), allow_redirects=False
+                method, url + path, headers=headers(access), ssl=tls(access), allow_redirects=False
             ) as response,
         ):
-            async for chunk in response.content.iter_any():
-                raw += chunk
-                if len(raw) > _LONGEST_BYTES:
-                    raise ValueError(f"an answer of more than {_LONGEST_BYTES >> 20} MiB")
-            return response.status, bytes(raw)
+            raw = await read_at_most(response, _LONGEST_BYTES)
+            if len(raw) > _LONGEST_BYTES:
+                raise ValueError(f"an answer of more than {_LONGEST_BYTES >> 20} MiB")
+            return response.status, raw
 
     return send
-
-
-def _headers(access: Access) -> dict[str, str]:
-    headers = {"User-Agent": f"{MANAGER}/{__version__}", **access.headers}
-    if access.bearer_token_file:
-        headers["Authorization"] = f"Bearer {_text(access.bearer_token_file)}"
-    elif access.username:
-        pair = f"{access.username}:{_text(access.password_file) if access.password_file else ''}"
-        headers["Authorization"] = f"Basic {base64.b64encode(pair.encode()).decode()}"
-    return headers
-
-
-def _tls(access: Access) -> ssl.SSLContext | bool:
-    if not access.ca_file and not access.cert_file:
-        return True
-    context = ssl.create_default_context(cafile=access.ca_file or None)
-    if access.cert_file:
-        context.load_cert_chain(access.cert_file, access.key_file or None)
-    return context
-
-
-def _text(path: str) -> str:
-    return Path(path).read_text(encoding="utf-8").strip()

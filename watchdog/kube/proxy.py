@@ -12,7 +12,8 @@ from urllib.parse import urlencode
 import aiohttp
 
 from watchdog.errors import ClusterError, Denied, NotFound, Throttled, Unanswered
-from watchdog.kube.transport import JSON, LONGEST_BYTES, Transport, read_at_most
+from watchdog.http import read_at_most
+from watchdog.kube.transport import JSON, LONGEST_BYTES, Transport
 
 SCHEME = "service://"
 

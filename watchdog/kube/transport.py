@@ -12,7 +12,6 @@ from urllib.request import getproxies, proxy_bypass
 import aiohttp
 import msgspec
 
-from watchdog import __version__
 from watchdog.decoding import Malformed, Whole, from_json, seconds
 from watchdog.errors import (
     AlreadyExists,
@@ -30,9 +29,9 @@ from watchdog.errors import (
     TooLong,
     Unanswered,
 )
+from watchdog.http import USER_AGENT, read_at_most
 from watchdog.kube import refusals
 from watchdog.kube.library import Configuration, RESTClientObject
-from watchdog.model import MANAGER
 
 Load = Callable[[], Awaitable[Configuration]]
 
@@ -190,7 +189,7 @@ class Transport:
         content_type: str,
     ) -> aiohttp.ClientResponse:
         configuration = self._configuration
-        headers = {"Accept": JSON, "User-Agent": f"{MANAGER}/{__version__} {REPLICA}"}
+        headers = {"Accept": JSON, "User-Agent": f"{USER_AGENT} {REPLICA}"}
         try:
             settings = list((await configuration.auth_settings()).values())
         # The library reads the token's file anew and raises whatever it finds there.
@@ -223,16 +222,6 @@ class Transport:
             raise Denied(operation, "Unauthorized, and no fresh token can be read") from error
         self._configuration.api_key = fresh.api_key
         self._configuration.refresh_api_key_hook = fresh.refresh_api_key_hook
-
-
-async def read_at_most(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """Read a body to its end, or until it is longer than so many bytes."""
-    raw = bytearray()
-    async for chunk in response.content.iter_any():
-        raw += chunk
-        if len(raw) > limit:
-            break
-    return bytes(raw)
 
 
 def _error(operation: str, response: aiohttp.ClientResponse, raw: bytes, *, patching: bool) -> ClusterError:

@@ -1,19 +1,15 @@
 """The way to a Prometheus: a form posted, an answer read. The API server's service proxy is another such way."""
 
-import ssl
-from base64 import b64encode
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Protocol
 
 import aiohttp
 import msgspec
 
-from watchdog import __version__
 from watchdog.config import Access
 from watchdog.errors import ConfigError
-from watchdog.model import MANAGER
+from watchdog.http import headers, read_at_most, tls
 
 LONGEST_BODY = 64 << 20
 
@@ -57,13 +53,13 @@ async def direct(url: str, access: Access) -> AsyncIterator[Send]:
         ConfigError: its certificates cannot be used.
     """
     try:
-        tls = _tls(access)
+        context = tls(access)
     except OSError as error:  # ssl.SSLError is one
         problem = f"the certificates cannot be used ({error}); look at ca_file, cert_file and key_file"
         raise ConfigError("prometheus", problem) from error
     # No cookies: a load balancer's would tie every question to one replica.
     async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(ssl=tls),
+        connector=aiohttp.TCPConnector(ssl=context),
         cookie_jar=aiohttp.DummyCookieJar(),
         timeout=aiohttp.ClientTimeout(total=None),
     ) as session:
@@ -71,35 +67,11 @@ async def direct(url: str, access: Access) -> AsyncIterator[Send]:
         async def send(path: str, form: Mapping[str, str], *, timeout_s: float) -> Answer:
             try:
                 async with session.post(
-                    url.rstrip("/") + path, data=form, headers=_headers(access), allow_redirects=False
+                    url.rstrip("/") + path, data=form, headers=headers(access), allow_redirects=False
                 ) as response:
-                    body = bytearray()
-                    async for chunk in response.content.iter_any():
-                        body += chunk
-                        if len(body) > LONGEST_BODY:
-                            break
-                    return Answer(response.status, bytes(body), response.headers.get("Date", ""))
+                    body = await read_at_most(response, LONGEST_BODY)
+                    return Answer(response.status, body, response.headers.get("Date", ""))
             except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a token that is no header
                 raise Unreachable(str(error).partition("\n")[0][:200] or type(error).__name__) from error
 
         yield send
-
-
-def _tls(access: Access) -> ssl.SSLContext | bool:
-    if not (access.ca_file or access.cert_file):
-        return True
-    context = ssl.create_default_context(cafile=access.ca_file or None)
-    if access.cert_file:
-        context.load_cert_chain(access.cert_file, access.key_file)
-    return context
-
-
-def _headers(access: Access) -> dict[str, str]:
-    """What goes with every request; secrets are read anew, as they are rotated."""
-    headers = {"User-Agent": f"{MANAGER}/{__version__}", **access.headers}
-    if access.username:
-        password = Path(access.password_file).read_text().strip()
-        headers["Authorization"] = "Basic " + b64encode(f"{access.username}:{password}".encode()).decode()
-    if access.bearer_token_file:
-        headers["Authorization"] = f"Bearer {Path(access.bearer_token_file).read_text().strip()}"
-    return headers

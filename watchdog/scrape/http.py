@@ -9,11 +9,10 @@ import aiohttp
 import msgspec
 from yarl import URL
 
-from watchdog import __version__
-from watchdog.model import MANAGER
+from watchdog.http import USER_AGENT
 
 _ACCEPT = "application/openmetrics-text;version=1.0.0;q=0.75,text/plain;version=0.0.4;q=0.5,*/*;q=0.1"
-_HEADERS = {"Accept": _ACCEPT, "Accept-Encoding": "gzip", "User-Agent": f"{MANAGER}/{__version__}"}
+_HEADERS = {"Accept": _ACCEPT, "Accept-Encoding": "gzip", "User-Agent": USER_AGENT}
 
 
 class Unusable(Exception):  # noqa: N818  (reads as what happened)
