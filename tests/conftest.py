@@ -36,8 +36,8 @@ LONG = (
 
 
 def pytest_xdist_auto_num_workers() -> int:
-    """Give one process more than there are cores, as live tests wait; each has its own control plane (half a GB)."""
-    return min(8, 1 + (os.cpu_count() or 1))
+    """Give a process to each core, and two at least; each has a control plane of its own (half a GB)."""
+    return min(8, max(2, os.cpu_count() or 1))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
