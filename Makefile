@@ -22,7 +22,7 @@ endef
 
 help:
 	@echo "make demo    a bad version under real HTTP traffic, undone before your eyes; Python only"
-	@echo "make test    all tests; those for the real control plane skip loudly until 'make control-plane' built it"
+	@echo "make test    all tests but the heavy ones; those for the real control plane skip loudly until 'make control-plane' built it"
 	@echo "make test-all  the heavy ones, too: the whole pipeline of the example, long statistics"
 	@echo "make agent-test  the tests of examples/agent-api, with real Redis and PostgreSQL"
 	@echo "make check   format, lint, types, import rules, Dockerfile, lock files"

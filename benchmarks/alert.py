@@ -13,7 +13,6 @@ import functools
 import math
 import os
 import secrets
-import socket
 import statistics
 import subprocess
 import tempfile
@@ -26,7 +25,7 @@ import aiohttp
 
 from benchmarks.undo import bare
 from tests.controlplane.cluster import Cluster
-from tests.controlplane.plane import ControlPlane
+from tests.controlplane.plane import ControlPlane, free_ports
 from tests.monitoring.exporter import Exporter
 from tests.monitoring.prometheus import PrometheusServer, agent_errors
 from watchdog.config import parse
@@ -98,7 +97,7 @@ async def measure(
     """Seconds of each way, taking turns."""
     _note_patches()
     (directory / "token").write_text(TOKEN)
-    port, metrics = _free_port(), _free_port()
+    port, metrics = free_ports(2)
     names = ", ".join(f'"{name}"' for name in NAMES)
     config = parse(
         SETTINGS.format(
@@ -187,12 +186,6 @@ def table(seconds: Mapping[str, Sequence[float]]) -> str:
         p50, p99 = statistics.median(taken), taken[min(len(taken) - 1, math.ceil(0.99 * len(taken)) - 1)]
         rows.append(f"{way:<68}{p50 * 1000:>6.0f} ms{p99 * 1000:>6.0f} ms{p50 / reference:>8.2f}")
     return "\n".join(rows)
-
-
-def _free_port() -> int:
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
 
 
 if __name__ == "__main__":

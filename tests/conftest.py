@@ -17,8 +17,8 @@ settings.load_profile("any-machine")
 pytest_plugins = ["tests.monitoring.fixtures"]
 
 HERE = Path(__file__).parent
-# Live tests wait more than they work, so they come first, the longest files before all others; what keeps a core busy
-# fills the gaps, and gives way to them.
+# Live tests wait more than they work, so they come first; what keeps a core busy comes after them, and gives way to the
+# live tests of other processes. In both halves the longest files come first, so that none is left alone at the end.
 LIVE = ("pipeline/", "cluster/", "component/test_demo.py")
 LONG = (
     "pipeline/test_pipeline.py",
@@ -33,6 +33,8 @@ LONG = (
     "statistics/test_rolling.py",
     "statistics/test_decisions.py",
 )
+POLITE = 10
+"""The niceness of a process from its first test on that keeps a core busy: no process may become less polite again."""
 
 
 def pytest_xdist_auto_num_workers() -> int:
@@ -41,25 +43,20 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Put the longest first, for `--dist loadfile` gives out files in this order."""
+    """Put live tests first, for `--dist loadfile` gives out files in this order."""
     items.sort(key=_turn)
 
 
-def _turn(item: pytest.Item) -> tuple[int, int]:
-    file = item.path.relative_to(HERE)
-    name = file.as_posix()
-    folder = ("pipeline", "cluster", "statistics", "component", "unit").index(file.parts[0])
-    return (LONG.index(name) if name in LONG else len(LONG), folder)
-
-
-@pytest.fixture(scope="session")
-def _polite() -> None:
-    os.nice(10)
-
-
-@pytest.fixture(autouse=True)
-def politeness(request: pytest.FixtureRequest) -> None:
+def pytest_runtest_setup(item: pytest.Item) -> None:
     """Let the live tests of other processes go first."""
-    live = request.path.relative_to(HERE).as_posix().startswith(LIVE)
-    if not live and "PYTEST_XDIST_WORKER" in os.environ:
-        request.getfixturevalue("_polite")
+    if "PYTEST_XDIST_WORKER" in os.environ and not _name(item).startswith(LIVE):
+        os.nice(max(0, POLITE - os.nice(0)))
+
+
+def _turn(item: pytest.Item) -> tuple[bool, int]:
+    name = _name(item)
+    return not name.startswith(LIVE), LONG.index(name) if name in LONG else len(LONG)
+
+
+def _name(item: pytest.Item) -> str:
+    return item.path.relative_to(HERE).as_posix()

@@ -94,6 +94,9 @@ subjectKeyIdentifier = hash
 subjectAltName = IP:127.0.0.1, DNS:localhost
 """
 
+_Asked = tuple[str, str, str | None, dict[str, str]]
+"""A request: method, path, body and headers."""
+
 _FIRST_PORT, _LAST_PORT, _SHARES = 20000, 32000, 16  # a share for each worker
 _given: set[int] = set()
 
@@ -326,9 +329,7 @@ class ControlPlane:
                     stack.pop_all()
                     self._idle.append(connection)
 
-    def _ask(
-        self, asked: tuple[str, str, str | None, dict[str, str]], timeout_s: float
-    ) -> tuple[http.client.HTTPSConnection, http.client.HTTPResponse]:
+    def _ask(self, asked: _Asked, timeout_s: float) -> tuple[http.client.HTTPSConnection, http.client.HTTPResponse]:
         """Ask over a connection that is open, as a handshake costs both sides more than most answers.
 
         What only reads is asked once more over a new one if the server had closed it meanwhile.
@@ -418,7 +419,7 @@ class ControlPlane:
 
 
 def _answered(
-    connection: http.client.HTTPSConnection, asked: tuple[str, str, str | None, dict[str, str]], timeout_s: float
+    connection: http.client.HTTPSConnection, asked: _Asked, timeout_s: float
 ) -> tuple[http.client.HTTPSConnection, http.client.HTTPResponse]:
     try:
         if connection.sock:

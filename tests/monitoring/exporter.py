@@ -190,10 +190,13 @@ class Exporter:
                 for event in self._plane.watch(f"{_PODS}&resourceVersion={position}", timeout_s=_QUIET_S):
                     if event["type"] == "ERROR" or self._stop.is_set():
                         break
-                    found = {_key(event["object"]): event["object"]}
-                    self._take(*(({}, found) if event["type"] == "DELETED" else (found, ())))
+                    key = _key(event["object"])
+                    if event["type"] == "DELETED":
+                        self._take({}, gone=(key,))
+                    else:
+                        self._take({key: event["object"]})
 
-    def _take(self, found: Mapping[str, Json], gone: Iterable[str]) -> None:
+    def _take(self, found: Mapping[str, Json], gone: Iterable[str] = ()) -> None:
         with self._lock:
             self._count()
             for key in gone:
@@ -217,12 +220,10 @@ class Exporter:
                 answer: str | None
                 if kind == "sd":
                     answer = json.dumps(exporter.targets())
+                elif kind == "shards":
+                    answer = exporter.scrape_shard(int(name), url.query)
                 else:
-                    answer = (
-                        exporter.scrape_shard(int(name), url.query)
-                        if kind == "shards"
-                        else exporter.scrape(name, url.query)
-                    )
+                    answer = exporter.scrape(name, url.query)
                 self.send_response_only(503 if answer is None else 200)
                 self.send_header("Content-Type", "application/json" if kind == "sd" else "text/plain")
                 with contextlib.suppress(ConnectionError):  # who scrapes may hang up

@@ -39,8 +39,7 @@ def test_a_healthy_rolling_update_is_hardly_ever_undone(
     asked = sum(int((found.asked_s > 0).sum()) for _, found in results)
     with capsys.disabled():
         print(f"\n{family}, {runs} runs each, undone: {false}, asked about: {asked}")
-    assert max(false.values()) <= 1
-    assert sum(false.values()) <= 0.01 * runs * len(worlds)
+    assert max(false.values()) <= 0.01 * runs
 
 
 @SIZES

@@ -11,6 +11,7 @@ from watchdog.model import Guard
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs/architecture.md").read_text()
+TESTS = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
 NAMED = re.findall(r"`([A-Za-z_.]+)` in `(watchdog/[a-z_/]+\.py)`", PAGE)
 
 
@@ -45,5 +46,4 @@ def test_a_rule_has_its_file_its_words_and_its_test(rule: Rule) -> None:
 @pytest.mark.parametrize("guard", Guard)
 def test_a_guard_has_its_row_and_a_test_that_names_it(guard: Guard) -> None:
     assert f"| `{guard}` |" in (ROOT / "docs/guards.md").read_text()
-    tests = "\n".join(path.read_text() for path in (ROOT / "tests").rglob("test_*.py"))
-    assert f"Guard.{guard.name}" in tests or f'"{guard}"' in tests
+    assert f"Guard.{guard.name}" in TESTS or f'"{guard}"' in TESTS

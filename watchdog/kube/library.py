@@ -21,7 +21,8 @@ def _known(name: str) -> ModuleType:
     return sys.modules[name]
 
 
-_package, _client = _known("kubernetes_asyncio"), _known("kubernetes_asyncio.client")
+_known("kubernetes_asyncio")
+_client = _known("kubernetes_asyncio.client")
 
 from kubernetes_asyncio.client.configuration import Configuration  # noqa: E402
 
