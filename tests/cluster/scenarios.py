@@ -275,6 +275,11 @@ def _played(cast: tuple[Scenario, Scene]) -> End | Exception:
             facts=scene.facts,
         )
     except Exception as error:  # the test about this scenario raises it
+        for record in scene.records.of(scene.namespace):
+            verdicts = [f"{each.word}: {each.detail}" for each in record.verdicts]
+            error.add_note(
+                f"{record.workload} {record.id}: {record.state} {record.outcome} {record.detail}, {verdicts}"
+            )
         return error
 
 

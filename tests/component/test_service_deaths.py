@@ -30,9 +30,9 @@ class Path(NamedTuple):
     actions: int
 
 
-async def until(condition: Callable[[], bool]) -> None:
+async def until(condition: Callable[[], bool], *, pause_s: float = 0.2) -> None:
     while not condition():  # noqa: ASYNC110  (the world is a value to be looked at, and time is virtual)
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(pause_s)
 
 
 async def _bad(world: World) -> None:
@@ -182,3 +182,13 @@ async def test_a_mode_that_was_lowered_in_the_configuration_binds_the_rollouts_t
     bad = [record for record in world.records.values() if record.rollout.hash == hash_of("bad")]
     assert [(record.outcome, record.mode) for record in bad] == [(Outcome.OBSERVED, "observe")]
     assert not {"patch", "mark", "release"} & set(world.writes)
+
+
+async def test_an_action_whose_mark_somebody_overwrites_at_once_is_proven_all_the_same() -> None:
+    async def overwritten(world: World) -> None:
+        world.deploy("bad")
+        await until(lambda: "patch" in world.writes, pause_s=0.01)  # before the watch of Deployments shows it
+        _claim(world, "jane")
+
+    path = Path("overwritten", ENFORCE, {"bad": 0.3}, overwritten, Outcome.RECOVERED, "good", 1)
+    check(path, await play(path, None))

@@ -94,6 +94,9 @@ subjectKeyIdentifier = hash
 subjectAltName = IP:127.0.0.1, DNS:localhost
 """
 
+_KEPT = 8
+"""Connections that are kept; every write leaves one more, and takes none."""
+
 _Asked = tuple[str, str, str | None, dict[str, str]]
 """A request: method, path, body and headers."""
 
@@ -325,7 +328,7 @@ class ControlPlane:
                 if response.status >= 400:
                     raise ApiError(response.status, _decoded(response))
                 yield response
-                if response.isclosed() and not response.will_close:
+                if response.isclosed() and not response.will_close and len(self._idle) < _KEPT:
                     stack.pop_all()
                     self._idle.append(connection)
 

@@ -669,6 +669,11 @@ class Incidents:
         record = self._context.put(
             msgspec.structs.replace(record, verified=result.detail, detail=result.detail, verified_at=now)
         )
+        live = self._context.open_of(record.workload)
+        if live and live.id != record.id:  # nobody polls two rollouts of one workload
+            why = f"{result.detail}, then revision {live.rollout.revision} ({live.rollout.hash}) went live"
+            await self._end(record, Outcome.SUPERSEDED, why)
+            return
         if not self._policy(record).signals:
             await self._end(record, Outcome.RECOVERED, f"{result.detail}; no signal is configured to prove more")
 

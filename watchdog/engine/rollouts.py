@@ -312,9 +312,15 @@ class Rollouts:
         return incident.end(record, Outcome.UNPROVEN, why, now=self._context.now())
 
     def _ours(self, record: Record, deployment: Deployment, rollout: Rollout) -> bool:
-        """Whether the new revision is what this record's own action made live."""
+        """Whether the new revision is what this record's own action made live.
+
+        An accepted write needs no mark to tell: anybody may have overwritten that since.
+        """
         if record.state not in (State.ACTING, State.VERIFYING):
             return False
+        target = record.plan.to_hash if record.plan and record.state is State.VERIFYING else None
+        if target == rollout.hash and rollout.revision == record.rollout.revision + 1:
+            return True
         mark = self._mark(deployment)
         return (
             mark is not None
