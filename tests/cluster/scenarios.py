@@ -30,7 +30,6 @@ RECORDS = "scenario-records"
 MARKS = "rollback-watchdog.io"
 
 _RECORDS = f"/api/v1/namespaces/%s/configmaps?labelSelector=app.kubernetes.io%%2Fmanaged-by%%3D{ACCOUNT}"
-_TIMEOUT_S = 90
 _POLL_S = 0.25
 
 
@@ -93,7 +92,7 @@ class Scene(Cluster):
 
     def complete(self, name: str = "web") -> None:
         """Wait until the rollout is complete."""
-        self.wait_complete(name, _TIMEOUT_S)
+        self.wait_complete(name)
 
     def fail(self, name: str = "web") -> None:
         """Have all pods fail from now on, those to come too."""
@@ -110,7 +109,7 @@ class Scene(Cluster):
         def found() -> Record | None:
             return next((each for each in self.seen(revision, name) if each.state is state), None)
 
-        return self.wait(found, _TIMEOUT_S, what=f"{name}, revision {revision}, {state}: {self.namespace}")
+        return self.wait(found, what=f"{name}, revision {revision}, {state}: {self.namespace}")
 
     def ended(self, revision: int = 2, name: str = "web") -> Record:
         """Wait until the watch of a revision has ended."""
@@ -124,7 +123,7 @@ class Scene(Cluster):
     def shown(self, expr: str) -> None:
         """Wait until an expression gives something in Prometheus; `%` stands for this namespace's matcher."""
         text = expr.replace("%", f'{{namespace="{self.namespace}"}}')
-        self.wait(lambda: self.prometheus.query(text), _TIMEOUT_S, what=text)
+        self.wait(lambda: self.prometheus.query(text), what=text)
 
     def logged(self, *events: str, name: str = "web") -> Json | None:
         """The first line that the service has logged of such events about a workload."""
@@ -343,7 +342,7 @@ def canary_again(scene: Scene) -> None:
     scene.bad("web-canary")
     scene.ended(name="web-canary")
     scene.bad("web-canary", note="another template")
-    scene.wait(lambda: scene.logged("refused", "restored", name="web-canary"), _TIMEOUT_S, what="a look at the canary")
+    scene.wait(lambda: scene.logged("refused", "restored", name="web-canary"), what="a look at the canary")
 
 
 @scenario()
@@ -410,7 +409,7 @@ def both_tracks(scene: Scene) -> None:
     scene.good("web-canary")
     scene.set_image("web-canary", "v2")
     scene.complete("web-canary")
-    scene.wait(lambda: scene.seen(name="web-canary"), _TIMEOUT_S, what="the watch")
+    scene.wait(lambda: scene.seen(name="web-canary"), what="the watch")
     scene.fail("web")  # and web-canary with it
     scene.ended(name="web-canary")
 
@@ -450,22 +449,21 @@ def pending(scene: Scene) -> None:
     scene.good(progressDeadlineSeconds=4)
     template = {"spec": {"nodeName": None, "containers": [{"name": "app", "image": "v2"}]}}
     scene.patch("deployments", "web", {"spec": {"template": template}})
-    for pod in scene.wait(lambda: [each for each in scene.pods("web") if "nodeName" not in each["spec"]], _TIMEOUT_S):
+    for pod in scene.wait(lambda: [each for each in scene.pods("web") if "nodeName" not in each["spec"]]):
         no_room = {"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}
         scene.patch("pods", f"{pod['metadata']['name']}/status", {"status": {"conditions": [no_room]}})
-    scene.wait(lambda: scene.condition("web", "Progressing")["reason"] == "ProgressDeadlineExceeded", _TIMEOUT_S)
+    scene.wait(lambda: scene.condition("web", "Progressing")["reason"] == "ProgressDeadlineExceeded")
     scene.wait(
         lambda: [each for each in scene.seen() if [seen for seen in each.verdicts if seen.cause == "pending"]],
-        _TIMEOUT_S,
     )
 
 
-@scenario(consecutive=6, bake=LONG)
+@scenario(consecutive=_SLOW, bake=LONG)
 def hotfix(scene: Scene) -> None:
     """A good version is pushed while evidence against the bad one comes in."""
     scene.good()
     scene.bad()
-    scene.wait(lambda: [each for each in scene.seen() if each.verdicts], _TIMEOUT_S, what="the watch")
+    scene.wait(lambda: [each for each in scene.seen() if each.verdicts], what="the watch")
     scene.complete()
     scene.set_image("web", "v3", template_annotations={"sim/errors": "0"})
     scene.ended(3)
@@ -516,12 +514,12 @@ def nothing_matched(scene: Scene) -> None:
 # -- refused or asked --------------------------------------------------------------------------------------------------
 
 
-@scenario()
+@scenario(consecutive=6)
 def paused(scene: Scene) -> None:
     """Somebody has paused the rollout."""
     scene.good()
     scene.bad()
-    scene.wait(lambda: scene.seen(), _TIMEOUT_S, what="the watch")
+    scene.wait(lambda: scene.seen(), what="the watch")
     scene.patch("deployments", "web", {"spec": {"paused": True}})
     scene.ended()
 
@@ -531,7 +529,7 @@ def no_history(scene: Scene) -> None:
     """Nothing is left to go back to."""
     scene.good(revisionHistoryLimit=0)
     scene.set_image("web", "v2")
-    scene.wait(lambda: [image_of(each) for each in scene.replicasets("web")] == ["v2"], _TIMEOUT_S, what="cleaning up")
+    scene.wait(lambda: [image_of(each) for each in scene.replicasets("web")] == ["v2"], what="cleaning up")
     scene.fail()
     scene.ended()
 

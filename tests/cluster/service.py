@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import yaml
 
-from tests.controlplane.cluster import Cluster
+from tests.controlplane.cluster import TIMEOUT_S, Cluster
 from tests.controlplane.plane import _DIE_WITH_PARENT as DIE_WITH_PARENT
 from tests.controlplane.plane import ControlPlane, free_ports
 
@@ -170,7 +170,7 @@ class Service:
         with self.log_file.open("ab") as log:
             self._process = subprocess.Popen(command, stderr=log, stdout=log, env=env, start_new_session=True)
         if wait:
-            self.until(lambda: self.get("/readyz", metrics=True)[0] == 200, "ready", timeout_s=30)
+            self.until(lambda: self.get("/readyz", metrics=True)[0] == 200, "ready")
 
     def stop(self) -> int:
         """End it as a kubelet does, and give its exit code."""
@@ -246,7 +246,7 @@ class Service:
         finally:
             connection.close()
 
-    def until(self, condition: Callable[[], object], what: str, timeout_s: float = 20) -> None:
+    def until(self, condition: Callable[[], object], what: str, timeout_s: float = TIMEOUT_S) -> None:
         """Ask every 50 ms until it is true."""
         deadline = time.monotonic() + timeout_s
         while not condition():

@@ -89,7 +89,7 @@ def records(cluster: Cluster) -> list[Record]:
 
 def ended(service: Service, cluster: Cluster) -> Record:
     """Wait until the only watch has ended."""
-    service.until(lambda: [each.state for each in records(cluster)] == [State.ENDED], "ended", 40)
+    service.until(lambda: [each.state for each in records(cluster)] == [State.ENDED], "ended")
     return records(cluster)[0]
 
 
@@ -130,7 +130,7 @@ def test_a_switch_to_a_bad_colour_is_taken_back(colours: Cluster, make: Make) ->
 def test_a_colour_that_was_scaled_away_gets_its_pods_back_first(colours: Cluster, make: Make) -> None:
     service = make()
     switch(colours, "green")
-    colours.wait(lambda: records(colours), 10, what="the watch")
+    colours.wait(lambda: records(colours), what="the watch")
     colours.patch("deployments", "agent-blue", {"spec": {"replicas": 0}})
     record = ended(service, colours)
     assert (record.outcome, live(colours)) == (Outcome.RECOVERED, "blue"), record.detail
@@ -146,12 +146,12 @@ def test_a_colour_that_was_scaled_away_gets_its_pods_back_first(colours: Cluster
 def test_another_switch_before_the_answer_is_left_alone(colours: Cluster, make: Make) -> None:
     service = make("approve")
     switch(colours, "green")
-    service.until(lambda: [each.state for each in records(colours)] == [State.ASKING], "asking", 30)
+    service.until(lambda: [each.state for each in records(colours)] == [State.ASKING], "asking")
     incident = records(colours)[0].id
     switch(colours, "blue")
     colours.patch("services", "agent", {"metadata": {"annotations": {"rollback-watchdog.io/answer": "x"}}})
     green = {"metadata": {"annotations": {"rollback-watchdog.io/answer": f"{incident}=approve"}}}
-    service.until(lambda: outcome(colours, incident) is Outcome.SUPERSEDED, "superseded", 20)
+    service.until(lambda: outcome(colours, incident) is Outcome.SUPERSEDED, "superseded")
     colours.patch("deployments", "agent-green", green)
     assert (live(colours), switches(colours)) == ("blue", [])
 
@@ -159,7 +159,7 @@ def test_another_switch_before_the_answer_is_left_alone(colours: Cluster, make: 
 def test_a_hotfix_in_place_ends_the_watch_and_stays(colours: Cluster, make: Make) -> None:
     service = make("approve")
     switch(colours, "green")
-    service.until(lambda: [each.state for each in records(colours)] == [State.ASKING], "asking", 30)
+    service.until(lambda: [each.state for each in records(colours)] == [State.ASKING], "asking")
     colours.set_image("agent-green", "fixed", template_annotations={"sim/errors": "0"})
     record = ended(service, colours)
     assert (record.outcome, live(colours), switches(colours)) == (Outcome.SUPERSEDED, "green", [])
@@ -168,8 +168,8 @@ def test_a_hotfix_in_place_ends_the_watch_and_stays(colours: Cluster, make: Make
 def test_a_death_right_after_the_switch_back_leaves_one_action_and_one_record(colours: Cluster, make: Make) -> None:
     service = make()
     switch(colours, "green")
-    colours.wait(lambda: records(colours), 10, what="the watch")
-    colours.wait(lambda: live(colours) == "blue", 30, what="the switch back")
+    colours.wait(lambda: records(colours), what="the watch")
+    colours.wait(lambda: live(colours) == "blue", what="the switch back")
     service.kill()
     service.start()
     record = ended(service, colours)

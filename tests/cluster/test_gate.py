@@ -208,7 +208,7 @@ def test_beside_a_service_that_holds_the_incident_the_gate_waits_for_its_end(sho
     shop.good()
     shop.cluster.mark_passed("web")
     shop.roll_out("v2", errors="0.5")
-    service.until(lambda: _record(shop.cluster, State.ASKING), "asking", 30)
+    service.until(lambda: _record(shop.cluster, State.ASKING), "asking")
     record = _record(shop.cluster, State.ASKING)
     assert record
 

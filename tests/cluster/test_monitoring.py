@@ -30,7 +30,7 @@ def test_a_pod_counts_at_the_rate_and_the_share_that_its_template_says(
     cluster: Cluster, prometheus: PrometheusServer
 ) -> None:
     deploy(cluster, rps="100", errors="0.25")
-    cluster.wait(lambda: values(prometheus, cluster, "count_over_time(agent_requests_total%[5s])") == [5, 5], 15)
+    cluster.wait(lambda: values(prometheus, cluster, "count_over_time(agent_requests_total%[5s])") == [5, 5])
     slopes = values(prometheus, cluster, "deriv(agent_requests_total%[5s])")  # rate() would extrapolate to the edges
     assert slopes == pytest.approx([100, 100], rel=0.05)
     shares = values(prometheus, cluster, "agent_errors_total% / agent_requests_total%")
@@ -43,7 +43,7 @@ def test_a_new_version_shows_within_two_scrapes_and_the_old_pods_go(
     cluster: Cluster, prometheus: PrometheusServer
 ) -> None:
     deploy(cluster, rps="50")
-    cluster.wait(lambda: values(prometheus, cluster, "count(agent_requests_total%)") == [2], 15)
+    cluster.wait(lambda: values(prometheus, cluster, "count(agent_requests_total%)") == [2])
     cluster.set_image("web", "v2", template_annotations={"sim/errors": "1"})
     cluster.wait_complete("web")
     begun = time.monotonic()
@@ -56,7 +56,7 @@ def test_a_series_of_errors_may_be_absent_until_the_first_error(
     cluster: Cluster, exporter: Exporter, prometheus: PrometheusServer
 ) -> None:
     deploy(cluster, rps="50", bad_absent="true")
-    cluster.wait(lambda: values(prometheus, cluster, "count(agent_requests_total% > 10)") == [2], 15)
+    cluster.wait(lambda: values(prometheus, cluster, "count(agent_requests_total% > 10)") == [2])
     assert not values(prometheus, cluster, "agent_errors_total%")
     exporter.set(f"{cluster.namespace}/web-", errors=0.5)
     cluster.wait(lambda: values(prometheus, cluster, "count(agent_errors_total%)") == [2])
@@ -67,7 +67,7 @@ def test_counters_can_be_made_unusable_in_every_way_that_happens(
 ) -> None:
     deploy(cluster, rps="50")
     pods = f"{cluster.namespace}/web-"
-    cluster.wait(lambda: values(prometheus, cluster, "count(agent_requests_total% > 10)") == [2], 15)
+    cluster.wait(lambda: values(prometheus, cluster, "count(agent_requests_total% > 10)") == [2])
     exporter.saw_tooth(pods)
     cluster.wait(lambda: values(prometheus, cluster, "min(resets(agent_requests_total%[5s]))") >= [2])
     exporter.saw_tooth(pods, on=False)
@@ -87,7 +87,7 @@ def test_counters_can_be_made_unusable_in_every_way_that_happens(
 def test_pods_may_be_discovered_as_targets_of_their_own(cluster: Cluster, exporter: Exporter, tmp_path: Path) -> None:
     deploy(cluster, rps="50")
     with PrometheusServer(tmp_path, exporter=exporter, http_sd=True) as prometheus:
-        cluster.wait(lambda: values(prometheus, cluster, "count(agent_requests_total%)") == [2], 15)
+        cluster.wait(lambda: values(prometheus, cluster, "count(agent_requests_total%)") == [2])
         (one, other) = prometheus.query(f'agent_requests_total{{namespace="{cluster.namespace}"}}')
         assert one["metric"].keys() == {"__name__", "namespace", "pod", "container", "instance", "job"}
         exporter.stop_serving(f"{cluster.namespace}/{one['metric']['pod']}")
@@ -101,7 +101,7 @@ def test_a_prometheus_that_was_killed_or_frozen_still_knows_the_past(
 ) -> None:
     deploy(cluster, rps="50")
     with PrometheusServer(tmp_path, exporter=exporter) as prometheus:
-        cluster.wait(lambda: values(prometheus, cluster, "count(agent_requests_total%)") == [2], 15)
+        cluster.wait(lambda: values(prometheus, cluster, "count(agent_requests_total%)") == [2])
         prometheus.kill()
         prometheus.start()
         prometheus.freeze()
@@ -118,7 +118,7 @@ def test_an_alert_fires_by_its_rule_and_reaches_the_alertmanager(
 ) -> None:
     deploy(cluster, rps="50", errors="0.2")
     prometheus.reload([agent_errors(cluster.namespace, "web")], alertmanagers=[alertmanager.url])
-    (alert,) = cluster.wait(alertmanager.alerts, 15)
+    (alert,) = cluster.wait(alertmanager.alerts)
     assert alert["labels"] == {
         "alertname": "AgentErrors",
         "namespace": cluster.namespace,

@@ -31,7 +31,7 @@ class Shop:
         live = self.cluster.replicasets("web")[-1]["metadata"]["name"]
         matchers = f'namespace="{self.cluster.namespace}",pod=~"{live}-.+"'
         enough = f"sum(agent_requests_total{{{matchers}}} offset 2s) > 3 * {rps}"
-        self.cluster.wait(lambda: self._prometheus.query(enough), 20, what="traffic of v2")
+        self.cluster.wait(lambda: self._prometheus.query(enough), what="traffic of v2")
 
     def once(self, *options: str) -> Done:
         """Run the command with a window of a few seconds."""

@@ -170,14 +170,14 @@ def _play(plane: ControlPlane, namespace: str, records: Records) -> Record:
     """A version that crashes, under whatever refuses its undo."""
     cluster = Cluster(plane, namespace, poll_s=0.25)
     cluster.create_deployment("web", replicas=2)
-    cluster.wait_complete("web", 30)
+    cluster.wait_complete("web")
     cluster.mark_passed("web")
     if namespace in POLICIES:
         _effective(cluster)
     crashes = LATER if namespace == "refused-deleted" else NEVER_READY  # the deletion has to come first
     cluster.set_image("web", "v2", template_annotations=crashes)
     if namespace == "refused-deleted":
-        cluster.wait(lambda: _watched(records, namespace), 30, what="the watch")
+        cluster.wait(lambda: _watched(records, namespace), what="the watch")
         cluster.patch("deployments", "web", {"metadata": {"finalizers": ["example.test/keep"]}})
         cluster.plane.api("DELETE", cluster.path("deployments", "web"), {"propagationPolicy": "Foreground"})
 
@@ -212,7 +212,7 @@ def _effective(cluster: Cluster) -> None:
             return True
         return False
 
-    cluster.wait(refused, 30, what="the policy's being in force")
+    cluster.wait(refused, what="the policy's being in force")
     cluster.delete("deployments", "probe")
 
 
@@ -290,9 +290,9 @@ def bad(cluster: Cluster) -> Cluster:
     """`web` with v1 and v2 complete, whose pods must live for some seconds before they count."""
     strategy = {"rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}}
     cluster.create_deployment("web", replicas=3, minReadySeconds=3, strategy=strategy)
-    cluster.wait_complete("web", 30)
+    cluster.wait_complete("web")
     cluster.set_image("web", "v2")
-    cluster.wait_complete("web", 30)
+    cluster.wait_complete("web")
     return cluster
 
 

@@ -104,7 +104,7 @@ def play_two_versions_of_a_canary(cluster: Cluster, service: Service) -> None:
     service.until(lambda: outcome(service, 2) == "recovered", "recovered")
     cluster.set_image("canary", "v3", template_annotations=good)
     service.until(lambda: scaled not in cluster.get("deployments", "canary")["metadata"]["annotations"], "restored")
-    service.until(lambda: outcome(service, 3) == "passed", "passed", timeout_s=30)
+    service.until(lambda: outcome(service, 3) == "passed", "passed")
     marks = cluster.replicasets("canary")[-1]["metadata"]["annotations"]
     assert "rollback-watchdog.io/passed" in marks
 

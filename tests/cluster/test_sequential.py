@@ -88,7 +88,7 @@ def upstream_outage(scene: Scene) -> None:
     running(scene, "web-canary", replicas=1)
     scene.set_image("web-canary", "v2")
     scene.complete("web-canary")
-    scene.wait(lambda: scene.seen(name="web-canary"), 20, what="the watch")
+    scene.wait(lambda: scene.seen(name="web-canary"), what="the watch")
     scene.fail("web")  # and web-canary with it
     finished(scene, "web-canary")
 

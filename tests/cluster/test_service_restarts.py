@@ -92,7 +92,7 @@ def under_watch(cluster: Cluster, revision: int = 2) -> None:
         found = record(cluster, revision)
         return found is not None and any(pod.hash == found.rollout.hash and pod.ready for pod in found.pods)
 
-    cluster.wait(seen, 15, what=f"the watch of revision {revision}")
+    cluster.wait(seen, what=f"the watch of revision {revision}")
 
 
 def ended(service: Service, cluster: Cluster, revision: int = 2) -> Record:
@@ -102,7 +102,7 @@ def ended(service: Service, cluster: Cluster, revision: int = 2) -> Record:
         found = record(cluster, revision)
         return found is not None and found.state is State.ENDED
 
-    service.until(over, f"ended: revision {revision}", 30)
+    service.until(over, f"ended: revision {revision}")
     found = record(cluster, revision)
     assert found
     return found

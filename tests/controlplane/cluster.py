@@ -23,6 +23,8 @@ _APIS = {
 _API_OF = {kind: api for api, kinds in _APIS.items() for kind in kinds}
 
 
+TIMEOUT_S = 90
+"""How long tests wait for what must come about: a wait that comes true costs nothing, on however busy a machine."""
 _SLOWEST_S = 0.25
 
 
@@ -145,7 +147,9 @@ class Cluster:
         self.create("rolebindings", {"metadata": {"name": name}, "roleRef": role, "subjects": [subject]})
         return self.plane.kubeconfig_for(self.namespace, name)
 
-    def wait(self, condition: Callable[[], T | None], timeout_s: float = 10, *, what: str = "the condition") -> T:
+    def wait(
+        self, condition: Callable[[], T | None], timeout_s: float = TIMEOUT_S, *, what: str = "the condition"
+    ) -> T:
         """Ask again and again until the answer is true, and return it. It blocks: see `eventually`.
 
         Raises:
@@ -160,12 +164,12 @@ class Cluster:
         return answer
 
     async def eventually(
-        self, condition: Callable[[], T | None], timeout_s: float = 10, *, what: str = "the condition"
+        self, condition: Callable[[], T | None], timeout_s: float = TIMEOUT_S, *, what: str = "the condition"
     ) -> T:
         """As `wait`, but in a thread: for tests whose own event loop must go on meanwhile."""
         return await asyncio.to_thread(self.wait, condition, timeout_s, what=what)
 
-    def wait_complete(self, name: str, timeout_s: float = 10) -> Json:
+    def wait_complete(self, name: str, timeout_s: float = TIMEOUT_S) -> Json:
         """Wait for the rollout to end, by the rules of `kubectl rollout status`; return the Deployment."""
 
         def complete() -> Json | None:

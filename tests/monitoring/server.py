@@ -124,7 +124,7 @@ class Server:
         finally:
             connection.close()
 
-    def until(self, condition: Callable[[], bool], what: str, timeout_s: float = 30) -> None:
+    def until(self, condition: Callable[[], bool], what: str, timeout_s: float = 90) -> None:
         """Ask every 20 ms until the answer is true. It blocks.
 
         Raises:
