@@ -12,11 +12,11 @@ from msgspec.structs import replace
 
 from benchmarks.checkers import rollbacks_s
 from benchmarks.worlds import HISTORY_S, PODS, STEP_S, TICK_S, Chance, Numbers, Seen, World, history, play, shares
-from watchdog.backtest.peers import Checker
+from watchdog.backtest.competitors import Checker
 from watchdog.judge import calibration, sequential
 from watchdog.judge.blocks import Block, Counts
 from watchdog.judge.calibration import Reference
-from watchdog.judge.sequential import Controls, Decision, Settings
+from watchdog.judge.sequential import Controls, Decision, SequentialSettings, SequentialState
 
 TRAFFIC = (1, 10, 100, 1000)
 SIZES = (0.02, 0.05, 0.083, 0.1, 0.3, 1.0)
@@ -78,9 +78,9 @@ def seeded(seed: int, world: str) -> np.random.Generator:
     return np.random.default_rng([seed, zlib.crc32(world.encode())])
 
 
-def settings(found: Reference, controls: Controls) -> Settings:
+def settings(found: Reference, controls: Controls) -> SequentialSettings:
     """Give what is frozen at a rollout's start."""
-    return Settings(
+    return SequentialSettings(
         step_s=STEP_S,
         controls=controls,
         base=found.base,
@@ -107,7 +107,7 @@ def found(decided: Sequence[tuple[Decision, int]]) -> Found:
     return Found(*times)
 
 
-def decision(blocks: Iterable[Block], frozen: Settings, *, alert: bool = False) -> tuple[Decision, int]:
+def decision(blocks: Iterable[Block], frozen: SequentialSettings, *, alert: bool = False) -> tuple[Decision, int]:
     """Take a rollout's blocks until it is acted upon, and give the decision with the block that brought it.
 
     Args:
@@ -115,7 +115,7 @@ def decision(blocks: Iterable[Block], frozen: Settings, *, alert: bool = False) 
         frozen: at its start.
         alert: one fires all the time, which finds whatever an alert that comes at any time would find.
     """
-    state, first = sequential.State(), 0
+    state, first = SequentialState(), 0
     for block in blocks:
         state = sequential.step(state, block, frozen, alert=alert)
         first = first or (block.step if state.spoken else 0)

@@ -1,4 +1,4 @@
-"""Threshold checkers over many drawn runs at once; what they are is in `watchdog.backtest.peers`.
+"""Threshold checkers over many drawn runs at once; what they are is in `watchdog.backtest.competitors`.
 
 They see the same scrapes. `rate()` takes the samples in (t - window, t], and counters of the canary are there from 0.
 """
@@ -8,7 +8,7 @@ import itertools
 import numpy as np
 
 from benchmarks.worlds import STEP_S, Numbers, Seen
-from watchdog.backtest.peers import Checker
+from watchdog.backtest.competitors import Checker
 
 GRID = tuple(
     Checker(

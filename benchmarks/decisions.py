@@ -1,8 +1,8 @@
 """The decision beside others', in worlds where one knows who is to blame: `python -m benchmarks.decisions`.
 
 Healthy and bad rollouts are drawn (`worlds`, `rolling`) and go through the shipped judge by its public interface, and
-past threshold checkers with the semantics of others (`watchdog.backtest.peers`). What the numbers do not show is in
-docs/decisions.md.
+past threshold checkers with the semantics of others (`watchdog.backtest.competitors`). What the numbers do not show is
+in docs/decisions.md.
 """
 
 import argparse
@@ -15,11 +15,11 @@ from msgspec.structs import replace
 
 from benchmarks import canaries, checkers, presets, rolling
 from benchmarks.worlds import Numbers
-from watchdog.backtest.peers import PEERS
+from watchdog.backtest.competitors import PEERS
 from watchdog.config import Sensitivity
 from watchdog.judge import sequential
 from watchdog.judge.blocks import Block, Counts
-from watchdog.judge.sequential import Controls, Settings
+from watchdog.judge.sequential import Controls, SequentialSettings, SequentialState
 
 OURS = "sequential"
 MOST_FALSE = 0.01
@@ -225,11 +225,11 @@ def print_cost() -> None:
 
 def blocks_per_second(*, blocks: int = 20_000, clock: Callable[[], float] = time.process_time) -> float:
     """Time the judge on healthy rollouts of an hour with both controls."""
-    frozen = Settings(step_s=15, controls=Controls.BOTH, base=0.005, phi_concurrent=1.5, phi_historical=1.5)
-    begun, state = clock(), sequential.State()
+    frozen = SequentialSettings(step_s=15, controls=Controls.BOTH, base=0.005, phi_concurrent=1.5, phi_historical=1.5)
+    begun, state = clock(), SequentialState()
     for index in range(blocks):
         step = index % 240 + 1
-        state = sequential.State() if step == 1 else state
+        state = SequentialState() if step == 1 else state
         block = Block(step, Counts(150, index % 7 == 0), Counts(1350, index % 13), ready=True, old_live=True)
         state = sequential.step(state, block, frozen)
     return blocks / (clock() - begun)

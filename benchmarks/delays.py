@@ -23,10 +23,10 @@ import msgspec
 from tests.component.town import HANGS, House, Town
 from tests.unit.builders import hash_of
 from watchdog.config import parse
-from watchdog.engine import history
+from watchdog.engine import baselines
 from watchdog.engine.rules import frozen
 from watchdog.engine.watch import Watch
-from watchdog.judge.blocks import PodFact, Reading, Track, Word
+from watchdog.judge.blocks import PodTimeline, Reading, Status, Track
 from watchdog.judge.sequential import Controls
 from watchdog.objects import WorkloadRef
 
@@ -187,10 +187,10 @@ def evidence(town: Town, house: House, readings: Sequence[Reading]) -> float | N
         readings: of its pods, of every step.
     """
     policy = next(each for each in town.config.policies if house.ref.namespace in each.namespaces)
-    settings = frozen(policy, history.none("nothing is kept"), controls=Controls.BOTH, step_s=STEP_S)
+    settings = frozen(policy, baselines.none("nothing is kept"), controls=Controls.BOTH, step_s=STEP_S)
     old, new = house.deployed[:2]
     facts = [
-        PodFact(
+        PodTimeline(
             name=name,
             track=Track.CANDIDATE if version is new else Track.STABLE,
             hash=hash_of(version.name),
@@ -217,7 +217,7 @@ def evidence(town: Town, house: House, readings: Sequence[Reading]) -> float | N
     for reading in readings:
         if reading.step >= first:
             watch.feed(dict.fromkeys(policy.signals, reading), facts)
-            if any(each.word is Word.BREACH for each in watch.verdicts(urgent=False)):
+            if any(each.word is Status.BREACH for each in watch.verdicts(urgent=False)):
                 return reading.step * STEP_S
     return None
 

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from tests.monitoring.past import PastServer, Sample
 from watchdog.config import Prometheus
-from watchdog.engine import history
-from watchdog.engine.history import Asked
+from watchdog.engine import baselines
+from watchdog.engine.baselines import BaselineQuery
 from watchdog.objects import WorkloadRef
 from watchdog.ports import SignalQuery
 from watchdog.prometheus.client import connect
@@ -59,11 +59,13 @@ async def _measure(url: str, refs: list[WorkloadRef], count: int) -> None:
         signals = PrometheusSignals(client, step_s=STEP_S, delay_s=0.0)
         first = int(NOW // STEP_S)
         asked = [
-            Asked(query=QUERY, first=first, workloads=(ref,), others=tuple(each for each in refs if each != ref)[:60])
+            BaselineQuery(
+                query=QUERY, first=first, workloads=(ref,), others=tuple(each for each in refs if each != ref)[:60]
+            )
             for ref in refs[:count]
         ]
         began, cpu = time.perf_counter(), time.process_time()
-        pasts = await history.read(signals, asked, step_s=STEP_S)
+        pasts = await baselines.read(signals, asked, step_s=STEP_S)
         took, burnt = time.perf_counter() - began, time.process_time() - cpu
     unread = sum(1 for past in pasts if not past.reference.known)
     print(f"{count:>5} {len(queries):>8} {took:>8.2f} {burnt:>6.2f} {unread:>18}")

@@ -14,7 +14,7 @@ from benchmarks.worlds import STEP_S
 from watchdog.config import Sensitivity
 from watchdog.judge import sequential
 from watchdog.judge.blocks import Block, Counts
-from watchdog.judge.sequential import Controls, Settings
+from watchdog.judge.sequential import Controls, SequentialSettings, SequentialState
 
 AFTER_S = (0, 60, 300, 1800)
 """When blips begin, in seconds from Ready."""
@@ -70,7 +70,7 @@ def alone_from(sensitivity: Sensitivity, controls: Controls, *, step_s: int = ST
     has a single request that is good.
     """
     settings = _settings(sensitivity, step_s, controls)
-    state = sequential.step(sequential.State(), Block(1, Counts(1, 0), ready=True), settings)
+    state = sequential.step(SequentialState(), Block(1, Counts(1, 0), ready=True), settings)
     full = Counts(_RPS * step_s, _RPS * step_s)
     for index in range(2, _IDLE_BLOCKS):
         if sequential.step(state, Block(index, full, ready=True), settings).spoken:
@@ -79,8 +79,8 @@ def alone_from(sensitivity: Sensitivity, controls: Controls, *, step_s: int = ST
     return None
 
 
-def _settings(sensitivity: Sensitivity, step_s: int, controls: Controls) -> Settings:
-    return Settings(
+def _settings(sensitivity: Sensitivity, step_s: int, controls: Controls) -> SequentialSettings:
+    return SequentialSettings(
         step_s=step_s,
         controls=controls,
         blocks=float(rolling.preset(sensitivity).blocks(step_s)),
@@ -91,7 +91,7 @@ def _settings(sensitivity: Sensitivity, step_s: int, controls: Controls) -> Sett
 
 
 def _breach(sensitivity: Sensitivity, begin_s: int, seconds: int, step_s: int) -> bool:
-    settings, state = _settings(sensitivity, step_s, Controls.BOTH), sequential.State()
+    settings, state = _settings(sensitivity, step_s, Controls.BOTH), SequentialState()
     for block in _blocks(sensitivity, begin_s, seconds, step_s):
         state = sequential.step(state, block, settings)
         if state.spoken:

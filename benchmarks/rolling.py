@@ -18,7 +18,7 @@ from benchmarks.worlds import STEP_S, TICK_S, Chance, Numbers, Shares, drawn, hi
 from watchdog.config import Policy, Sensitivity
 from watchdog.judge import calibration, historical, vetoes
 from watchdog.judge.blocks import Block, Counts, PodCounts
-from watchdog.judge.sequential import Controls, Settings
+from watchdog.judge.sequential import Controls, SequentialSettings
 
 DAY_S = 24 * 3600
 BEFORE_S = 600
@@ -203,7 +203,7 @@ def caught(world: World, *, runs: int, seed: int, within_s: int = 300) -> float:
     return float((acted > 0).mean())
 
 
-def _frozen(world: World, rng: np.random.Generator) -> Settings:
+def _frozen(world: World, rng: np.random.Generator) -> SequentialSettings:
     replicas, ticks = world.topology.replicas, world.history_s // TICK_S
     expected = shares(world.chance, rng, runs=replicas, ticks=ticks)
     if world.seen:

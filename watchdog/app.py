@@ -138,14 +138,14 @@ class Parts(msgspec.Struct, frozen=True):
 
 
 def _through(proxy: ServiceProxy) -> "Send":
-    from watchdog.prometheus import Answer, Unreachable
+    from watchdog.prometheus import HttpAnswer, Unreachable
 
-    async def send(path: str, form: Mapping[str, str], *, timeout_s: float) -> Answer:
+    async def send(path: str, form: Mapping[str, str], *, timeout_s: float) -> HttpAnswer:
         try:
             status, body, date = await proxy.ask("POST", path, form=form, timeout_s=timeout_s)
         except Unanswered as error:
             raise Unreachable(str(error)) from error
-        return Answer(status, body, date)
+        return HttpAnswer(status, body, date)
 
     return send
 

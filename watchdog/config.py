@@ -39,7 +39,7 @@ class Seconds(float):
     """A duration; in the file a text such as ``30s``."""
 
 
-class Pause(float):
+class PauseDuration(float):
     """A duration that may be 0; in the file a text such as ``30s``."""
 
 
@@ -235,7 +235,7 @@ class Server(_Section, frozen=True):
     client_ca_file: str = ""
 
 
-class Limits(_Section, frozen=True):
+class LimitSettings(_Section, frozen=True):
     """What keeps the service from doing too much; 0 is off.
 
     Args:
@@ -249,7 +249,7 @@ class Limits(_Section, frozen=True):
     """
 
     budget: Annotated[int, msgspec.Meta(ge=0, le=_MOST)] = 2
-    cool_down: Pause = Pause(1800)
+    cool_down: PauseDuration = PauseDuration(1800)
     breaker: Annotated[int, msgspec.Meta(ge=0, le=_MOST)] = 3
     breaker_all: Annotated[int, msgspec.Meta(ge=0, le=_MOST)] = 10
     breaker_window: Seconds = Seconds(600)
@@ -296,7 +296,7 @@ class Signal(_Section, frozen=True):
     stable: str = ""
 
 
-class Rule(StrEnum):
+class RuleName(StrEnum):
     """How counts are judged."""
 
     SEQUENTIAL = "sequential"
@@ -364,7 +364,7 @@ class Conditions(_Section, frozen=True):
     image_pull: Seconds = Seconds(120)
 
 
-class Evaluations(_Section, frozen=True):
+class EvaluationSettings(_Section, frozen=True):
     """Evaluations that are posted to `POST /evaluations`, as a signal of that name.
 
     Args:
@@ -383,7 +383,7 @@ class Confirm(StrEnum):
     TRUST = "trust"
 
 
-class Alerts(_Section, frozen=True):
+class AlertSettings(_Section, frozen=True):
     """How alerts are taken.
 
     Args:
@@ -432,19 +432,19 @@ class Policy(_Section, frozen=True):
     service: str = ""
     opt_in: bool = False
     mode: Mode = Mode.OBSERVE
-    rule: Rule = Rule.SEQUENTIAL
+    rule: RuleName = RuleName.SEQUENTIAL
     sensitivity: Sensitivity = Sensitivity.BALANCED
     action: Action | None = None
     gitops: GitOps = GitOps.REFUSE
-    grace: Pause | None = None
+    grace: PauseDuration | None = None
     bake: Seconds = Seconds(900)
     max_watch: Seconds = Seconds(7200)
     signals: dict[str, Signal] = {}
     sequential: Sequential = Sequential()
     threshold: Threshold = Threshold()
     conditions: Conditions = Conditions()
-    evaluations: Evaluations = Evaluations()
-    alerts: Alerts = Alerts()
+    evaluations: EvaluationSettings = EvaluationSettings()
+    alerts: AlertSettings = AlertSettings()
 
     @property
     def grace_s(self) -> float:
@@ -489,7 +489,7 @@ class Config(_Section, frozen=True):
     alertmanager: Alertmanager = Alertmanager()
     slack: Slack = Slack()
     server: Server = Server()
-    limits: Limits = Limits()
+    limits: LimitSettings = LimitSettings()
     records: Records = Records()
     rollback: Rollback = Rollback()
     log: Log = Log()
@@ -571,8 +571,8 @@ def duration(text: object, *, zero: bool = False) -> Seconds:
 def _decode(kind: type, value: object) -> object:
     if kind is Seconds:
         return duration(value)
-    if kind is Pause:
-        return Pause(duration(value, zero=True))
+    if kind is PauseDuration:
+        return PauseDuration(duration(value, zero=True))
     raise NotImplementedError
 
 

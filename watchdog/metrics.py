@@ -10,7 +10,7 @@ from enum import StrEnum
 import prometheus_client
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector
 
-from watchdog.judge.blocks import BlindReason, Word
+from watchdog.judge.blocks import BlindReason, Status
 from watchdog.model import Action, Guard, Outcome
 
 PREFIX = "rollback_watchdog"
@@ -113,7 +113,7 @@ class Metrics:
                 self._notifications.labels(channel, delivery)
         self.watching(())
 
-    def verdict(self, policy: str, word: Word) -> None:
+    def verdict(self, policy: str, word: Status) -> None:
         """Count a verdict that differs from the one before."""
         self._verdicts.labels(policy, word).inc()
 

@@ -7,7 +7,7 @@ from typing import Protocol
 import msgspec
 
 from watchdog.decide.record import Record, Told
-from watchdog.judge.blocks import Reading, Row, Sample
+from watchdog.judge.blocks import Reading, Sample, ScrapeTarget
 from watchdog.model import Alert, Event, IncidentId, Silence
 from watchdog.objects import (
     Autoscaler,
@@ -79,7 +79,7 @@ class Deleted(msgspec.Struct, frozen=True):
     item: Deployment
 
 
-class Fleet(Protocol):
+class DeploymentWatch(Protocol):
     """Where Deployments are seen to change."""
 
     def watch(self, namespace: str) -> AsyncGenerator[Listed | Changed | Deleted, None]:
@@ -127,7 +127,7 @@ class SignalQuery(msgspec.Struct, frozen=True, kw_only=True):
         """Whether `bad` is `total` plus matchers: where it is absent beside `total`, it is none."""
         return narrows(parse(self.bad), parse(self.total))
 
-    def sample(self, row: Row, *, total: float | None, bad: float | None, at: float | None) -> Sample:
+    def sample(self, row: ScrapeTarget, *, total: float | None, bad: float | None, at: float | None) -> Sample:
         """What a row showed, as requests and failures; without a number where one of them is NaN.
 
         Args:
@@ -161,7 +161,9 @@ class Signals(Protocol):
         knows nothing of that step.
         """
 
-    async def resets(self, query: SignalQuery, *, step: int, window_s: float, timeout_s: float) -> Mapping[Row, float]:
+    async def resets(
+        self, query: SignalQuery, *, step: int, window_s: float, timeout_s: float
+    ) -> Mapping[ScrapeTarget, float]:
         """How often each row's total went down in the window before a step; empty where that is not known."""
 
     async def bad_seen(self, query: SignalQuery, *, step: int, timeout_s: float) -> bool:

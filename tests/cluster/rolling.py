@@ -29,7 +29,7 @@ from watchdog.metrics import Metrics
 from watchdog.objects import Deployment, LabelSelector, Pod
 from watchdog.ports import Changed, Deleted, Listed
 from watchdog.prometheus import PrometheusClient, PrometheusSignals
-from watchdog.prometheus.http import Answer
+from watchdog.prometheus.http import HttpAnswer
 
 STEP_S, DELAY_S = 15, 5
 BEGINS_S = 40.0
@@ -273,12 +273,12 @@ class RollingWorld(World):
 
     # -- the ports -----------------------------------------------------------------------------------------------------
 
-    async def _send(self, path: str, form: Mapping[str, str], *, timeout_s: float) -> Answer:
+    async def _send(self, path: str, form: Mapping[str, str], *, timeout_s: float) -> HttpAnswer:
         await self.outside()
         headers = {"Content-Type": "application/x-www-form-urlencoded"}
         self._way.request("POST", path, urllib.parse.urlencode(form), headers)  # blocks, and so takes no virtual time
         with self._way.getresponse() as answer:
-            return Answer(answer.status, answer.read(), answer.headers.get("Date", ""))
+            return HttpAnswer(answer.status, answer.read(), answer.headers.get("Date", ""))
 
     async def watch(self, namespace: str) -> AsyncGenerator[Listed | Changed | Deleted, None]:
         """The fleet port, which wakes nobody before something has changed: waking is what virtual time costs."""

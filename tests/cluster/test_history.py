@@ -10,8 +10,8 @@ import pytest
 from tests.monitoring.fixtures import MISSING, REASON, REQUIRED
 from tests.monitoring.past import PastServer, Sample
 from watchdog.config import Prometheus
-from watchdog.engine import history
-from watchdog.engine.history import Asked
+from watchdog.engine import baselines
+from watchdog.engine.baselines import BaselineQuery
 from watchdog.judge import calibration
 from watchdog.judge.blocks import Counts
 from watchdog.objects import WorkloadRef
@@ -56,7 +56,7 @@ def pods() -> dict[str, list[Counts]]:
 
 
 async def test_what_is_frozen_follows_from_what_was_counted(tmp_path: Path, pods: dict[str, list[Counts]]) -> None:
-    asked = Asked(
+    asked = BaselineQuery(
         query=QUERY,
         first=int(NOW // STEP_S),
         workloads=(WEB,),
@@ -67,7 +67,7 @@ async def test_what_is_frozen_follows_from_what_was_counted(tmp_path: Path, pods
     with PastServer(tmp_path, written(pods)) as server:
         async with connect(Prometheus(url=server.url), clock=time.time) as client:
             signals = PrometheusSignals(client, step_s=STEP_S, delay_s=0.0)
-            [past] = await history.read(signals, [asked], step_s=STEP_S)
+            [past] = await baselines.read(signals, [asked], step_s=STEP_S)
 
     mine = [blocks for name, blocks in pods.items() if name.startswith("web-abc")]
     everyone = [sum(column, Counts()) for column in zip(*mine, strict=True)]

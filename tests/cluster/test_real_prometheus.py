@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from tests.controlplane.plane import free_ports
 from watchdog.config import Prometheus, Seconds
-from watchdog.judge.blocks import Blind, Row, Sample
+from watchdog.judge.blocks import Blind, Sample, ScrapeTarget
 from watchdog.ports import SignalQuery
 from watchdog.prometheus import PrometheusClient, PrometheusSignals, Series, connect
 from watchdog.selectors import Selector, in_list, parse, quoted
@@ -30,8 +30,8 @@ LAST = int(time.time()) // STEP_S + 80  # what is asked about "the last 10 minut
 FIRST = LAST - 120
 """Half an hour of steps: the reset is at + 30, the errors begin at + 40, web-b's samples end at + 60."""
 
-WEB_A = Row("shop", "web-a", "app", "10.0.0.1:80", "web")
-WEB_B = Row("shop", "web-b", "app", "10.0.0.2:80", "web")
+WEB_A = ScrapeTarget("shop", "web-a", "app", "10.0.0.1:80", "web")
+WEB_B = ScrapeTarget("shop", "web-b", "app", "10.0.0.2:80", "web")
 QUERY = SignalQuery(bad='requests_total{code="500"}', total="requests_total", namespaces=("shop",))
 NASTY = ['"', "\\", "a\nb", "\t", "😀", 'x"} or other{v=~".*', ".*", "a|b", "$", "\ufffd", "'`", "C:\\new"]
 
@@ -160,7 +160,7 @@ async def test_a_joined_label_stands_in_the_row(signals: PrometheusSignals) -> N
     query = SignalQuery(bad="agent_errors_total", total="agent_requests_total", join="deployment", namespaces=("shop",))
     reading = await signals.read(query, step=FIRST + 50, timeout_s=10)
     assert reading.samples == (
-        Sample(Row(namespace="shop", instance="i", job="j", label="canary"), 50.0, None, scraped(FIRST + 50)),
+        Sample(ScrapeTarget(namespace="shop", instance="i", job="j", label="canary"), 50.0, None, scraped(FIRST + 50)),
     )
 
 

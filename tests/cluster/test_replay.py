@@ -23,7 +23,7 @@ from tests.monitoring.past import PastServer
 from watchdog.decide.record import Record, State
 from watchdog.engine.service import Service
 from watchdog.judge.blocks import Blind, Block, Counts
-from watchdog.judge.sequential import Control, Settings
+from watchdog.judge.sequential import Control, SequentialSettings
 from watchdog.records.form import read, write
 
 pytestmark = pytest.mark.skipif(not REQUIRED and "promtool" in MISSING, reason=REASON)
@@ -275,7 +275,7 @@ def trace_of(record: Record, signal: str) -> str:
     return "\n".join(rows)
 
 
-def evaluated(trace: str, settings: Settings, *, phi: float) -> list[dict[str, Any]]:
+def evaluated(trace: str, settings: SequentialSettings, *, phi: float) -> list[dict[str, Any]]:
     """What the command says, held to what the record says that it was judged by."""
     words = {"control": settings.controls, "baseline": settings.base, "phi": phi, "blocks": settings.blocks}
     words |= {"alpha": settings.alpha / settings.signals}

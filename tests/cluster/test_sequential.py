@@ -19,7 +19,7 @@ from tests.monitoring.exporter import Exporter
 from tests.monitoring.fixtures import MISSING, REASON, REQUIRED
 from tests.monitoring.past import Sample
 from tests.monitoring.prometheus import PrometheusServer
-from watchdog.decide.record import Stand, State
+from watchdog.decide.record import EvidenceStatus, State
 from watchdog.judge.blocks import BlindReason
 from watchdog.judge.sequential import Control
 from watchdog.model import Outcome
@@ -170,7 +170,7 @@ def played(ended: dict[str, End | Exception]) -> Callable[[Callable[[Scene], Non
 Played = Callable[[Callable[[Scene], None]], End]
 
 
-def stands(end: End, name: str = "web") -> dict[Control, Stand]:
+def stands(end: End, name: str = "web") -> dict[Control, EvidenceStatus]:
     """Where the controls stood."""
     return {Control(each.control): each for each in end.record(2, name).evidence["errors"]}
 

@@ -14,7 +14,7 @@ from aiohttp import web
 from tests.component.fake_api import FakeApi, good
 from tests.unit.builders import NOW, UID, Json, hash_of
 from watchdog.config import Server
-from watchdog.decide.evaluations import Posted, Side, Taken
+from watchdog.decide.evaluations import BatchSide, Posted, Taken
 from watchdog.decide.plan import Request
 from watchdog.decide.record import Answer, Record, State
 from watchdog.errors import NotFound
@@ -24,7 +24,7 @@ from watchdog.kube.transport import Transport
 from watchdog.model import Action, Alert, IncidentId, Mode, Outcome, Result, Revision, Rollout, Topology, Undo
 from watchdog.objects import WorkloadRef, is_name
 from watchdog.web.api import Parse
-from watchdog.web.server import Ports, serve
+from watchdog.web.server import ListenPorts, serve
 
 TOKENS = "/apis/authentication.k8s.io/v1/tokenreviews"
 RIGHTS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
@@ -113,7 +113,7 @@ class FakeBackend:
         if self.refusal:
             raise self.refusal
         self.posted.append((ref, posted))
-        side = Side(IncidentId("web-2-12345678"), Track.CANDIDATE)
+        side = BatchSide(IncidentId("web-2-12345678"), Track.CANDIDATE)
         return Taken(hash=hash_of("v2"), counted=True, rollouts=(side,), detail="candidate of web-2-12345678")
 
     async def records(self) -> tuple[Record, ...]:
@@ -210,7 +210,7 @@ class Reply(msgspec.Struct, frozen=True):
 class Served(msgspec.Struct):
     """A server under test, and a client of it."""
 
-    ports: Ports
+    ports: ListenPorts
     session: aiohttp.ClientSession
     scheme: str = "http"
 

@@ -34,13 +34,14 @@ from tests.unit.test_slack_wording import SAMPLES
 from watchdog.alertmanager import Alertmanagers, http_peers, read_webhook
 from watchdog.config import Alertmanager, Prometheus, RecordKind, Scrape, Signal, Slack, load
 from watchdog.decide import guards, limits, marks, pods, status, templates
-from watchdog.decide.history import read_history
 from watchdog.decide.plan import Request, plan_restore, plan_undo
+from watchdog.decide.revisions import read_history
 from watchdog.decide.target import service_target
-from watchdog.engine import facts
+from watchdog.engine import pod_timeline
 from watchdog.errors import ClusterError, ConfigError, NotificationError
 from watchdog.judge import conditions
-from watchdog.judge.blocks import Track, Verdict, Word
+from watchdog.judge.blocks import Status, Track, Verdict
+from watchdog.judge.conditions import ConditionSettings, Observed
 from watchdog.kube import KubeCluster, Reviews, Right, connect
 from watchdog.kube.reading import decode
 from watchdog.kube.watching import WatchSettings, watch_deployments
@@ -56,7 +57,7 @@ from watchdog.objects import (
     WorkloadRef,
 )
 from watchdog.ports import SignalQuery
-from watchdog.prometheus import Answer, PrometheusClient, PrometheusSignals
+from watchdog.prometheus import HttpAnswer, PrometheusClient, PrometheusSignals
 from watchdog.prometheus import connect as to_prometheus
 from watchdog.records import RecordStore
 from watchdog.records.form import write
@@ -75,7 +76,7 @@ REF = WorkloadRef("shop", "web")
 WEB = "/apis/apps/v1/namespaces/shop/deployments/web"
 SHOP = "/apis/apps/v1/namespaces/shop/deployments"
 BAKE = dt.timedelta(minutes=15)
-RULE = conditions.Settings(crash_restarts=2, crash_share=0.2, image_pull_s=120)
+RULE = ConditionSettings(crash_restarts=2, crash_share=0.2, image_pull_s=120)
 WATCHING = WatchSettings(request_s=5, watch_s=300, inactivity_s=90)
 
 
@@ -254,8 +255,8 @@ def look_at(deployment: Deployment, sets: tuple[ReplicaSet, ...], found: tuple[P
     str(deployment.spec.selector)
     pods.explain(found)
     owners = {each.metadata.uid: (Track.CANDIDATE, each.hash) for each in sets}
-    facts.update((), found, owners, since=1, step=2, step_s=15.0, now=NOW.timestamp())
-    looked = conditions.Seen(
+    pod_timeline.update((), found, owners, since=1, step=2, step_s=15.0, now=NOW.timestamp())
+    looked = Observed(
         deployment=deployment,
         candidate=found,
         stable=(),
@@ -360,9 +361,9 @@ async def prometheus(_: Path) -> AsyncIterator[Feed]:
     """Answers of Prometheus, with a Date or what stands for one."""
     turn, given = random.Random(5), b""
 
-    async def send(path: str, form: Mapping[str, str], *, timeout_s: float) -> Answer:
+    async def send(path: str, form: Mapping[str, str], *, timeout_s: float) -> HttpAnswer:
         date = turn.choice(("Thu, 01 Jan 1970 00:16:40 GMT", "", str(turn.choice(ODD))))
-        return Answer(turn.choice((200, 200, 200, 400, 404, 422)), given, date)
+        return HttpAnswer(turn.choice((200, 200, 200, 400, 404, 422)), given, date)
 
     client = PrometheusClient(send, params={}, clock=lambda: 1000.0, observe=lambda _, __: None)
     signals = PrometheusSignals(client, step_s=15.0, delay_s=5.0)
@@ -424,14 +425,14 @@ async def peers(_: Path) -> AsyncIterator[Feed]:
     yield feed
 
 
-LIMITS = limits.Limits(
+LIMITS = limits.SafetyLimits(
     budget=2, cool_down=dt.timedelta(minutes=30), breaker=3, breaker_all=10, breaker_window=dt.timedelta(minutes=10)
 )
 
 
 def verdict_of() -> Any:
 
-    return Verdict(Word.BREACH, "x", cause="threshold")
+    return Verdict(Status.BREACH, "x", cause="threshold")
 
 
 class Maps:

@@ -31,8 +31,8 @@ from watchdog.metrics import Metrics
 from watchdog.model import Outcome
 from watchdog.objects import Deployment, LabelSelector, Pod, ReplicaSet, WorkloadRef
 from watchdog.ports import AlertSource, Changed, Deleted, Listed, Notifier, SignalQuery
-from watchdog.prometheus import Answer, PrometheusClient, PrometheusSignals
-from watchdog.records.form import Unreadable, read, write
+from watchdog.prometheus import HttpAnswer, PrometheusClient, PrometheusSignals
+from watchdog.records.form import NoRecord, read, write
 from watchdog.slack import SlackNotifier
 
 IN_TIME_S = 12.0
@@ -143,8 +143,8 @@ class OddCounters(Fed):
     def __init__(self, *, seed: int) -> None:
         super().__init__(seed=seed)
 
-        async def send(path: str, form: Mapping[str, str], *, timeout_s: float) -> Answer:
-            return Answer(200, garbage(self.chance, *ANSWERS))
+        async def send(path: str, form: Mapping[str, str], *, timeout_s: float) -> HttpAnswer:
+            return HttpAnswer(200, garbage(self.chance, *ANSWERS))
 
         client = PrometheusClient(
             send, params={}, clock=lambda: self.now().timestamp(), observe=lambda _outcome, _seconds: None
@@ -183,7 +183,7 @@ def odd_records(chance: random.Random) -> list[Record]:
     for _ in range(300):
         try:
             record = read(garbage(chance, document).decode(errors="replace"))
-        except Unreadable:
+        except NoRecord:
             continue
         if record.workload != WEB:
             found[record.id] = record

@@ -14,18 +14,18 @@ from tests.unit.builders import NOW, Json, decoded, hash_of, history, status, te
 from watchdog.cli.gate import exit_code
 from watchdog.config import Policy, Seconds
 from watchdog.decide import marks
-from watchdog.decide.history import live_rollout, read_history
-from watchdog.decide.limits import Facts, Limits, condemned_images, vetoes
+from watchdog.decide.limits import Facts, SafetyLimits, condemned_images, vetoes
 from watchdog.decide.plan import Request
 from watchdog.decide.record import Answer, Record, State
+from watchdog.decide.revisions import live_rollout, read_history
 from watchdog.engine.act import Actor
 from watchdog.engine.verify import Patience
 from watchdog.errors import Denied, NotFound, Unanswered, UsageError
-from watchdog.gate import Gate, Ports, Report, Task
-from watchdog.gate.others import Service
-from watchdog.gate.scene import look, pin
-from watchdog.gate.trial import Numbers
-from watchdog.judge.blocks import Blind, BlindReason, Reading, Row, Sample, Verdict, Word
+from watchdog.gate import Gate, GatePorts, GateRequest, Report
+from watchdog.gate.others import ServiceState
+from watchdog.gate.pinned import look, pin
+from watchdog.gate.trial import SignalNumbers
+from watchdog.judge.blocks import Blind, BlindReason, Reading, Sample, ScrapeTarget, Status, Verdict
 from watchdog.model import (
     MANAGER,
     Action,
@@ -104,7 +104,7 @@ class Beside(World):
         for index in range(3):
             total = self.rps * (step - 1_000_000_000)
             bad = self.rps * max(0.0, step - NOW.timestamp()) * self.stable_errors
-            row = Row("shop", f"{name}-{index:05}", "web", f"10.0.1.{index}", "pods")
+            row = ScrapeTarget("shop", f"{name}-{index:05}", "web", f"10.0.1.{index}", "pods")
             samples.append(Sample(row, total, bad, float(step)))
         return Reading(step, tuple(samples))
 
@@ -187,8 +187,10 @@ def gate(
     """A gate of thirty seconds, or so many, on the world's workload."""
     changes.setdefault("policy", world.config.policies[0])
     changes["policy"] = msgspec.structs.replace(changes["policy"], bake=Seconds(bake_s))  # type: ignore[type-var]
-    task = Task(workload=WEB, stable=WEB, policy=world.config.policies[0], step_s=1, action=Action.UNDO, cause=CI)
-    ports = Ports(
+    task = GateRequest(
+        workload=WEB, stable=WEB, policy=world.config.policies[0], step_s=1, action=Action.UNDO, cause=CI
+    )
+    ports = GatePorts(
         cluster=world,
         signals=world,
         store=world,
@@ -198,7 +200,7 @@ def gate(
         observed_s=2,
         held_s=held_s,
     )
-    told: list[tuple[Numbers, ...]] = []
+    told: list[tuple[SignalNumbers, ...]] = []
     heard = [] if said is None else said
     return Gate(msgspec.structs.replace(task, **changes), ports, now=world.now, tell=told.append, say=heard.append)
 
@@ -211,7 +213,7 @@ async def ran(world: World, **changes: Any) -> Report:
     return await gate(world, **changes).run()
 
 
-def ended(report: Report) -> tuple[Word, Outcome | None, int]:
+def ended(report: Report) -> tuple[Status, Outcome | None, int]:
     """Verdict, outcome, and what a pipeline is told."""
     return report.verdict.word, report.outcome, exit_code(report, allow_insufficient=False)
 
@@ -228,7 +230,7 @@ async def test_a_good_version_passes_when_its_time_is_over() -> None:
     world.deploy("fix")
     began = world.now()
     report = await ran(world)
-    assert ended(report) == (Word.HEALTHY, Outcome.PASSED, 0)
+    assert ended(report) == (Status.HEALTHY, Outcome.PASSED, 0)
     assert world.now() - began >= dt.timedelta(seconds=29)
     assert world.writes == []
 
@@ -239,7 +241,7 @@ async def test_a_bad_version_is_undone_before_its_time_is_over() -> None:
     world.deploy("bad")
     began = world.now()
     report = await ran(world, baseline=0.004)
-    assert ended(report) == (Word.BREACH, Outcome.ROLLED_BACK, 1)
+    assert ended(report) == (Status.BREACH, Outcome.ROLLED_BACK, 1)
     assert world.scene.spec["template"] == template("good")
     assert world.now() - began < dt.timedelta(seconds=30)
 
@@ -251,7 +253,7 @@ async def test_a_version_that_turns_bad_after_its_first_minutes_is_not_passed_by
     later(1, world.errors.update, {"bad": 0.5})
     await asyncio.sleep(20)
     report = await ran(world, baseline=0.004)
-    assert ended(report) == (Word.BREACH, Outcome.ROLLED_BACK, 1)
+    assert ended(report) == (Status.BREACH, Outcome.ROLLED_BACK, 1)
 
 
 async def test_without_stable_pods_and_without_a_past_a_bad_version_is_left_to_a_person() -> None:
@@ -259,7 +261,7 @@ async def test_without_stable_pods_and_without_a_past_a_bad_version_is_left_to_a
     world.errors["bad"] = 0.3
     world.deploy("bad")
     report = await ran(world)
-    assert ended(report) == (Word.BREACH, None, 1)
+    assert ended(report) == (Status.BREACH, None, 1)
     assert "no-history" in report.detail
     assert "the day before is not kept" in report.detail
     assert "--baseline" in report.detail
@@ -274,7 +276,7 @@ async def test_as_long_as_old_pods_are_beside_their_word_is_waited_for(
     world.errors["bad"] = 0.5
     world.deploy("bad")
     report = await ran(world, bake_s=60)
-    assert ended(report) == (Word.BREACH, outcome, 1)
+    assert ended(report) == (Status.BREACH, outcome, 1)
     assert ("no-history" in report.detail) == (outcome is None)
     assert [note for note in report.notes if note.startswith("shared: ")]
 
@@ -284,7 +286,7 @@ async def test_the_day_before_says_what_is_usual_and_the_gate_says_what_it_was()
     world.errors |= {"good": 0.01, "bad": 0.3}
     world.deploy("bad")
     report = await ran(world)
-    assert ended(report) == (Word.BREACH, Outcome.ROLLED_BACK, 1)
+    assert ended(report) == (Status.BREACH, Outcome.ROLLED_BACK, 1)
     assert re.match(r"usual share of failures 1\.\d\d%, by 5\d+ requests in 1\d windows of 5 min", report.past[0])
     assert re.search(r"; failures come in clusters of \d", report.past[0])
 
@@ -294,7 +296,7 @@ async def test_what_a_person_says_is_usual_comes_before_what_was_counted() -> No
     world.errors["bad"] = 0.1
     world.deploy("bad")
     report = await ran(world, baseline=0.1)
-    assert ended(report) == (Word.HEALTHY, Outcome.PASSED, 0)
+    assert ended(report) == (Status.HEALTHY, Outcome.PASSED, 0)
     assert report.past[0].startswith("usual share of failures 10.00%, as --baseline says")
 
 
@@ -303,7 +305,7 @@ async def test_without_an_action_a_bad_version_is_only_said_to_be_bad() -> None:
     world.errors["bad"] = 0.3
     world.deploy("bad")
     report = await ran(world, action=None)
-    assert ended(report) == (Word.BREACH, None, 1)
+    assert ended(report) == (Status.BREACH, None, 1)
     assert world.writes == []
 
 
@@ -312,7 +314,7 @@ async def test_a_dry_run_lets_the_api_server_check_the_write_and_changes_nothing
     world.errors["bad"] = 0.3
     world.deploy("bad")
     report = await ran(world, baseline=0.004, dry_run=True)
-    assert ended(report) == (Word.BREACH, Outcome.ROLLED_BACK, 1)
+    assert ended(report) == (Status.BREACH, Outcome.ROLLED_BACK, 1)
     assert report.detail.startswith("dry run, nothing was changed: ")
     assert world.count("dry run") == 1
     assert world.count("patch") == 0
@@ -325,7 +327,7 @@ async def test_a_bad_canary_is_scaled_to_zero_and_the_stable_pods_are_untouched(
     world.deploy("bad")
     before = msgspec.json.encode(world.stable.deployment)
     report = await ran(world, stable=STABLE, action=Action.SCALE_DOWN)
-    assert ended(report) == (Word.BREACH, Outcome.SCALED_DOWN, 1)
+    assert ended(report) == (Status.BREACH, Outcome.SCALED_DOWN, 1)
     assert world.scene.spec["replicas"] == 0
     assert msgspec.json.encode(world.stable.deployment) == before
     assert report.numbers[0].control == "concurrent"
@@ -336,7 +338,7 @@ async def test_what_the_stable_pods_fail_as_well_is_not_held_against_a_canary() 
     world = Beside()
     world.stable_errors = world.errors["bad"] = 0.3
     world.deploy("bad")
-    assert ended(await ran(world, stable=STABLE, action=Action.SCALE_DOWN)) == (Word.HEALTHY, Outcome.PASSED, 0)
+    assert ended(await ran(world, stable=STABLE, action=Action.SCALE_DOWN)) == (Status.HEALTHY, Outcome.PASSED, 0)
 
 
 async def test_a_guard_that_would_have_the_service_ask_is_shown_and_does_not_bind() -> None:
@@ -344,7 +346,7 @@ async def test_a_guard_that_would_have_the_service_ask_is_shown_and_does_not_bin
     world.stable_errors, world.errors["bad"] = 0.2, 0.9
     world.deploy("bad")
     report = await ran(world, stable=STABLE, action=Action.SCALE_DOWN)
-    assert ended(report) == (Word.BREACH, Outcome.SCALED_DOWN, 1)
+    assert ended(report) == (Status.BREACH, Outcome.SCALED_DOWN, 1)
     (shared,) = [note for note in report.notes if note.startswith("shared: ")]
     assert shared.endswith("; the service would have asked a person first")
 
@@ -354,7 +356,7 @@ async def test_early_ends_as_soon_as_the_canary_is_proven_not_to_be_worse() -> N
     world.deploy("fix")
     began = world.now()
     report = await ran(world, stable=STABLE, action=Action.SCALE_DOWN, early=True, bake_s=300)
-    assert ended(report) == (Word.HEALTHY, Outcome.PASSED, 0)
+    assert ended(report) == (Status.HEALTHY, Outcome.PASSED, 0)
     assert "proven not to be worse" in report.verdict.detail
     assert world.now() - began < dt.timedelta(seconds=100)
 
@@ -377,7 +379,7 @@ async def test_too_few_requests_are_no_verdict_unless_that_is_allowed(*, allowed
     world.rps = 0.1
     world.deploy("fix")
     report = await ran(world, stable=STABLE)
-    assert (report.verdict.word, report.outcome) == (Word.INSUFFICIENT, None)
+    assert (report.verdict.word, report.outcome) == (Status.INSUFFICIENT, None)
     assert "20 are needed" in report.verdict.detail
     assert exit_code(report, allow_insufficient=allowed) == code
     assert world.writes == []
@@ -390,7 +392,7 @@ async def test_a_gate_that_cannot_see_ends_blind_whatever_is_allowed_and_moves_n
     world.blind = Blind(BlindReason.UNREACHABLE, "Prometheus does not answer")
     world.deploy("bad")
     report = await ran(world, stable=STABLE, action=Action.SCALE_DOWN)
-    assert (report.verdict.word, report.outcome) == (Word.BLIND, None)
+    assert (report.verdict.word, report.outcome) == (Status.BLIND, None)
     assert report.verdict.detail == "Prometheus does not answer"
     assert exit_code(report, allow_insufficient=allowed) == 3
     assert world.writes == []
@@ -410,7 +412,7 @@ async def test_an_image_that_cannot_be_pulled_is_the_versions_fault() -> None:
     world.deploy("bad")
     world.pulling = {f"web-{hash_of('bad')}-{index:05}" for index in range(3)}
     report = await ran(world, policy=patient(world))
-    assert ended(report) == (Word.BREACH, Outcome.ROLLED_BACK, 1)
+    assert ended(report) == (Status.BREACH, Outcome.ROLLED_BACK, 1)
     assert report.verdict.cause == "image-pull"
 
 
@@ -421,7 +423,7 @@ async def test_an_image_that_nobody_can_pull_is_not_the_versions_fault() -> None
         f"web-stable-{hash_of('stable')}-00000"
     }
     report = await ran(world, policy=patient(world), bake_s=90)
-    assert ended(report) == (Word.BLIND, None, 3)
+    assert ended(report) == (Status.BLIND, None, 3)
     assert "look at the registry" in report.verdict.detail
     assert world.writes == []
 
@@ -441,7 +443,7 @@ async def test_a_hotfix_ends_the_gate_and_nothing_is_written() -> None:
     world.deploy("bad")
     later(5, world.deploy, "fix")
     report = await ran(world)
-    assert ended(report) == (Word.INSUFFICIENT, Outcome.SUPERSEDED, 4)
+    assert ended(report) == (Status.INSUFFICIENT, Outcome.SUPERSEDED, 4)
     assert world.writes == []
 
 
@@ -466,7 +468,7 @@ async def test_beside_the_service_only_the_service_acts() -> None:
         await asyncio.sleep(1)
         report = await ran(world, said=said)
         service.cancel()
-    assert ended(report)[0] is Word.BREACH
+    assert ended(report)[0] is Status.BREACH
     assert ended(report)[2] == 1
     assert report.service
     assert world.count("patch") == 1
@@ -489,7 +491,7 @@ async def test_an_open_incident_of_the_service_is_waited_for_and_nothing_is_writ
     said: list[str] = []
     began = world.now()
     report = await ran(world, baseline=0.004, said=said)
-    assert ended(report) == (Word.BREACH, Outcome.RECOVERED, 1)
+    assert ended(report) == (Status.BREACH, Outcome.RECOVERED, 1)
     assert report.service
     assert world.now() - began >= dt.timedelta(seconds=40)
     assert said[2] == f"the service holds incident {record.id} (asking): waiting for its end"
@@ -502,7 +504,7 @@ async def test_an_incident_that_has_no_end_is_no_verdict() -> None:
     world.deploy("bad")
     keep(world, state=State.ASKING)
     report = await ran(world, baseline=0.004, held_s=20)
-    assert ended(report) == (Word.BLIND, None, 3)
+    assert ended(report) == (Status.BLIND, None, 3)
     assert world.count("patch") == 0
 
 
@@ -513,7 +515,7 @@ async def test_what_a_person_dismissed_is_not_undone_by_the_gate() -> None:
     answer = Answer("dismiss", "jane@example.com", world.now(), "http")
     keep(world, state=State.ENDED, outcome=Outcome.REFUSED, detail="dismissed by jane", people=(answer,))
     report = await ran(world, baseline=0.004)
-    assert ended(report) == (Word.BREACH, Outcome.REFUSED, 4)
+    assert ended(report) == (Status.BREACH, Outcome.REFUSED, 4)
     assert world.count("patch") == 0
 
 
@@ -522,14 +524,14 @@ async def test_what_the_service_passed_is_judged_all_the_same() -> None:
     world.errors["bad"] = 0.5
     world.deploy("bad")
     keep(world, state=State.ENDED, outcome=Outcome.PASSED)
-    assert ended(await ran(world, baseline=0.004)) == (Word.BREACH, Outcome.ROLLED_BACK, 1)
+    assert ended(await ran(world, baseline=0.004)) == (Status.BREACH, Outcome.ROLLED_BACK, 1)
 
 
 async def test_records_that_may_not_be_read_are_noted_and_the_gate_goes_on() -> None:
     world = Secretive()
     world.deploy("fix")
     report = await ran(world)
-    assert ended(report) == (Word.HEALTHY, Outcome.PASSED, 0)
+    assert ended(report) == (Status.HEALTHY, Outcome.PASSED, 0)
     assert [note for note in report.notes if "records may not be read" in note]
 
 
@@ -542,7 +544,7 @@ async def test_a_rollback_by_whomever_its_mark_names_ends_the_gate_and_proves_no
     request = Request(cause=Cause(by, "checkout fails"), rollout=rollout(world))
     await acting(world).undo(WEB, request, condemned=True)
     report = await running
-    assert ended(report) == (Word.INSUFFICIENT, Outcome.SUPERSEDED, 4)
+    assert ended(report) == (Status.INSUFFICIENT, Outcome.SUPERSEDED, 4)
     assert f"{by} rolled it back, its mark says" in report.verdict.detail
     assert not report.service
     assert "checkout fails" in report.detail
@@ -556,7 +558,7 @@ async def test_without_the_records_a_canary_at_zero_whose_mark_names_the_service
     await asyncio.sleep(5)
     request = Request(cause=Cause(MANAGER, "checkout fails"), rollout=rollout(world))
     await acting(world).scale_down(WEB, request)
-    assert ended(await running) == (Word.BLIND, Outcome.UNPROVEN, 4)
+    assert ended(await running) == (Status.BLIND, Outcome.UNPROVEN, 4)
 
 
 @pytest.mark.parametrize("by", [MANAGER, "jane@example.com"])
@@ -570,7 +572,7 @@ async def test_marks_alone_neither_condemn_a_version_nor_end_its_gate(by: str) -
     replicaset = next(each for each in world.scene.replicasets if each["metadata"]["labels"][HASH_LABEL] == live.hash)
     for incident in (live.incident, "web-1-12345678"):
         replicaset["metadata"]["annotations"][marks.CONDEMNED] = marks.write_about(live.hash, incident)
-        assert ended(await ran(world)) == (Word.HEALTHY, Outcome.PASSED, 0)
+        assert ended(await ran(world)) == (Status.HEALTHY, Outcome.PASSED, 0)
     assert world.count("patch") == 0
 
 
@@ -589,7 +591,7 @@ async def test_a_gate_that_undoes_a_version_condemns_it_in_a_record_of_its_own_b
     bad = rollout(world)
     kept: list[bool] = []
     report = await ran(world, baseline=0.004, actor=Watched(world, kept))
-    assert ended(report) == (Word.BREACH, Outcome.ROLLED_BACK, 1)
+    assert ended(report) == (Status.BREACH, Outcome.ROLLED_BACK, 1)
     (record,) = gate_records(world)
     assert (record.id, record.state, record.outcome) == (f"{bad.incident}-gate", State.ENDED, Outcome.ROLLED_BACK)
     assert record.plan is not None
@@ -609,10 +611,10 @@ async def test_what_a_gate_did_counts_neither_for_the_budget_nor_for_the_cool_do
     (record,) = gate_records(world)
     world.deploy("worse")
     keep(world)
-    limits = Limits(
+    limits = SafetyLimits(
         budget=1, cool_down=dt.timedelta(hours=1), breaker=0, breaker_all=0, breaker_window=dt.timedelta(minutes=10)
     )
-    facts = Facts(verdict=Verdict(Word.BREACH, "bad"), others=(record,))
+    facts = Facts(verdict=Verdict(Status.BREACH, "bad"), others=(record,))
     spoken = vetoes(world.records[rollout(world).incident], facts, limits, now=world.now())
     assert {veto.guard for veto in spoken} & {Guard.BUDGET, Guard.COOL_DOWN} == set()
 
@@ -626,7 +628,7 @@ async def test_a_gate_that_may_write_no_record_says_that_nothing_is_condemned() 
     world.errors["bad"] = 0.3
     world.deploy("bad")
     report = await ran(world, baseline=0.004)
-    assert ended(report) == (Word.BREACH, Outcome.ROLLED_BACK, 1)
+    assert ended(report) == (Status.BREACH, Outcome.ROLLED_BACK, 1)
     (note,) = [note for note in report.notes if "no record condemns this version" in note]
     assert "Forbidden" in note
 
@@ -635,7 +637,7 @@ async def test_a_dry_run_leaves_no_record() -> None:
     world = World()
     world.errors["bad"] = 0.3
     world.deploy("bad")
-    assert ended(await ran(world, baseline=0.004, dry_run=True))[0] is Word.BREACH
+    assert ended(await ran(world, baseline=0.004, dry_run=True))[0] is Status.BREACH
     assert world.records == {}
 
 
@@ -649,7 +651,7 @@ async def test_a_canary_that_a_record_condemns_is_scaled_down_again_when_somebod
     world.deploy("bad")
     began = world.now()
     report = await ran(world, stable=STABLE, action=Action.SCALE_DOWN)
-    assert ended(report) == (Word.BREACH, Outcome.SCALED_DOWN, 1)
+    assert ended(report) == (Status.BREACH, Outcome.SCALED_DOWN, 1)
     assert report.verdict.cause == "condemned-image"
     assert world.now() - began < dt.timedelta(seconds=15)
 
@@ -659,7 +661,7 @@ async def test_what_the_service_only_observed_is_judged_and_acted_upon_by_the_ga
     world.errors["bad"] = 0.5
     world.deploy("bad")
     keep(world, state=State.ENDED, outcome=Outcome.OBSERVED, detail="would have been undone")
-    assert ended(await ran(world, baseline=0.004)) == (Word.BREACH, Outcome.ROLLED_BACK, 1)
+    assert ended(await ran(world, baseline=0.004)) == (Status.BREACH, Outcome.ROLLED_BACK, 1)
 
 
 async def test_what_the_service_could_not_prove_ends_the_gate_with_4() -> None:
@@ -678,7 +680,7 @@ async def test_a_version_that_a_rollback_put_there_is_not_undone_to_what_that_le
     await asyncio.sleep(5)
     world.errors["good"] = 0.5
     report = await ran(world, baseline=0.004)
-    assert ended(report) == (Word.BREACH, Outcome.ALREADY, 4)
+    assert ended(report) == (Status.BREACH, Outcome.ALREADY, 4)
     assert "by jane" in report.detail
     assert world.count("patch") == 1
 
@@ -709,7 +711,7 @@ async def test_an_api_server_that_is_away_for_a_while_only_delays() -> None:
     later(3, world.fail, "deployment", *[Unanswered("get deployments shop/web", "no answer within 2 s")] * 4)
     said: list[str] = []
     report = await ran(world, said=said)
-    assert ended(report) == (Word.HEALTHY, Outcome.PASSED, 0)
+    assert ended(report) == (Status.HEALTHY, Outcome.PASSED, 0)
     assert any(text.endswith("this step waits") for text in said)
 
 
@@ -717,7 +719,7 @@ async def test_a_workload_that_is_deleted_meanwhile_is_not_what_is_live_any_more
     world = World()
     world.deploy("fix")
     later(3, world.fail, "deployment", NotFound("get deployments shop/web", "NotFound"))
-    assert ended(await ran(world)) == (Word.INSUFFICIENT, Outcome.SUPERSEDED, 4)
+    assert ended(await ran(world)) == (Status.INSUFFICIENT, Outcome.SUPERSEDED, 4)
 
 
 async def test_a_version_that_runs_another_image_is_a_mistake() -> None:
@@ -773,11 +775,13 @@ async def test_the_running_service_learns_what_a_gate_condemned_though_its_recor
         scene = pin(await look(world, WEB, WEB, timeout_s=2), WEB)
         assert not isinstance(scene, Refused)
         running_images = msgspec.structs.replace(scene, rollout=bad, images={"web": "registry.example/web:bad"})
-        keeper = Service(world, running_images, request_s=2)
+        keeper = ServiceState(world, running_images, request_s=2)
         seen = await look(world, WEB, WEB, timeout_s=2)
-        task = Task(workload=WEB, stable=WEB, policy=world.config.policies[0], step_s=1, action=Action.UNDO, cause=CI)
+        task = GateRequest(
+            workload=WEB, stable=WEB, policy=world.config.policies[0], step_s=1, action=Action.UNDO, cause=CI
+        )
         await asyncio.sleep(3)
-        assert not await keeper.condemn(task, seen, Verdict(Word.BREACH, "bad"), result, at=world.now())
+        assert not await keeper.condemn(task, seen, Verdict(Status.BREACH, "bad"), result, at=world.now())
         await asyncio.sleep(10)
         running.cancel()
     assert bad.gate_incident in service.context.records

@@ -13,7 +13,7 @@ from tests.component.test_cli import WEB, Run, configure, runner
 from tests.unit.builders import NOW, UID, Json, Scene, hash_of, history
 from watchdog.decide import marks
 from watchdog.decide.record import (
-    Numbers,
+    DecisionCounts,
     Planned,
     Record,
     SignalUsed,
@@ -56,7 +56,7 @@ def record(rollout: Rollout = ASKED, *, started: dt.datetime = NOW, **fields: ob
 
 
 def asking() -> Record:
-    numbers = Numbers(candidate_bad=40, candidate_total=500, stable_bad=1, stable_total=400)
+    numbers = DecisionCounts(candidate_bad=40, candidate_total=500, stable_bad=1, stable_total=400)
     return record(
         state=State.ASKING,
         asked=NOW + dt.timedelta(seconds=62),

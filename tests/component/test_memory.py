@@ -12,7 +12,7 @@ from watchdog.config import parse
 from watchdog.decide.record import Record, State
 from watchdog.engine.service import Service
 from watchdog.judge import sequential
-from watchdog.judge.sequential import Control
+from watchdog.judge.sequential import Control, SequentialState
 from watchdog.model import Outcome
 from watchdog.records import form
 
@@ -97,7 +97,7 @@ async def test_the_blocks_of_a_record_give_the_evidence_that_it_names() -> None:
         await asyncio.sleep(1)
         town.deploy(house, "bad")
         await ended(service)
-    record, state = stored(town), sequential.State()
+    record, state = stored(town), SequentialState()
     for block in record.blocks["errors"]:
         state = sequential.step(state, block, record.judged_by["errors"])
     stands = {stand.control: stand.log_e for stand in record.evidence["errors"]}

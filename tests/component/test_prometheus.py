@@ -15,14 +15,14 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from tests.component.fake_api import Answer as Script
 from tests.component.fake_api import FakeApi, Stream, cut, hang, no_bytes, raw
+from tests.component.fake_api import Answer as Script
 from tests.component.fake_prometheus import QUERY, QUERY_RANGE, by_query, forms, matrix, refused, result, vector
 from watchdog.config import Prometheus
 from watchdog.errors import ConfigError
-from watchdog.judge.blocks import Blind, BlindReason, Reading, Row, Sample
+from watchdog.judge.blocks import Blind, BlindReason, Reading, Sample, ScrapeTarget
 from watchdog.ports import SignalQuery
-from watchdog.prometheus import Answer, PrometheusClient, PrometheusSignals, Series, Unreachable, connect
+from watchdog.prometheus import HttpAnswer, PrometheusClient, PrometheusSignals, Series, Unreachable, connect
 from watchdog.prometheus.http import LONGEST_BODY
 
 pytestmark = pytest.mark.looptime(noop_cycles=400)
@@ -145,11 +145,11 @@ async def test_certificates_that_are_not_there_are_a_configuration_error(tmp_pat
 class Way:
     """A way that is not HTTP: what it was asked, and the date of its answers."""
 
-    def __init__(self, *answers: Answer | Unreachable) -> None:
+    def __init__(self, *answers: HttpAnswer | Unreachable) -> None:
         self.asked: list[tuple[str, Mapping[str, str], float]] = []
         self._answers = list(answers)
 
-    async def __call__(self, path: str, form: Mapping[str, str], *, timeout_s: float) -> Answer:
+    async def __call__(self, path: str, form: Mapping[str, str], *, timeout_s: float) -> HttpAnswer:
         self.asked.append((path, form, timeout_s))
         answer = self._answers.pop(0) if len(self._answers) > 1 else self._answers[0]
         if isinstance(answer, Unreachable):
@@ -161,7 +161,7 @@ NOTHING = b'{"status":"success","data":{"resultType":"vector","result":[]}}'
 
 
 async def test_a_service_is_reached_in_the_way_that_was_given() -> None:
-    way = Way(Unreachable("no endpoints"), Answer(200, NOTHING))
+    way = Way(Unreachable("no endpoints"), HttpAnswer(200, NOTHING))
     async with connect(Prometheus(url="service://monitoring/prometheus:9090"), clock=time.time, send=way) as client:
         assert await ask(client) == ()
     assert [path for path, _, _ in way.asked] == [QUERY, QUERY]
@@ -178,7 +178,7 @@ async def test_a_service_without_a_way_is_a_configuration_error() -> None:
 async def test_the_own_clock_counts_where_answers_have_no_date_and_that_is_said_once(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    async with connect(Prometheus(), clock=time.time, send=Way(Answer(200, NOTHING))) as client:
+    async with connect(Prometheus(), clock=time.time, send=Way(HttpAnswer(200, NOTHING))) as client:
         assert [await ask(client), await ask(client)] == [(), ()]
         assert client.skew_s == 0
     assert [record.levelno for record in caplog.records] == [logging.WARNING]
@@ -333,7 +333,9 @@ async def test_rows_of_one_instant_are_put_together(api: FakeApi, signals: Prome
     other = {**POD, "pod": "b"}
     api.answer("POST", QUERY, answers(vector((POD, 9)), vector((other, 1), (POD, 2)), vector((POD, 991.5))))
     reading = await signals.read(SIGNAL, step=67, timeout_s=10)
-    assert reading == Reading(67, (Sample(Row(**POD), 9.0, 2.0, 991.5), Sample(Row(**other), None, 1.0, None)))
+    assert reading == Reading(
+        67, (Sample(ScrapeTarget(**POD), 9.0, 2.0, 991.5), Sample(ScrapeTarget(**other), None, 1.0, None))
+    )
     assert [form["time"] for form in forms(api)] == ["1000.000"] * 3
 
 
@@ -392,7 +394,7 @@ async def test_successes_that_are_absent_are_none_only_of_the_same_metric(
     by = "by (namespace,pod,container,instance,job)"
     api.answer("POST", QUERY, by_query({f"sum {by} (all_total{{namespace": rows, "sum ": vector(), "max ": rows}))
     reading = await signals.read(query, step=67, timeout_s=10)
-    assert reading.samples == (Sample(Row(**POD), total, bad, 9.0),)
+    assert reading.samples == (Sample(ScrapeTarget(**POD), total, bad, 9.0),)
     assert not await signals.bad_seen(query, step=67, timeout_s=10)
 
 

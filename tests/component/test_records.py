@@ -18,7 +18,7 @@ from tests.unit.json_patch import apply
 from watchdog.config import RecordKind
 from watchdog.decide.record import AlertSeen, Answer, Planned, Record, State, VerdictSeen, Veto, Written
 from watchdog.errors import ClusterError, Denied, Rejected, Unanswered
-from watchdog.judge.blocks import Blind, BlindReason, Block, Counts, PodCounts, PodFact, Restart, Track
+from watchdog.judge.blocks import Blind, BlindReason, Block, Counts, PodCounts, PodTimeline, Restart, Track
 from watchdog.kube import KubeCluster, connect
 from watchdog.kube.watching import WatchSettings
 from watchdog.model import Action, IncidentId, Mode, Outcome, Rollout, Topology
@@ -62,8 +62,8 @@ def block(step: int) -> Block:
     return Block(step, Counts(1234.0, 56.0), Counts(9876.0, 5.0), Counts(12.0, 1.0))
 
 
-def pod(index: int, *, gone: float | None = None) -> PodFact:
-    return PodFact(
+def pod(index: int, *, gone: float | None = None) -> PodTimeline:
+    return PodTimeline(
         name=f"web-6d4cf56db6-{index:05}",
         track=Track.CANDIDATE,
         hash=HASH,

@@ -20,7 +20,7 @@ from watchdog.engine.context import Context, Ports
 from watchdog.engine.service import Service
 from watchdog.engine.verify import Patience
 from watchdog.engine.watch import Watch, query_of
-from watchdog.judge.blocks import BlindReason, Reading, Row, Sample
+from watchdog.judge.blocks import BlindReason, Reading, Sample, ScrapeTarget
 from watchdog.metrics import Metrics
 from watchdog.model import Outcome
 from watchdog.objects import LabelSelector, Pod
@@ -163,7 +163,7 @@ async def test_both_formats_give_the_same_rows(pods: Pods, reader: Reader) -> No
     reading = await reader.read(pods.query())
     assert values(reading) == [("web-1", 100, 5), ("web-2", 100, 5), ("web-3", 100, 5)]
     port = pods.pods[0].metadata.annotations["prometheus.io/port"]
-    assert reading.samples[0].row == Row("shop", "web-1", "proxy", f"127.9.0.1:{port}", "pods")
+    assert reading.samples[0].row == ScrapeTarget("shop", "web-1", "proxy", f"127.9.0.1:{port}", "pods")
     assert reading.samples[0].at == 1000.1
 
 

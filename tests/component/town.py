@@ -23,7 +23,7 @@ from watchdog.engine.context import Context, Ports
 from watchdog.engine.service import Service
 from watchdog.engine.verify import Patience
 from watchdog.errors import NotFound, Unanswered
-from watchdog.judge.blocks import Blind, BlindReason, Reading, Row, Sample
+from watchdog.judge.blocks import Blind, BlindReason, Reading, Sample, ScrapeTarget
 from watchdog.metrics import Metrics
 from watchdog.model import Event, IncidentId, Silence
 from watchdog.objects import REVISION, Autoscaler, Deployment, LabelSelector, Pod, ReplicaSet, WorkloadRef
@@ -138,7 +138,7 @@ class House:
             total = math.floor(self.rps * (now - ready))
             bad = math.floor(share * self.rps * max(0.0, now - max(since, ready)))
             for index, name in enumerate(self.names(each)):
-                row = Row(self.ref.namespace, name, "web", f"10.0.0.{index}:8080", "pods")
+                row = ScrapeTarget(self.ref.namespace, name, "web", f"10.0.0.{index}:8080", "pods")
                 found.append(Sample(row, float(total), float(bad), now))
         return found
 
@@ -378,7 +378,9 @@ class Town:
             unknown, begin = Blind(BlindReason.UNREACHABLE, f"no answer within {timeout_s:g} s"), math.inf
         return tuple(self.reading(query, step) if step >= begin else Reading(step, blind=unknown) for step in wanted)
 
-    async def resets(self, query: SignalQuery, *, step: int, window_s: float, timeout_s: float) -> Mapping[Row, float]:
+    async def resets(
+        self, query: SignalQuery, *, step: int, window_s: float, timeout_s: float
+    ) -> Mapping[ScrapeTarget, float]:
         self.calls["read"] += 1
         return {}
 

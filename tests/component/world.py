@@ -20,7 +20,7 @@ from watchdog.engine.context import Context, Ports
 from watchdog.engine.service import Service
 from watchdog.engine.verify import Patience
 from watchdog.errors import Unanswered
-from watchdog.judge.blocks import Reading, Row, Sample
+from watchdog.judge.blocks import Reading, Sample, ScrapeTarget
 from watchdog.metrics import Metrics
 from watchdog.model import Event, IncidentId
 from watchdog.objects import Deployment, LabelSelector, Pod, WorkloadRef
@@ -247,7 +247,7 @@ class World(MemoryCluster):
                 continue  # not yet there, or no longer scraped
             for index in range(3):
                 total = self.traffic.get(version, RPS) * (at - born)
-                row = Row("shop", f"{item.metadata.name}-{index:05}", "web", f"10.0.0.{index}", "pods")
+                row = ScrapeTarget("shop", f"{item.metadata.name}-{index:05}", "web", f"10.0.0.{index}", "pods")
                 bad = total * self.errors.get(f"{version}-{index}", self.errors.get(version, 0.0))
                 if version in self.failing:
                     share, since = self.failing[version]
@@ -255,7 +255,10 @@ class World(MemoryCluster):
                 samples.append(Sample(row, total, bad, at))
         for name, (share, since) in self.neighbours.items():
             if name in query.workloads or not query.pods:
-                row, total = Row("shop", f"{name}-aaa-00000", "web", "10.0.0.9", "pods"), RPS * (at - NOW.timestamp())
+                row, total = (
+                    ScrapeTarget("shop", f"{name}-aaa-00000", "web", "10.0.0.9", "pods"),
+                    RPS * (at - NOW.timestamp()),
+                )
                 samples.append(Sample(row, total + 1e7, share * RPS * max(0.0, at - since), at))
         return Reading(step, tuple(samples))
 
@@ -264,7 +267,9 @@ class World(MemoryCluster):
     ) -> tuple[Reading, ...]:
         return tuple([await self.read(query, step=step, timeout_s=timeout_s) for step in range(first, last + 1, every)])
 
-    async def resets(self, query: SignalQuery, *, step: int, window_s: float, timeout_s: float) -> Mapping[Row, float]:
+    async def resets(
+        self, query: SignalQuery, *, step: int, window_s: float, timeout_s: float
+    ) -> Mapping[ScrapeTarget, float]:
         return {}
 
     async def bad_seen(self, query: SignalQuery, *, step: int, timeout_s: float) -> bool:

@@ -13,7 +13,7 @@ from benchmarks import rolling
 from benchmarks.canaries import decision
 from watchdog.judge import concurrent
 from watchdog.judge.blocks import Block, Counts
-from watchdog.judge.sequential import Decision, Settings
+from watchdog.judge.sequential import Decision, SequentialSettings
 
 RUNS = 100
 SIZES = pytest.mark.parametrize(
@@ -57,7 +57,7 @@ def test_under_an_alert_that_fires_all_the_time_a_healthy_rolling_update_is_undo
 
 
 def test_under_an_alert_a_version_as_bad_as_is_just_allowed_is_undone_no_oftener_than_alpha_alert_says() -> None:
-    settings = Settings(step_s=15, base=0.003, phi_concurrent=1, phi_historical=1)
+    settings = SequentialSettings(step_s=15, base=0.003, phi_concurrent=1, phi_historical=1)
     limit = min(settings.limit, concurrent.TOLERANCE + concurrent.RATIO * STABLE_SHARE)
 
     def undone(*, alert: bool) -> int:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from watchdog.config import Rule
+from watchdog.config import RuleName
 from watchdog.model import Guard
 
 ROOT = Path(__file__).parents[2]
@@ -36,8 +36,8 @@ def test_the_walk_names_most_of_its_steps() -> None:
     assert len(NAMED) > 12
 
 
-@pytest.mark.parametrize("rule", Rule)
-def test_a_rule_has_its_file_its_words_and_its_test(rule: Rule) -> None:
+@pytest.mark.parametrize("rule", RuleName)
+def test_a_rule_has_its_file_its_words_and_its_test(rule: RuleName) -> None:
     assert (ROOT / f"watchdog/judge/{rule}.py").exists()
     assert (ROOT / f"tests/unit/test_{rule}.py").exists() or (ROOT / f"tests/component/test_{rule}.py").exists()
     assert f"**`{rule}`**" in (ROOT / "docs/judging.md").read_text()

@@ -3,16 +3,16 @@
 import pytest
 
 from tests.unit.builders import NOW
-from watchdog.decide.attribution import Candidate, attributable, workloads_of
+from watchdog.decide.attribution import Nameable, attributable, workloads_of
 from watchdog.decide.record import AlertSeen
 from watchdog.model import Alert
 from watchdog.objects import WorkloadRef
 
 WEB, API = WorkloadRef("shop", "web"), WorkloadRef("shop", "api")
 CANDIDATES = (
-    Candidate(WEB, frozenset({"web-6dd79c475f"}), {"team": "web"}),
-    Candidate(API, frozenset({"api-79dcc59495"}), {"team": "api"}),
-    Candidate(WorkloadRef("other", "web"), frozenset({"web-6dd79c475f"}), {}),
+    Nameable(WEB, frozenset({"web-6dd79c475f"}), {"team": "web"}),
+    Nameable(API, frozenset({"api-79dcc59495"}), {"team": "api"}),
+    Nameable(WorkloadRef("other", "web"), frozenset({"web-6dd79c475f"}), {}),
 )
 
 
@@ -37,7 +37,7 @@ def test_an_alert_is_about_what_its_labels_name(labels: dict[str, str], found: t
 
 def test_two_workloads_with_the_same_match_are_ambiguous() -> None:
     alert = Alert(fingerprint="0" * 16, labels={"team": "web"}, starts_at=NOW, firing=True)
-    twins = (CANDIDATES[0], Candidate(API, frozenset(), {"team": "web"}))
+    twins = (CANDIDATES[0], Nameable(API, frozenset(), {"team": "web"}))
     assert workloads_of(alert, twins) == (WEB, API)
 
 

@@ -12,18 +12,17 @@ from benchmarks.checkers import GRID, rollbacks_s
 from benchmarks.worlds import STEP_S, Seen
 from tests.unit.builders import NOW, Scene, hash_of, history
 from watchdog import config
+from watchdog.backtest.competitors import PEERS, rollback_s
 from watchdog.backtest.labels import Label, labelled
-from watchdog.backtest.peers import PEERS, rollback_s
 from watchdog.backtest.reading import batches
 from watchdog.backtest.replay import Known, Replayed, replay
-from watchdog.backtest.rollouts import Rollout, Subject, Version, gone, replicaset_of, rollouts, versions
-from watchdog.backtest.scene import Scene as Pods
-from watchdog.backtest.scene import scene
-from watchdog.backtest.summary import Outcome, outcome, tallies
-from watchdog.config import Rule
+from watchdog.backtest.rollouts import PastRollout, Subject, Version, gone, replicaset_of, rollouts, versions
+from watchdog.backtest.scene import PastPods, scene
+from watchdog.backtest.summary import FindingOutcome, outcome, tallies
+from watchdog.config import RuleName
 from watchdog.decide import marks
-from watchdog.engine.history import Past
-from watchdog.judge.blocks import BlindReason, Counts, Reading, Row, Sample
+from watchdog.engine.baselines import Baseline
+from watchdog.judge.blocks import BlindReason, Counts, Reading, Sample, ScrapeTarget
 from watchdog.judge.calibration import Reference
 from watchdog.judge.vetoes import Vetoed, VetoReason
 from watchdog.model import IncidentId, Topology
@@ -34,7 +33,7 @@ STEP = 15.0
 BEGAN = 1_800_000_000.0
 MINUTE = 60.0
 DAY = 86400.0
-PAST = Past(
+PAST = Baseline(
     reference=Reference(base=0.004, phi_concurrent=1.5, phi_historical=1.5, m_cap=None, known=True), told="a quiet day"
 )
 
@@ -56,7 +55,7 @@ SUBJECT = Subject(workload=WEB, policy=POLICY, topology=Topology.ROLLING, stable
 # -- which rollouts there were -----------------------------------------------------------------------------------------
 
 
-def found(scene: Scene, *, lost: dict[str, float] | None = None, since_days: float = 30) -> dict[str, Rollout]:
+def found(scene: Scene, *, lost: dict[str, float] | None = None, since_days: float = 30) -> dict[str, PastRollout]:
     """The rollouts of a workload, by the name of the ReplicaSet."""
     now = NOW.timestamp()
     known = versions(scene.snapshot, lost or {})
@@ -152,19 +151,19 @@ def test_a_pod_belongs_to_a_deployment_by_the_whole_of_its_name(pod: str, owner:
 def test_rollouts_of_an_hour_are_read_together_but_not_too_many() -> None:
     hour = BEGAN // 3600 * 3600
     some = [
-        Rollout(subject=SUBJECT, version=Version(name=f"web-{n}", created=hour + n), until=hour + 7200)
+        PastRollout(subject=SUBJECT, version=Version(name=f"web-{n}", created=hour + n), until=hour + 7200)
         for n in range(45)
     ]
-    later = Rollout(subject=SUBJECT, version=Version(name="web-z", created=hour + 3600), until=hour + 7200)
+    later = PastRollout(subject=SUBJECT, version=Version(name="web-z", created=hour + 3600), until=hour + 7200)
     assert [len(each.rollouts) for each in batches([later, *some])] == [20, 20, 5, 1]
 
 
 # -- who was there -----------------------------------------------------------------------------------------------------
 
 
-def rollout(*, minutes: float = 60, returned: bool = False) -> Rollout:
+def rollout(*, minutes: float = 60, returned: bool = False) -> PastRollout:
     version = Version(name="web-2", created=BEGAN)
-    return Rollout(subject=SUBJECT, version=version, until=BEGAN + MINUTE * minutes, returned=returned)
+    return PastRollout(subject=SUBJECT, version=version, until=BEGAN + MINUTE * minutes, returned=returned)
 
 
 def readings(
@@ -204,13 +203,13 @@ def readings(
                 since = max((fall for fall in (*falls, first) if fall <= last and owner == new), default=first)
                 total = 75.0 * (min(last, hangs * 4) - since)
                 for pod in range(5):
-                    row = Row("shop", f"{owner}-{letter}pod{pod}", "app", f"10.0.0.{pod}:80", "web")
+                    row = ScrapeTarget("shop", f"{owner}-{letter}pod{pod}", "app", f"10.0.0.{pod}:80", "web")
                     samples.append(Sample(row, total, float(int(total * bad)), BEGAN + last * STEP - 4))
         result.append(Reading(round(BEGAN / STEP) + index, tuple(samples)))
     return result
 
 
-def look(read: Sequence[Reading], *, returned: bool = False) -> Pods:
+def look(read: Sequence[Reading], *, returned: bool = False) -> PastPods:
     return scene(rollout(returned=returned), read, step_s=STEP)
 
 
@@ -296,7 +295,7 @@ def test_a_rollout_is_labelled(lived: Counts, beside: Counts, undone: float | No
 # -- what the rules did ------------------------------------------------------------------------------------------------
 
 
-def judged(read: Sequence[Reading], *, past: Past = PAST, returned: bool = False) -> Replayed:
+def judged(read: Sequence[Reading], *, past: Baseline = PAST, returned: bool = False) -> Replayed:
     there = look(read, returned=returned)
     known = {"errors": Known(past=past, bad_known=True)}
     return replay(rollout(returned=returned), there, {"errors": read}, known, step_s=STEP)
@@ -304,8 +303,11 @@ def judged(read: Sequence[Reading], *, past: Past = PAST, returned: bool = False
 
 def test_a_bad_version_is_caught_and_a_good_one_passes() -> None:
     bad, good = judged(readings(share=0.2, ends=12, back=12)), judged(readings())
-    assert (outcome(bad, Rule.SEQUENTIAL), outcome(bad, Rule.THRESHOLD)) == (Outcome.CAUGHT, Outcome.CAUGHT)
-    assert {outcome(good, rule) for rule in (*Rule, *(each.name for each in PEERS))} == {Outcome.PASSED}
+    assert (outcome(bad, RuleName.SEQUENTIAL), outcome(bad, RuleName.THRESHOLD)) == (
+        FindingOutcome.CAUGHT,
+        FindingOutcome.CAUGHT,
+    )
+    assert {outcome(good, rule) for rule in (*RuleName, *(each.name for each in PEERS))} == {FindingOutcome.PASSED}
     ours = tallies([bad, good])[0]
     assert (ours.caught, ours.missed, ours.false, ours.open) == (1, 0, 0, 0)
 
@@ -314,30 +316,30 @@ def test_a_canary_is_judged_beside_the_pods_of_the_other_deployment() -> None:
     canary = WorkloadRef("shop", "web-canary")
     subject = msgspec.structs.replace(SUBJECT, workload=canary, topology=Topology.CANARY)
     version = Version(name="web-canary-2", created=BEGAN)
-    rolled = Rollout(subject=subject, version=version, until=BEGAN + 60 * MINUTE)
+    rolled = PastRollout(subject=subject, version=version, until=BEGAN + 60 * MINUTE)
     read = readings(share=0.083, leaves=60, new="web-canary-2")
     there = scene(rolled, read, step_s=STEP)
     assert (there.stable, there.watched) == ("web-1", (there.ready or 0) + float(POLICY.bake))
     replayed = replay(rolled, there, {"errors": read}, {"errors": Known(past=PAST, bad_known=True)}, step_s=STEP)
     assert replayed.controls == ("concurrent",)
-    assert outcome(replayed, Rule.SEQUENTIAL) is Outcome.CAUGHT
+    assert outcome(replayed, RuleName.SEQUENTIAL) is FindingOutcome.CAUGHT
     assert replayed.points[-1].stable.total == 375
 
 
 def test_an_incident_that_began_before_only_asks() -> None:
     first = Vetoed(VetoReason.INCIDENT_FIRST, "40 of 900 failed before")
-    replayed = judged(readings(share=0.2), past=Past(reference=PAST.reference, told="", incident_first=first))
-    assert {outcome(replayed, rule) for rule in Rule} == {Outcome.ASKED}
+    replayed = judged(readings(share=0.2), past=Baseline(reference=PAST.reference, told="", incident_first=first))
+    assert {outcome(replayed, rule) for rule in RuleName} == {FindingOutcome.ASKED}
     assert all(each.why.startswith("incident-first") for each in replayed.ours)
 
 
 def test_a_version_that_callers_stay_away_from_is_asked_about() -> None:
     read = readings(hangs=6)
     quiet = judged(read, past=msgspec.structs.replace(PAST, lowest=3000.0))
-    (ours,) = (each for each in quiet.ours if each.rule == Rule.SEQUENTIAL)
-    assert (ours.acted, outcome(quiet, Rule.SEQUENTIAL)) == (None, Outcome.FALSE_ASKED)
+    (ours,) = (each for each in quiet.ours if each.rule == RuleName.SEQUENTIAL)
+    assert (ours.acted, outcome(quiet, RuleName.SEQUENTIAL)) == (None, FindingOutcome.FALSE_ASKED)
     assert ours.why.startswith("unconfirmed: 0 requests in the last 2 min")
-    assert outcome(judged(read), Rule.SEQUENTIAL) is Outcome.PASSED
+    assert outcome(judged(read), RuleName.SEQUENTIAL) is FindingOutcome.PASSED
 
 
 def test_what_comes_after_the_undo_saves_nothing() -> None:
@@ -351,7 +353,7 @@ def test_a_blind_rollout_is_unknown_and_says_why() -> None:
     nobody = [Reading(each.step, tuple(s for s in each.samples if "web-1" in s.row.pod)) for each in readings()]
     replayed = judged(nobody)
     assert (replayed.was.label, replayed.was.why) == (Label.UNKNOWN, "no pod of it has a series")
-    assert outcome(replayed, Rule.SEQUENTIAL) is Outcome.UNKNOWN
+    assert outcome(replayed, RuleName.SEQUENTIAL) is FindingOutcome.UNKNOWN
 
 
 # -- the rules of others -----------------------------------------------------------------------------------------------

@@ -6,8 +6,9 @@ import pytest
 
 from watchdog.engine.rules import ByThreshold
 from watchdog.judge import sequential, threshold
-from watchdog.judge.blocks import Blind, BlindReason, Block, Counts, PodCounts, Reading, Row, Sample, Trace
-from watchdog.judge.sequential import Control, Settings, State
+from watchdog.judge.blocks import Blind, BlindReason, Block, Counts, PodCounts, Reading, Sample, ScrapeTarget, Trace
+from watchdog.judge.sequential import Control, SequentialSettings, SequentialState
+from watchdog.judge.threshold import ThresholdSettings
 from watchdog.judge.vetoes import together
 
 DARK = Blind(BlindReason.STALE, "nothing new")
@@ -52,7 +53,7 @@ def test_what_single_pods_counted_is_kept_of_the_newest_blocks_only() -> None:
 
 def row(pod: str, namespace: str = "shop") -> Sample:
     """A sample of a pod."""
-    return Sample(Row(namespace, pod, "web", "10.0.0.1:8080", "pods"), 1.0, 0.0)
+    return Sample(ScrapeTarget(namespace, pod, "web", "10.0.0.1:8080", "pods"), 1.0, 0.0)
 
 
 def test_a_watch_looks_at_the_rows_of_its_own_workloads_in_their_order() -> None:
@@ -74,13 +75,13 @@ def test_pods_whose_names_the_api_server_cut_are_found() -> None:
     assert [each.row.pod for each in Reading(1, (row(pod),)).of("shop", [name])] == [pod]
 
 
-SETTINGS = Settings(step_s=15.0, base=0.005, phi_concurrent=3.0, phi_historical=3.0, m_cap=30.0)
+SETTINGS = SequentialSettings(step_s=15.0, base=0.005, phi_concurrent=3.0, phi_historical=3.0, m_cap=30.0)
 
 
 @pytest.mark.parametrize("seed", range(5))
 def test_what_pods_counted_since_an_onset_is_the_same_in_few_parts(seed: int) -> None:
     chance = random.Random(seed)
-    state, blocks = State(), []
+    state, blocks = SequentialState(), []
     for step in range(1, 400):
         counts = {name: Counts(50, sum(chance.random() < 0.02 for _ in range(50))) for name in "abc"}
         each = Block(
@@ -104,7 +105,7 @@ def test_what_pods_counted_since_an_onset_is_the_same_in_few_parts(seed: int) ->
 @pytest.mark.parametrize("seed", range(20))
 def test_the_threshold_rule_remembers_a_breach_that_its_blocks_no_longer_show(seed: int) -> None:
     chance = random.Random(seed)
-    limits = threshold.Settings(
+    limits = ThresholdSettings(
         step_s=15.0,
         max_ratio=0.05,
         max_times_stable=2.0,

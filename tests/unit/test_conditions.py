@@ -10,10 +10,11 @@ from hypothesis import strategies as st
 
 from tests.unit.builders import NOW, Json, decoded, history, raw, template
 from watchdog.judge import conditions
-from watchdog.judge.blocks import BlindReason, Verdict, Word
+from watchdog.judge.blocks import BlindReason, Status, Verdict
+from watchdog.judge.conditions import ConditionSettings, Observed
 from watchdog.objects import Pod
 
-SETTINGS = conditions.Settings(crash_restarts=2, crash_share=0.2, image_pull_s=120)
+SETTINGS = ConditionSettings(crash_restarts=2, crash_share=0.2, image_pull_s=120)
 EXCEEDED = {"type": "Progressing", "status": "False", "reason": "ProgressDeadlineExceeded"}
 NO_QUOTA = {"type": "ReplicaFailure", "status": "True", "reason": "FailedCreate"}
 UNSCHEDULABLE = [{"type": "PodScheduled", "status": "False", "reason": "Unschedulable"}]
@@ -87,7 +88,7 @@ def judge(
     scene.deployment["metadata"]["generation"] = generation
     if after:
         scene.spec["template"] = after
-    seen = conditions.Seen(
+    seen = Observed(
         deployment=scene.snapshot.deployment,
         candidate=candidate,
         stable=stable,
@@ -119,7 +120,7 @@ def test_a_rollout_that_goes_well_is_nothing_to_talk_about() -> None:
 def test_a_candidate_that_crashes_is_a_breach_with_the_numbers() -> None:
     found = judge(crashing(), crashing("new-2"), well("new-3"))
     assert found
-    assert (found.word, found.cause) == (Word.BREACH, "crash-loop")
+    assert (found.word, found.cause) == (Status.BREACH, "crash-loop")
     assert found.detail == "container web crashes in 2 of 3 candidate pods and in no stable one"
 
 
@@ -181,7 +182,7 @@ def test_init_containers_crash_as_well_and_a_first_rollout_changes_everything() 
 def test_an_image_that_cannot_be_pulled_for_long_is_a_breach() -> None:
     found = judge(pulling(age=130), well("new-2", pulled=False))
     assert found
-    assert (found.word, found.cause) == (Word.BREACH, "image-pull")
+    assert (found.word, found.cause) == (Status.BREACH, "image-pull")
     assert found.detail == "container web cannot pull its image in 1 of 2 candidate pods, for 130 s"
     assert cause(judge(pulling(age=110), well("new-2", pulled=False))) == ""
 
@@ -208,7 +209,7 @@ def test_the_container_that_cannot_pull_is_named() -> None:
 def test_an_exceeded_progress_deadline_is_a_breach() -> None:
     found = judge(pod(), well("new-2"), said=(EXCEEDED,))
     assert found
-    assert (found.word, found.cause) == (Word.BREACH, "progress-deadline")
+    assert (found.word, found.cause) == (Status.BREACH, "progress-deadline")
     assert found.detail.endswith("1 of 2 pods are not ready")
 
 
@@ -296,9 +297,9 @@ def test_a_cluster_at_fault_for_every_pod_is_never_a_breach(
     candidate: list[Pod], stable: list[Pod], said: list[Json], elsewhere: bool
 ) -> None:
     found = judge(*candidate, stable=tuple(stable), said=tuple(said), elsewhere=elsewhere)
-    assert found is None or (found.word is Word.BREACH) == bool(found.cause) == (found.blind is None)
+    assert found is None or (found.word is Status.BREACH) == bool(found.cause) == (found.blind is None)
     if {each.metadata.name for each in candidate} <= FAULTS.keys() | {"d", "g"}:
-        assert not found or found.word is Word.BLIND
+        assert not found or found.word is Status.BLIND
 
 
 @given(PODS, st.permutations(range(11)))

@@ -15,7 +15,7 @@ from watchdog.config import (
     GitOps,
     Kubernetes,
     LogFormat,
-    Pause,
+    PauseDuration,
     Policy,
     Prometheus,
     Seconds,
@@ -90,7 +90,7 @@ def test_the_example_shows_every_setting_with_its_default() -> None:
         namespaces=("shop",),
         action=Action.UNDO,
         signals={"errors": signal},
-        grace=Pause(30),  # these two are what the sensitivity `balanced` says at 15-s steps
+        grace=PauseDuration(30),  # these two are what the sensitivity `balanced` says at 15-s steps
         sequential=Sequential(blocks=4),
     )
     assert config == Config(prometheus=there, policies=(policy,))

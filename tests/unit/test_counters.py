@@ -15,42 +15,47 @@ from watchdog.judge.blocks import (
     Block,
     Counts,
     PodCounts,
-    PodFact,
+    PodTimeline,
     Reading,
     Restart,
-    Row,
     Sample,
+    ScrapeTarget,
     Track,
 )
+from watchdog.judge.counters import CounterSettings
 from watchdog.objects import TemplateHash
 
 STEP = 15.0
 BEGUN = 1500.0  # step 100
-SETTINGS = counters.Settings(namespace="shop", step_s=STEP, grace_s=30, begun=BEGUN, bad_known=True)
+SETTINGS = CounterSettings(namespace="shop", step_s=STEP, grace_s=30, begun=BEGUN, bad_known=True)
 UNREACHABLE = Blind(BlindReason.UNREACHABLE, "no answer")
 
 
-def fact(name: str, track: Track, *, created: float = 0, step: int = 0, ready: float | None = 0) -> PodFact:
+def fact(name: str, track: Track, *, created: float = 0, step: int = 0, ready: float | None = 0) -> PodTimeline:
     known = None if ready is None else max(step, int(ready // STEP) + 1)
-    return PodFact(name, track, TemplateHash("abc"), created, step, ready, known)
+    return PodTimeline(name, track, TemplateHash("abc"), created, step, ready, known)
 
 
 OLD = fact("old", Track.STABLE)
 NEW = fact("new", Track.CANDIDATE, created=BEGUN, step=101, ready=BEGUN + 5)
 
 
-def row(pod: str, *, instance: str = "10.0.0.1:80", job: str = "web", namespace: str = "shop", label: str = "") -> Row:
-    return Row(namespace, pod, "web", instance, job, label)
+def row(
+    pod: str, *, instance: str = "10.0.0.1:80", job: str = "web", namespace: str = "shop", label: str = ""
+) -> ScrapeTarget:
+    return ScrapeTarget(namespace, pod, "web", instance, job, label)
 
 
-def sample(where: str | Row, total: float | None, bad: float | None = None, *, at: float | None = None) -> Sample:
+def sample(
+    where: str | ScrapeTarget, total: float | None, bad: float | None = None, *, at: float | None = None
+) -> Sample:
     return Sample(row(where) if isinstance(where, str) else where, total, bad, at)
 
 
 def run(
     *readings: Sequence[Sample] | Blind,
-    pods: Sequence[PodFact] = (OLD, NEW),
-    settings: counters.Settings = SETTINGS,
+    pods: Sequence[PodTimeline] = (OLD, NEW),
+    settings: CounterSettings = SETTINGS,
     first: int = 100,
 ) -> tuple[Block, ...]:
     numbered = [
@@ -64,7 +69,7 @@ def reasons(blocks: Sequence[Block]) -> list[BlindReason | None]:
     return [block.blind.reason if block.blind else None for block in blocks]
 
 
-def stable(*values: tuple[float, float | None] | Blind, pods: Sequence[PodFact] = (OLD,)) -> tuple[Block, ...]:
+def stable(*values: tuple[float, float | None] | Blind, pods: Sequence[PodTimeline] = (OLD,)) -> tuple[Block, ...]:
     return run(*([sample("old", *each)] if isinstance(each, tuple) else each for each in values), pods=pods)
 
 
@@ -113,7 +118,7 @@ def test_what_happens_while_prometheus_is_away_counts_in_the_block_after() -> No
 
 
 def test_other_pods_unknown_pods_and_other_namespaces_count_nowhere() -> None:
-    foreign = Row("staging", "old", "web", "10.0.0.9:80", "web")
+    foreign = ScrapeTarget("staging", "old", "web", "10.0.0.9:80", "web")
     before = [sample("old", 1, 0), sample("older", 1, 0), sample("stranger", 1, 0), sample(foreign, 1, 0)]
     after = [sample("old", 2, 0), sample("older", 90, 9), sample("stranger", 90, 9), sample(foreign, 90, 9)]
     assert run(before, after, pods=[OLD, fact("older", Track.OTHER)])[1] == Block(
@@ -146,7 +151,7 @@ def test_steps_are_taken_in_order_and_none_is_left_out() -> None:
 # Grace
 
 
-def candidate(*totals: float, pods: Sequence[PodFact] = (NEW,), first: int = 101) -> tuple[Block, ...]:
+def candidate(*totals: float, pods: Sequence[PodTimeline] = (NEW,), first: int = 101) -> tuple[Block, ...]:
     return run(*([sample("new", total, 0)] for total in totals), pods=pods, first=first)
 
 
@@ -196,7 +201,7 @@ def test_readiness_that_becomes_known_later_does_not_change_the_blocks_before() 
 # Resets
 
 
-def restarted(pod: PodFact, *restarts: tuple[float, int]) -> PodFact:
+def restarted(pod: PodTimeline, *restarts: tuple[float, int]) -> PodTimeline:
     return replace(pod, restarts=tuple(Restart(n, at, step) for n, (at, step) in enumerate(restarts, start=1)))
 
 
@@ -290,7 +295,7 @@ def test_a_row_that_is_only_still_visible_is_not_a_second_scrape() -> None:
 
 
 def test_two_containers_of_a_pod_are_two_targets() -> None:
-    side = Row("shop", "old", "proxy", "10.0.0.1:81", "web")
+    side = ScrapeTarget("shop", "old", "proxy", "10.0.0.1:81", "web")
     blocks = run(*([sample("old", n, 0), sample(side, n, 0)] for n in (10, 15)), pods=[OLD])
     assert blocks[1].stable == Counts(10, 0)
 
@@ -338,7 +343,7 @@ JOINED = replace(SETTINGS, join=("canary", "main"))
 
 def joined(canary: float, main: float) -> list[Sample]:
     return [
-        sample(Row("shop", instance="a", job="agent", label=label), total, 0)
+        sample(ScrapeTarget("shop", instance="a", job="agent", label=label), total, 0)
         for label, total in (("canary", canary), ("main", main), ("test", 999 * canary))
     ]
 
@@ -353,7 +358,7 @@ def test_joined_rows_count_on_the_track_that_their_label_names_from_the_first_re
 
 
 def test_joined_rows_of_several_instances_are_added_up() -> None:
-    rows = [Row("shop", instance=name, job="agent", label="main") for name in "ab"]
+    rows = [ScrapeTarget("shop", instance=name, job="agent", label="main") for name in "ab"]
     blocks = run(*([sample(each, total, 0) for each in rows] for total in (10, 15)), pods=[OLD], settings=JOINED)
     assert blocks[1].stable == Counts(10, 0)
 
@@ -396,7 +401,7 @@ class World:
             for step in range(self.first, self.first + steps)
         )
 
-    def _pod(self, chance: random.Random, name: str, steps: int, *, gaps: bool) -> PodFact:
+    def _pod(self, chance: random.Random, name: str, steps: int, *, gaps: bool) -> PodTimeline:
         born = chance.choice([0, chance.randint(0, steps // 2)])
         dies = chance.choice([steps, chance.randint(born, steps)])
         created = BEGUN + STEP * born - 10 if born else chance.choice([0.0, BEGUN])
@@ -418,11 +423,11 @@ class World:
                 self.shown[name][step] = sample(name, total, bad or None, at=time)
             self.served[name].append((step, Counts(requests, failures)))
         track = chance.choice([Track.CANDIDATE, Track.STABLE, Track.OTHER])
-        return PodFact(
+        return PodTimeline(
             name, track, TemplateHash("abc"), created, known, ready, max(known, int(ready // STEP) + 1), tuple(restarts)
         )
 
-    def known(self, step: int) -> tuple[PodFact, ...]:
+    def known(self, step: int) -> tuple[PodTimeline, ...]:
         """The facts as the live run has them at a step."""
         return tuple(
             replace(

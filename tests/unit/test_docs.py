@@ -15,7 +15,7 @@ from watchdog.cli import cli
 from watchdog.config import Config, Confirm
 from watchdog.decide import marks
 from watchdog.engine.fleet import _POLICY
-from watchdog.judge.blocks import BlindReason, Word
+from watchdog.judge.blocks import BlindReason, Status
 from watchdog.metrics import PREFIX, AlertOutcome
 from watchdog.model import Action, EventReason, Guard, Mode, Outcome, Topology
 from watchdog.web import server
@@ -129,7 +129,7 @@ def test_each_command_has_its_options() -> None:
 # -- wherever they stand -----------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("kind", [Action, AlertOutcome, Confirm, Word], ids=lambda kind: kind.__name__)
+@pytest.mark.parametrize("kind", [Action, AlertOutcome, Confirm, Status], ids=lambda kind: kind.__name__)
 def test_each_word_is_named(kind: type[Action]) -> None:
     named = {word.rpartition(" ")[2].strip('"') for word in words(EVERYTHING)}
     assert named >= set(map(str, kind))

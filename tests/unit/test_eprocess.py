@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from watchdog.judge import concurrent, historical
 from watchdog.judge.blocks import Counts
+from watchdog.judge.concurrent import ConcurrentSettings, ConcurrentState
 from watchdog.judge.eprocess import BETS, Design, Evidence, advance, bar, bets, growth_beside, mirrored_bets
+from watchdog.judge.historical import HistoricalSettings
 
 VALUES = json.loads((Path(__file__).parent / "eprocess_values.json").read_text())
 FORMS = {"A_grid_p05": (0.05, 0.0), "B_grid_rho1": (0.0, 1.0), "C_grid_p005_rho12": (0.005, 1.2)}
@@ -42,7 +44,7 @@ def one_block(four: FOUR, tolerance: float, ratio: float, *, mirrored: bool = Fa
 def stream(
     blocks: list[tuple[int, int, int, int, int]], *, design: Design, base: float = 0.0056
 ) -> tuple[list[float], list[float], list[int]]:
-    beside, alone, started = concurrent.State(), Evidence(), False
+    beside, alone, started = ConcurrentState(), Evidence(), False
     one, two, onsets = [], [], []
     for index, (n, e, ns, es, live) in enumerate(blocks, start=1):
         started = started or n > 0
@@ -50,12 +52,12 @@ def stream(
             beside,
             Counts(n, e),
             Counts(ns, es),
-            concurrent.Settings(design=design),
+            ConcurrentSettings(design=design),
             index=index,
             old_live=bool(live),
             started=started,
         )
-        settings = historical.Settings(design=design, base=base)
+        settings = HistoricalSettings(design=design, base=base)
         alone = historical.step(alone, Counts(n, e), settings, index=index, started=started)
         one.append(beside.evidence.log_e)
         two.append(alone.log_e)
@@ -243,8 +245,8 @@ def test_nothing_on_one_side_is_no_evidence(four: FOUR) -> None:
 
 @given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)), min_size=1, max_size=40))
 def test_polls_are_merged_without_losing_or_doubling_a_request(polls: list[tuple[int, int]]) -> None:
-    settings = concurrent.Settings(design=Design(bar=bar(0.01)))
-    state, taken = concurrent.State(), Counts()
+    settings = ConcurrentSettings(design=Design(bar=bar(0.01)))
+    state, taken = ConcurrentState(), Counts()
     for index, (n, ns) in enumerate(polls, start=1):
         before = state.candidate + Counts(n, 0)
         state = concurrent.step(state, Counts(n, 0), Counts(ns, 0), settings, index=index, old_live=True, started=True)
@@ -273,8 +275,8 @@ def test_past_the_horizon_a_new_onset_has_no_weight_and_the_cap_stays() -> None:
 
 
 def test_the_mirrored_bets_find_a_candidate_that_is_not_worse() -> None:
-    settings = concurrent.Settings(design=Design(bar=bar(0.01), phi=1.5), mirrored=True)
-    good, bad = concurrent.State(), concurrent.State()
+    settings = ConcurrentSettings(design=Design(bar=bar(0.01), phi=1.5), mirrored=True)
+    good, bad = ConcurrentState(), ConcurrentState()
     for index in range(1, 81):
         common = {"index": index, "old_live": True, "started": True}
         good = concurrent.step(good, Counts(500, 2), Counts(500, 2), settings, **common)  # type: ignore[arg-type]

@@ -3,8 +3,8 @@
 import pytest
 
 from tests.unit.builders import Json, decoded
-from watchdog.engine.facts import Named, Owners, by_name, restarts_between, update
-from watchdog.judge.blocks import PodFact, Reading, Restart, Row, Sample, Track
+from watchdog.engine.pod_timeline import Named, Owners, by_name, restarts_between, update
+from watchdog.judge.blocks import PodTimeline, Reading, Restart, Sample, ScrapeTarget, Track
 from watchdog.objects import Pod, TemplateHash
 
 NEW, OLD = TemplateHash("6dd79c475f"), TemplateHash("79dcc59495")
@@ -48,25 +48,25 @@ def ready(status: str = "True") -> Json:
     return {"conditions": [{"type": "Ready", "status": status, "lastTransitionTime": "2026-03-01T12:00:10Z"}]}
 
 
-def fact(**changes: object) -> PodFact:
+def fact(**changes: object) -> PodTimeline:
     values: Json = {"name": POD, "track": Track.CANDIDATE, "hash": NEW, "created": CREATED, "step": 1, **changes}
-    return PodFact(**values)
+    return PodTimeline(**values)
 
 
-def seen(*pods: Pod, known: tuple[PodFact, ...] = (), step: int = 1, now: float = NOW) -> tuple[PodFact, ...]:
+def seen(*pods: Pod, known: tuple[PodTimeline, ...] = (), step: int = 1, now: float = NOW) -> tuple[PodTimeline, ...]:
     return update(known, pods, OWNERS, since=step, step=step, step_s=STEP_S, now=now)
 
 
-def seen_late(*pods: Pod, known: tuple[PodFact, ...] = ()) -> tuple[PodFact, ...]:
+def seen_late(*pods: Pod, known: tuple[PodTimeline, ...] = ()) -> tuple[PodTimeline, ...]:
     """Look at pods at `NOW` for the first time since `CREATED`, on a grid of 5 s."""
     return update(known, pods, OWNERS, since=SINCE, step=SINCE + 12, step_s=5.0, now=NOW)
 
 
 def reading(step: int, name: str, *, at: float | None, namespace: str = "shop") -> Reading:
-    return Reading(step, (Sample(Row(namespace=namespace, pod=name), 1.0, 0.0, at),))
+    return Reading(step, (Sample(ScrapeTarget(namespace=namespace, pod=name), 1.0, 0.0, at),))
 
 
-def named(*readings: Reading, known: tuple[PodFact, ...] = ()) -> tuple[PodFact, ...]:
+def named(*readings: Reading, known: tuple[PodTimeline, ...] = ()) -> tuple[PodTimeline, ...]:
     return by_name(known, readings, NAMED, namespace="shop", begun=BEGUN, step_s=STEP_S)
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.builders import decoded, history
 from watchdog.config import Config, parse
-from watchdog.engine.fleet import Fleet, Match, Side, match_all
+from watchdog.engine.fleet import Fleet, Match, WorkloadRole, match_all
 from watchdog.engine.rollouts import action_of, mode_of
 from watchdog.model import Action, Mode
 from watchdog.objects import Deployment, WorkloadRef
@@ -30,7 +30,7 @@ ALL = 'name = "all"\nnamespaces = ["shop"]\n'
 CANARY = 'name = "agent"\nnamespaces = ["shop"]\nstable = "agent"\ncandidate = "agent-canary"\n'
 
 
-def names(policies: Config, *there: Deployment) -> tuple[dict[str, Side], tuple[str, ...]]:
+def names(policies: Config, *there: Deployment) -> tuple[dict[str, WorkloadRole], tuple[str, ...]]:
     found, problems = match_all(policies.policies, there)
     return {ref.name: match.side for ref, match in found.items()}, problems
 
@@ -43,23 +43,23 @@ def test_without_names_a_policy_means_all_but_the_watchdog_itself() -> None:
         deployment("rollback-watchdog"),
         deployment("x", namespace="other"),
     )
-    assert (found, problems) == ({"web": Side.ALONE, "api": Side.ALONE}, ())
+    assert (found, problems) == ({"web": WorkloadRole.ALONE, "api": WorkloadRole.ALONE}, ())
 
 
 def test_named_workloads_are_meant_and_no_others() -> None:
     found, _ = names(config(ALL + 'workloads = ["web"]'), deployment("web"), deployment("api"))
-    assert found == {"web": Side.ALONE}
+    assert found == {"web": WorkloadRole.ALONE}
 
 
 def test_an_opt_in_policy_means_what_is_annotated_with_its_name() -> None:
     asked = deployment("web", annotations={"rollback-watchdog.io/policy": "all"})
     other = deployment("api", annotations={"rollback-watchdog.io/policy": "some"})
-    assert names(config(ALL + "opt_in = true"), asked, other)[0] == {"web": Side.ALONE}
+    assert names(config(ALL + "opt_in = true"), asked, other)[0] == {"web": WorkloadRole.ALONE}
 
 
 def test_a_canary_has_two_sides_by_name_or_by_selector() -> None:
     both = (deployment("agent"), deployment("agent-canary", labels={"track": "canary"}))
-    sides = {"agent": Side.STABLE, "agent-canary": Side.CANDIDATE}
+    sides = {"agent": WorkloadRole.STABLE, "agent-canary": WorkloadRole.CANDIDATE}
     assert names(config(CANARY), *both) == (sides, ())
     assert names(config(CANARY.replace('"agent-canary"', '"track=canary"')), *both) == (sides, ())
 
@@ -98,7 +98,7 @@ def test_a_workload_of_two_policies_is_left_alone_and_both_are_named() -> None:
 )
 def test_what_another_tool_undoes_is_not_watched_and_that_is_told(metadata: dict[str, Any]) -> None:
     found, problems = names(config(ALL), deployment("web", **metadata), deployment("api"))
-    assert found == {"api": Side.ALONE}
+    assert found == {"api": WorkloadRole.ALONE}
     assert "shop/web: " in problems[0]
 
 
@@ -168,15 +168,15 @@ def test_of_two_colours_a_service_affects_both_and_of_one_none() -> None:
 @pytest.mark.parametrize(
     ("text", "side", "action"),
     [
-        (CANARY, Side.CANDIDATE, Action.SCALE_DOWN),
-        (CANARY, Side.STABLE, Action.UNDO),
-        (CANARY + 'action = "scale-down"', Side.STABLE, Action.UNDO),
-        (CANARY + 'action = "undo"', Side.CANDIDATE, Action.UNDO),
-        (CANARY + 'action = "pause"', Side.STABLE, Action.PAUSE),
-        (ALL, Side.ALONE, Action.UNDO),
+        (CANARY, WorkloadRole.CANDIDATE, Action.SCALE_DOWN),
+        (CANARY, WorkloadRole.STABLE, Action.UNDO),
+        (CANARY + 'action = "scale-down"', WorkloadRole.STABLE, Action.UNDO),
+        (CANARY + 'action = "undo"', WorkloadRole.CANDIDATE, Action.UNDO),
+        (CANARY + 'action = "pause"', WorkloadRole.STABLE, Action.PAUSE),
+        (ALL, WorkloadRole.ALONE, Action.UNDO),
     ],
 )
-def test_only_a_canary_is_ever_scaled_down(text: str, side: Side, action: Action) -> None:
+def test_only_a_canary_is_ever_scaled_down(text: str, side: WorkloadRole, action: Action) -> None:
     assert action_of(Match(config(text).policies[0], side)) is action
 
 

@@ -2,12 +2,12 @@
 
 import pytest
 
-from watchdog.judge.foresight import Traffic, seconds_to_see
-from watchdog.judge.sequential import Controls, Settings
+from watchdog.judge.detection_time import Traffic, seconds_to_see
+from watchdog.judge.sequential import Controls, SequentialSettings
 
 
 def rolling(rps: float, bad: float, *, blocks: float = 4, grace_s: float = 30) -> float | None:
-    settings = Settings(step_s=15, blocks=blocks, base=0.005, phi_concurrent=1.5, phi_historical=1.5)
+    settings = SequentialSettings(step_s=15, blocks=blocks, base=0.005, phi_concurrent=1.5, phi_historical=1.5)
     return seconds_to_see(bad, Traffic(candidate_rps=rps), settings, grace_s=grace_s)
 
 
@@ -31,7 +31,9 @@ def test_what_is_within_the_limit_is_never_seen() -> None:
 
 
 def test_a_canary_is_compared_with_the_stable_share() -> None:
-    settings = Settings(step_s=15, controls=Controls.CONCURRENT, base=0.005, phi_concurrent=1.5, phi_historical=1.5)
+    settings = SequentialSettings(
+        step_s=15, controls=Controls.CONCURRENT, base=0.005, phi_concurrent=1.5, phi_historical=1.5
+    )
     times = [
         seconds_to_see(0.083, Traffic(candidate_rps=10, stable_rps=90, usual=usual), settings, grace_s=0)
         for usual in (0.001, 0.03, 0.08)

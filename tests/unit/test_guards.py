@@ -6,7 +6,7 @@ import pytest
 
 from tests.unit.builders import NOW, Json, Scene, autoscaler, decoded, hash_of, history, managed, replicaset, template
 from watchdog.decide import guards, marks
-from watchdog.decide.history import read_history
+from watchdog.decide.revisions import read_history
 from watchdog.model import Guard, GuardClass, IncidentId, Refused
 from watchdog.objects import Autoscaler, ReplicaSet
 

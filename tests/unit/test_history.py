@@ -3,7 +3,7 @@
 import pytest
 
 from tests.unit.builders import UID, Scene, hash_of, history, replicaset, template
-from watchdog.decide.history import choose_target, describe, live_rollout, read_history
+from watchdog.decide.revisions import choose_target, describe, live_rollout, read_history
 from watchdog.model import Guard, Refused, Rollout
 from watchdog.objects import (
     CHANGE_CAUSE,

@@ -4,14 +4,14 @@ from collections.abc import Sequence
 
 import pytest
 
-from watchdog.judge.blocks import Counts, Track, Verdict, Word
-from watchdog.judge.evaluations import Evaluation, State, frozen, step, verdict
-from watchdog.judge.sequential import Control, Settings
+from watchdog.judge.blocks import Counts, Status, Track, Verdict
+from watchdog.judge.evaluations import Evaluation, EvaluationState, frozen, step, verdict
+from watchdog.judge.sequential import Control, SequentialSettings
 
 C, S = Track.CANDIDATE, Track.STABLE
 
 
-def settings(*, baseline: float = 0.01, signals: int = 1) -> Settings:
+def settings(*, baseline: float = 0.01, signals: int = 1) -> SequentialSettings:
     return frozen(step_s=15, baseline=baseline, alpha=0.01, alpha_alert=0.05, signals=signals, bake_s=900)
 
 
@@ -19,14 +19,16 @@ def batch(at: int, track: Track, bad: int, total: int) -> Evaluation:
     return Evaluation(id=f"{at}-{track}", step=at, track=track, total=total, bad=bad)
 
 
-def judged(posted: Sequence[Evaluation], *, until: int = 40, held_to: Settings | None = None) -> State:
-    state = State()
+def judged(
+    posted: Sequence[Evaluation], *, until: int = 40, held_to: SequentialSettings | None = None
+) -> EvaluationState:
+    state = EvaluationState()
     for at in range(1, until + 1):
         state = step(state, posted, held_to or settings(), at=at, alert=False)
     return state
 
 
-def said(state: State, *, alone: bool = False, baked: bool = False) -> Verdict | None:
+def said(state: EvaluationState, *, alone: bool = False, baked: bool = False) -> Verdict | None:
     return verdict(state, settings(), alone=alone, baked=baked, least=20)
 
 
@@ -36,7 +38,7 @@ def test_a_version_that_fails_where_the_stable_one_does_not_is_a_breach_in_which
 ) -> None:
     found = said(judged([batch(order[0], C, 60, 100), batch(order[1], S, 3, 100)]))
     assert found
-    assert (found.word, found.candidate, found.stable) == (Word.BREACH, Counts(100, 60), Counts(100, 3))
+    assert (found.word, found.candidate, found.stable) == (Status.BREACH, Counts(100, 60), Counts(100, 3))
     assert "60 of 100 evaluations failed, of the stable version 3 of 100" in found.detail
 
 
@@ -91,7 +93,7 @@ def test_as_the_only_signal_it_is_healthy_once_enough_were_good_and_not_before()
         found.word if (found := said(judged(posted), alone=True, baked=baked)) else None
         for posted, baked in (([], True), ([batch(3, C, 0, 100)], False), ([batch(3, C, 0, 100)], True))
     ]
-    assert words == [Word.INSUFFICIENT, Word.INSUFFICIENT, Word.HEALTHY]
+    assert words == [Status.INSUFFICIENT, Status.INSUFFICIENT, Status.HEALTHY]
 
 
 @pytest.mark.parametrize(("batches", "bad"), [(1, 51), (10, 14)])
@@ -113,7 +115,7 @@ def test_with_an_alert_a_batch_that_is_in_is_judged_against_the_lower_bar_and_th
     assert calm
     assert urgent
     assert [each.guard for each in calm.doubts] == ["no-history"], "only the baseline speaks, which never does more"
-    assert (urgent.word, urgent.doubts) == (Word.BREACH, ())
+    assert (urgent.word, urgent.doubts) == (Status.BREACH, ())
     assert urgent.detail.endswith("by those of the stable version, needed 40 : 1")
 
 

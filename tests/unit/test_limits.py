@@ -8,17 +8,17 @@ import pytest
 
 from tests.unit.builders import NOW
 from watchdog.decide import limits
-from watchdog.decide.limits import Facts, Limits, condemned_images, vetoes
+from watchdog.decide.limits import Facts, SafetyLimits, condemned_images, vetoes
 from watchdog.decide.record import Planned, Record, VerdictSeen
-from watchdog.judge.blocks import Verdict, Word
+from watchdog.judge.blocks import Status, Verdict
 from watchdog.model import Action, Guard, IncidentId, Mode, Outcome, Rollout, Silence, Topology
 from watchdog.objects import TemplateHash, WorkloadRef
 
 WEB = WorkloadRef("shop", "web")
 MINUTE = dt.timedelta(minutes=1)
-LIMITS = Limits(budget=2, cool_down=30 * MINUTE, breaker=3, breaker_all=5, breaker_window=10 * MINUTE)
-OFF = Limits(budget=0, cool_down=0 * MINUTE, breaker=0, breaker_all=0, breaker_window=10 * MINUTE)
-BREACH = Verdict(Word.BREACH, "30.0 % of 100", cause="threshold")
+LIMITS = SafetyLimits(budget=2, cool_down=30 * MINUTE, breaker=3, breaker_all=5, breaker_window=10 * MINUTE)
+OFF = SafetyLimits(budget=0, cool_down=0 * MINUTE, breaker=0, breaker_all=0, breaker_window=10 * MINUTE)
+BREACH = Verdict(Status.BREACH, "30.0 % of 100", cause="threshold")
 
 
 def record(number: int = 9, *, ref: WorkloadRef = WEB, image: str = "web:9", **changes: Any) -> Record:
@@ -48,7 +48,9 @@ def breached(
     return record(number, ref=ref, image=image or f"app:{number}", verdicts=(seen,), mode=mode)
 
 
-def spoken(mine: Record, *, settings: Limits = LIMITS, others: tuple[Record, ...] = (), **facts: object) -> list[str]:
+def spoken(
+    mine: Record, *, settings: SafetyLimits = LIMITS, others: tuple[Record, ...] = (), **facts: object
+) -> list[str]:
     asked = msgspec.structs.replace(Facts(verdict=BREACH, others=others), **facts)
     return [f"{each.guard}{' lowers' if each.lowers else ''}" for each in vetoes(mine, asked, settings, now=NOW)]
 

@@ -9,7 +9,7 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from watchdog.judge.blocks import BlindReason, Word
+from watchdog.judge.blocks import BlindReason, Status
 from watchdog.metrics import PREFIX, AlertOutcome, Channel, Delivery, Metrics
 from watchdog.model import Action, Guard, Outcome
 
@@ -46,7 +46,7 @@ def value(metrics: Metrics, name: str, **labels: str) -> float | None:
 def used() -> Metrics:
     """Metrics after everything has happened once."""
     metrics = Metrics()
-    metrics.verdict("web", Word.BREACH)
+    metrics.verdict("web", Status.BREACH)
     metrics.action(Action.UNDO, Outcome.ROLLED_BACK, cause="threshold")
     metrics.refusal(Guard.PAUSED)
     metrics.query()

@@ -5,10 +5,10 @@ from collections.abc import Callable, Sequence
 
 import pytest
 
-from watchdog.engine import history
+from watchdog.engine import baselines
+from watchdog.engine.baselines import BaselineQuery
 from watchdog.engine.bystanders import Bystanders
-from watchdog.engine.history import Asked
-from watchdog.judge.blocks import Blind, BlindReason, Counts, Reading, Row, Sample
+from watchdog.judge.blocks import Blind, BlindReason, Counts, Reading, Sample, ScrapeTarget
 from watchdog.judge.past import Span, by_pod, spans
 from watchdog.judge.vetoes import Bystander
 from watchdog.objects import WorkloadRef
@@ -22,8 +22,8 @@ WEB = WorkloadRef("shop", "web")
 PODS = ("web-aaa-11111", "web-aaa-22222")
 
 
-def row(pod: str, namespace: str = "shop", instance: str = "i") -> Row:
-    return Row(namespace, pod, "c", instance, "j")
+def row(pod: str, namespace: str = "shop", instance: str = "i") -> ScrapeTarget:
+    return ScrapeTarget(namespace, pod, "c", instance, "j")
 
 
 def reading(step: int, **counts: tuple[float, float | None]) -> Reading:
@@ -91,12 +91,12 @@ class Prometheus:
         return tuple(found)
 
 
-async def read(signals: Prometheus, *asked: Asked) -> tuple[history.Past, ...]:
-    return await history.read(signals, asked, step_s=STEP_S)  # type: ignore[arg-type]  # asks nothing else
+async def read(signals: Prometheus, *asked: BaselineQuery) -> tuple[baselines.Baseline, ...]:
+    return await baselines.read(signals, asked, step_s=STEP_S)  # type: ignore[arg-type]  # asks nothing else
 
 
-def ask(ref: WorkloadRef = WEB, **more: object) -> Asked:
-    return Asked(query=QUERY, first=NOW, workloads=(ref,), old=frozenset({f"{ref.name}-aaa"}), **more)  # type: ignore[arg-type]
+def ask(ref: WorkloadRef = WEB, **more: object) -> BaselineQuery:
+    return BaselineQuery(query=QUERY, first=NOW, workloads=(ref,), old=frozenset({f"{ref.name}-aaa"}), **more)  # type: ignore[arg-type]
 
 
 async def test_a_quiet_day_gives_its_share_and_the_smallest_clusters() -> None:
@@ -134,13 +134,13 @@ async def test_however_many_rollouts_begin_two_questions_are_asked_per_selector_
     [(query, day), (_, hours)] = signals.asked
     assert query.workloads == tuple(sorted(ref.name for ref in refs))
     assert (len(day), day.step, day[-1]) == (289, 20, NOW)
-    assert len(hours) * 30 <= history.MOST_SAMPLES + 30
+    assert len(hours) * 30 <= baselines.MOST_SAMPLES + 30
 
 
 async def test_with_many_rows_fewer_hours_are_read() -> None:
     signals = Prometheus([f"web-aaa-{index:05}" for index in range(700)], rate=lambda *_: 0.0)
     await read(signals, ask())
-    assert len(signals.asked[1][1]) == history.MOST_SAMPLES // 700 + 1
+    assert len(signals.asked[1][1]) == baselines.MOST_SAMPLES // 700 + 1
 
 
 async def test_a_past_that_cannot_be_read_is_the_default_with_its_reason() -> None:

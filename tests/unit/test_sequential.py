@@ -6,16 +6,16 @@ from msgspec.structs import replace
 from tests.unit.test_eprocess import S1, S2, S4
 from watchdog.judge import calibration, sequential, vetoes
 from watchdog.judge.blocks import Block, Counts, PodCounts
-from watchdog.judge.sequential import Control, Controls, Decision, Settings
+from watchdog.judge.sequential import Control, Controls, Decision, SequentialSettings, SequentialState
 from watchdog.judge.vetoes import Bystander, VetoReason
 
-SETTINGS = Settings(step_s=15, base=0.0056, phi_concurrent=1.5, phi_historical=1.5)
+SETTINGS = SequentialSettings(step_s=15, base=0.0056, phi_concurrent=1.5, phi_historical=1.5)
 
 
 def play(
-    rows: list[tuple[int, int, int, int, int]], settings: Settings = SETTINGS, *, others: Counts | None = None
-) -> list[sequential.State]:
-    state, found = sequential.State(), []
+    rows: list[tuple[int, int, int, int, int]], settings: SequentialSettings = SETTINGS, *, others: Counts | None = None
+) -> list[SequentialState]:
+    state, found = SequentialState(), []
     for index, (n, e, ns, es, live) in enumerate(rows, start=1):
         block = Block(index, Counts(n, e), Counts(ns, es), ready=True, old_live=bool(live))
         seen = {each.name: others or Counts() for each in settings.bystanders}
@@ -24,11 +24,11 @@ def play(
     return found
 
 
-def first(states: list[sequential.State]) -> int | None:
+def first(states: list[SequentialState]) -> int | None:
     return next((index for index, state in enumerate(states, start=1) if state.spoken), None)
 
 
-def reasons(state: sequential.State) -> set[VetoReason]:
+def reasons(state: SequentialState) -> set[VetoReason]:
     return {each.reason for each in state.speaker.vetoes} if state.speaker else set()
 
 
@@ -143,7 +143,7 @@ def test_an_alert_has_the_evidence_that_is_in_judged_at_once_against_the_lower_b
 def test_an_alert_that_speaks_for_nothing_in_the_counters_changes_nothing() -> None:
     for state in play([(150, 1, 400, 2, 1)] * 60):
         assert sequential.hurried(state, SETTINGS) == state
-    assert sequential.hurried(sequential.State(), SETTINGS) == sequential.State()
+    assert sequential.hurried(SequentialState(), SETTINGS) == SequentialState()
 
 
 def test_what_speaks_against_acting_speaks_against_it_at_the_lower_bar_too() -> None:
@@ -156,7 +156,7 @@ def test_what_speaks_against_acting_speaks_against_it_at_the_lower_bar_too() -> 
 @pytest.mark.parametrize("heard", range(len(BREWING) + 1))
 def test_whoever_replays_an_alert_that_came_between_two_blocks_decides_as_the_one_who_heard_it(heard: int) -> None:
     """Before the blocks after it are taken the alert is judged by those that were in."""
-    live, replayed = sequential.State(), sequential.State()
+    live, replayed = SequentialState(), SequentialState()
     for index, (n, e, ns, es, up) in enumerate(BREWING, start=1):
         block = Block(index, Counts(n, e), Counts(ns, es), ready=True, old_live=bool(up))
         firing = index > heard

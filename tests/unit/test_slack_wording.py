@@ -11,7 +11,7 @@ import pytest
 from watchdog.decide.record import (
     AlertSeen,
     Answer,
-    Numbers,
+    DecisionCounts,
     Planned,
     Record,
     SignalUsed,
@@ -41,7 +41,7 @@ PLAN = Planned(
     to_revision=5,
     to_hash=OLD,
     cause="threshold",
-    numbers=Numbers(61, 735, 12, 3010),
+    numbers=DecisionCounts(61, 735, 12, 3010),
     target_images={"app": "agent-api:v5"},
 )
 BASE = Record(
@@ -216,7 +216,7 @@ def test_a_rollout_without_a_judgement_is_never_called_passed() -> None:
     ("record", "evidence"),
     [
         (BASE, ", 8.3 % vs 0.4 % errors (61/735)"),
-        (planned(numbers=Numbers(61, 735, 0, 0)), ", 8.3 % errors (61/735)"),
+        (planned(numbers=DecisionCounts(61, 735, 0, 0)), ", 8.3 % errors (61/735)"),
         (planned(numbers=None), ", 8.3 % of 735 requests failed, allowed are 5.0 %"),
         (planned(cause="image-pull"), ", an image that cannot be pulled"),
         (replace(BASE, verdicts=(replace(BREACH, signal="slow"),)), ", 8.3 % vs 0.4 % slow (61/735)"),

@@ -4,7 +4,7 @@ import datetime as dt
 
 from tests.unit.builders import NOW, Scene, hash_of, history, template
 from watchdog.decide import marks
-from watchdog.decide.history import read_history
+from watchdog.decide.revisions import read_history
 from watchdog.decide.target import service_target
 from watchdog.model import Guard, Refused
 

@@ -4,21 +4,21 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from watchdog.judge.blocks import Blind, BlindReason, Counts, Verdict, Word
+from watchdog.judge.blocks import Blind, BlindReason, Counts, Status, Verdict
 from watchdog.judge.verdict import combine
 
 STALE = Blind(BlindReason.STALE, "no series")
 
 
-def says(word: Word, *, signal: str = "errors", shared: bool = False) -> Verdict:
-    cause = "threshold" if word is Word.BREACH else ""
-    blind = STALE if word is Word.BLIND else None
+def says(word: Status, *, signal: str = "errors", shared: bool = False) -> Verdict:
+    cause = "threshold" if word is Status.BREACH else ""
+    blind = STALE if word is Status.BLIND else None
     return Verdict(word, f"{signal} {word}", cause, blind, Counts(100, 6), Counts(1000, 1), shared, signal)
 
 
-CRASHES = Verdict(Word.BREACH, "container web crashes", cause="crash-loop")
-PENDING = Verdict(Word.BLIND, "no room", blind=Blind(BlindReason.PENDING, "no room"))
-BREACH, HEALTHY, INSUFFICIENT, BLIND = map(says, (Word.BREACH, Word.HEALTHY, Word.INSUFFICIENT, Word.BLIND))
+CRASHES = Verdict(Status.BREACH, "container web crashes", cause="crash-loop")
+PENDING = Verdict(Status.BLIND, "no room", blind=Blind(BlindReason.PENDING, "no room"))
+BREACH, HEALTHY, INSUFFICIENT, BLIND = map(says, (Status.BREACH, Status.HEALTHY, Status.INSUFFICIENT, Status.BLIND))
 
 
 def of(
@@ -33,17 +33,17 @@ def test_breaches_win_in_their_order() -> None:
     assert of(BREACH, conditions=CRASHES, alert="HighErrorRate fires") == CRASHES
     assert of(BREACH, alert="HighErrorRate fires") == BREACH
     found = of(INSUFFICIENT, alert="HighErrorRate fires")
-    assert (found.word, found.cause, found.detail) == (Word.BREACH, "alert", "HighErrorRate fires")
+    assert (found.word, found.cause, found.detail) == (Status.BREACH, "alert", "HighErrorRate fires")
 
 
 @pytest.mark.parametrize("other", [BLIND, HEALTHY, INSUFFICIENT])
 def test_a_breach_wins_over_everything_else(other: Verdict) -> None:
     assert of(other, BREACH, conditions=PENDING, bake_over=True) == BREACH
-    assert of(other, conditions=PENDING, alert="HighErrorRate fires").word is Word.BREACH
+    assert of(other, conditions=PENDING, alert="HighErrorRate fires").word is Status.BREACH
 
 
 def test_of_two_breaches_the_one_that_is_not_shared_speaks() -> None:
-    shared, own = says(Word.BREACH, shared=True), says(Word.BREACH, signal="slow")
+    shared, own = says(Status.BREACH, shared=True), says(Status.BREACH, signal="slow")
     assert of(shared, own) == own
     assert of(shared) == shared
 
@@ -54,27 +54,27 @@ def test_blindness_wins_over_health() -> None:
 
 
 def test_health_takes_the_whole_bake_and_every_signal() -> None:
-    slow = says(Word.HEALTHY, signal="slow")
-    assert of(HEALTHY, slow, bake_over=True).word is Word.HEALTHY
-    assert of(HEALTHY, slow).word is Word.INSUFFICIENT
-    assert of(HEALTHY, INSUFFICIENT, bake_over=True).word is Word.INSUFFICIENT
+    slow = says(Status.HEALTHY, signal="slow")
+    assert of(HEALTHY, slow, bake_over=True).word is Status.HEALTHY
+    assert of(HEALTHY, slow).word is Status.INSUFFICIENT
+    assert of(HEALTHY, INSUFFICIENT, bake_over=True).word is Status.INSUFFICIENT
 
 
 def test_a_rollout_without_signals_is_never_called_healthy() -> None:
     found = of(bake_over=True)
-    assert (found.word, found.detail) == (Word.INSUFFICIENT, "no signal to judge by")
+    assert (found.word, found.detail) == (Status.INSUFFICIENT, "no signal to judge by")
     assert of(conditions=PENDING, bake_over=True) == PENDING
 
 
 def test_an_open_verdict_names_every_signal_and_shows_the_first_ones_counts() -> None:
-    found = of(INSUFFICIENT, says(Word.HEALTHY, signal="slow"))
+    found = of(INSUFFICIENT, says(Status.HEALTHY, signal="slow"))
     assert found.detail == "errors: errors insufficient; slow: slow healthy"
     assert (found.candidate, found.stable) == (Counts(100, 6), Counts(1000, 1))
     assert (found.signal, of(INSUFFICIENT).signal) == ("", "errors")
 
 
 @given(
-    st.lists(st.sampled_from(Word).map(says), max_size=4),
+    st.lists(st.sampled_from(Status).map(says), max_size=4),
     st.none() | st.sampled_from([CRASHES, PENDING]),
     st.sampled_from(["", "web:v2 was condemned"]),
     st.sampled_from(["", "HighErrorRate fires"]),
@@ -85,9 +85,9 @@ def test_the_verdict_is_the_strongest_word_and_a_breach_has_a_cause(
 ) -> None:
     found = of(*signals, conditions=conditions, image=image, alert=alert, bake_over=bake_over)
     words = [each.word for each in signals] + ([conditions.word] if conditions else [])
-    assert (found.word is Word.BREACH) == bool(image or alert or Word.BREACH in words)
-    assert (found.word is Word.BREACH) == bool(found.cause)
-    assert (found.word is Word.BLIND) == bool(found.blind)
-    if found.word is Word.HEALTHY:
+    assert (found.word is Status.BREACH) == bool(image or alert or Status.BREACH in words)
+    assert (found.word is Status.BREACH) == bool(found.cause)
+    assert (found.word is Status.BLIND) == bool(found.blind)
+    if found.word is Status.HEALTHY:
         assert bake_over
-        assert set(words) == {Word.HEALTHY}
+        assert set(words) == {Status.HEALTHY}

@@ -22,14 +22,14 @@ class Label(StrEnum):
     UNKNOWN = "unknown"
 
 
-class Labelled(msgspec.Struct, frozen=True):
+class LabelledRollout(msgspec.Struct, frozen=True):
     """What a rollout was, and why this is said."""
 
     label: Label
     why: str
 
 
-def labelled(*, undone_after_s: float | None, lived: Counts, beside: Counts, past: Reference) -> Labelled:
+def labelled(*, undone_after_s: float | None, lived: Counts, beside: Counts, past: Reference) -> LabelledRollout:
     """Say what a rollout was.
 
     Bad is what was undone during its watch; and what failed clearly more, over all of its watched life, than the
@@ -44,15 +44,15 @@ def labelled(*, undone_after_s: float | None, lived: Counts, beside: Counts, pas
     of = f"{percent(lived.ratio)} of {lived.total:.0f} failed"
     if lived.total < LEAST_REQUESTS:
         few = f"{lived.total:.0f} requests seen"
-        return Labelled(Label.UNKNOWN, few if undone_after_s is None else f"undone, {few}")
+        return LabelledRollout(Label.UNKNOWN, few if undone_after_s is None else f"undone, {few}")
     if undone_after_s is not None:
-        return Labelled(Label.BAD, f"undone after {undone_after_s / 60:.0f} min, {of}")
+        return LabelledRollout(Label.BAD, f"undone after {undone_after_s / 60:.0f} min, {of}")
     usual = max(past.base, beside.ratio if beside.total >= LEAST_REQUESTS else 0.0)
     phi = past.phi_historical
     lowest = wilson_lower(lived.total / phi, lived.bad / phi, z=_SURE)
     if lived.bad >= LEAST_BAD and lowest > max(FLOOR, TIMES * usual):
-        return Labelled(Label.BAD, f"{of}, at most {percent(usual)} is usual")
-    return Labelled(Label.GOOD, of)
+        return LabelledRollout(Label.BAD, f"{of}, at most {percent(usual)} is usual")
+    return LabelledRollout(Label.GOOD, of)
 
 
 def percent(ratio: float) -> str:

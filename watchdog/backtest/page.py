@@ -7,7 +7,7 @@ from html import escape
 
 from watchdog.backtest.labels import percent
 from watchdog.backtest.replay import Point, Replayed
-from watchdog.backtest.summary import CONFIGURED, NOTES, Outcome, Tally, finding_of, outcome
+from watchdog.backtest.summary import CONFIGURED, NOTES, FindingOutcome, Tally, finding_of, outcome
 from watchdog.judge.blocks import Counts
 
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP = 720.0, 136.0, 46.0, 18.0, 16.0
@@ -15,13 +15,13 @@ _HIGHEST = 1.3
 """Evidence is drawn up to a little above its bar: what it says beyond is not needed."""
 
 _ORDER = (
-    Outcome.MISSED,
-    Outcome.FALSE,
-    Outcome.ASKED,
-    Outcome.FALSE_ASKED,
-    Outcome.CAUGHT,
-    Outcome.PASSED,
-    Outcome.UNKNOWN,
+    FindingOutcome.MISSED,
+    FindingOutcome.FALSE,
+    FindingOutcome.ASKED,
+    FindingOutcome.FALSE_ASKED,
+    FindingOutcome.CAUGHT,
+    FindingOutcome.PASSED,
+    FindingOutcome.UNKNOWN,
 )
 
 _STYLE = """

@@ -9,11 +9,11 @@ import msgspec
 from msgspec.structs import replace
 
 from watchdog.backtest.replay import Known, Replayed, replay, steps_of
-from watchdog.backtest.rollouts import Rollout, gone, replicaset_of
-from watchdog.backtest.scene import Scene, scene
+from watchdog.backtest.rollouts import PastRollout, gone, replicaset_of
+from watchdog.backtest.scene import PastPods, scene
 from watchdog.config import Prometheus, Signal
-from watchdog.engine import history
-from watchdog.engine.history import DAY_S, Asked, Past
+from watchdog.engine import baselines
+from watchdog.engine.baselines import DAY_S, Baseline, BaselineQuery
 from watchdog.engine.watch import group_of, query_of
 from watchdog.judge import counters
 from watchdog.judge.blocks import Blind, Reading
@@ -33,7 +33,7 @@ _MOST_TOGETHER = 20
 class Batch(msgspec.Struct, frozen=True):
     """Rollouts whose questions are the same but for names: of one set of signals, begun in the same hour."""
 
-    rollouts: tuple[Rollout, ...]
+    rollouts: tuple[PastRollout, ...]
 
     @property
     def signals(self) -> Mapping[str, Signal]:
@@ -41,9 +41,9 @@ class Batch(msgspec.Struct, frozen=True):
         return self.rollouts[0].subject.policy.signals
 
 
-def batches(rollouts: Sequence[Rollout]) -> list[Batch]:
+def batches(rollouts: Sequence[PastRollout]) -> list[Batch]:
     """Group rollouts so that few questions are asked, and none for much more than an hour's rollouts."""
-    groups: dict[object, list[Rollout]] = {}
+    groups: dict[object, list[PastRollout]] = {}
     for each in sorted(rollouts, key=lambda each: each.started):
         key = (tuple(each.subject.policy.signals.items()), each.started // _SLICE_S)
         groups.setdefault(key, []).append(each)
@@ -131,7 +131,7 @@ async def _batch(client: PrometheusClient, settings: Prometheus, batch: Batch) -
     return found
 
 
-def _of(reading: Reading, rollout: Rollout) -> Reading:
+def _of(reading: Reading, rollout: PastRollout) -> Reading:
     """Keep the rows of one rollout's workload."""
     refs = rollout.subject.refs
     keep = (each for each in reading.samples if each.row.namespace == refs[0].namespace)
@@ -141,7 +141,7 @@ def _of(reading: Reading, rollout: Rollout) -> Reading:
 async def _known(
     signals: PrometheusSignals,
     batch: Batch,
-    scenes: Sequence[Scene],
+    scenes: Sequence[PastPods],
     queries: Mapping[str, SignalQuery],
     *,
     step_s: float,
@@ -150,7 +150,7 @@ async def _known(
     known: list[dict[str, Known]] = [{} for _ in batch.rollouts]
     for name, query in queries.items():
         asked = [
-            Asked(
+            BaselineQuery(
                 query=group_of(batch.signals[name]),
                 first=steps_of(rollout, step_s=step_s)[0],
                 workloads=rollout.subject.refs,
@@ -159,9 +159,9 @@ async def _known(
             )
             for rollout, there in zip(batch.rollouts, scenes, strict=True)
         ]
-        pasts: list[Past] = []
+        pasts: list[Baseline] = []
         for _, together in itertools.groupby(asked, key=lambda each: each.first):  # one step's at a time: each is large
-            pasts += await history.read(signals, list(together), step_s=step_s)
+            pasts += await baselines.read(signals, list(together), step_s=step_s)
         for its, each, there, past in zip(known, asked, scenes, pasts, strict=True):
             here = replace(query, workloads=tuple(ref.name for ref in each.workloads))
             resets = await signals.resets(here, step=each.first, window_s=counters.RESETS_S, timeout_s=QUERY_S)

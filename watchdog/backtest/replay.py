@@ -9,16 +9,16 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from watchdog.backtest.labels import Label, Labelled, labelled
-from watchdog.backtest.peers import PEERS, Checker, rollback_s
-from watchdog.backtest.rollouts import Rollout
-from watchdog.backtest.scene import Scene
-from watchdog.config import Rule
-from watchdog.engine.history import Past
+from watchdog.backtest.competitors import PEERS, Checker, rollback_s
+from watchdog.backtest.labels import Label, LabelledRollout, labelled
+from watchdog.backtest.rollouts import PastRollout
+from watchdog.backtest.scene import PastPods
+from watchdog.config import RuleName
+from watchdog.engine.baselines import Baseline
 from watchdog.engine.rules import controls_of, frozen
 from watchdog.engine.watch import Watch, rule_of
 from watchdog.judge import starved, threshold
-from watchdog.judge.blocks import Blind, Block, Counts, Reading, Verdict, Word
+from watchdog.judge.blocks import Blind, Block, Counts, Reading, Status, Verdict
 
 _MOST_BLIND = 0.2
 """A rollout that was blind for longer is not called good, as it would not have passed."""
@@ -71,9 +71,9 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
         peers: of the checkers of others.
     """
 
-    rollout: Rollout
-    rule: Rule
-    was: Labelled
+    rollout: PastRollout
+    rule: RuleName
+    was: LabelledRollout
     undone: float | None
     over: float
     lived: Counts = Counts()
@@ -85,7 +85,7 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     peers: tuple[Finding, ...] = ()
 
 
-def steps_of(rollout: Rollout, *, step_s: float) -> tuple[int, int]:
+def steps_of(rollout: PastRollout, *, step_s: float) -> tuple[int, int]:
     """Give the first and the last step of a rollout."""
     first = math.ceil(rollout.started / step_s)
     return first, max(first, math.floor(rollout.until / step_s))
@@ -100,14 +100,14 @@ class Known(msgspec.Struct, frozen=True, kw_only=True):
         sawtooth: why the counters cannot be believed.
     """
 
-    past: Past
+    past: Baseline
     bad_known: bool
     sawtooth: Blind | None = None
 
 
 def replay(
-    rollout: Rollout,
-    there: Scene,
+    rollout: PastRollout,
+    there: PastPods,
     readings: Mapping[str, Sequence[Reading]],
     known: Mapping[str, Known],
     *,
@@ -126,7 +126,7 @@ def replay(
     if there.ready is None:
         blind = next((each.blind for every in readings.values() for each in every if each.blind), None)
         why = f"{blind.reason}: {blind.detail}" if blind else "no pod of it has a series"
-        was = Labelled(Label.UNKNOWN, why)
+        was = LabelledRollout(Label.UNKNOWN, why)
         return Replayed(rollout=rollout, rule=rule, was=was, undone=rollout.undone, over=there.over)
     watch, sequential, evidence = _watched(rollout, there, readings, known, step_s=step_s)
     by_threshold = _by_threshold(watch, known, there, step_s=step_s)
@@ -157,7 +157,9 @@ def replay(
     )
 
 
-def _was(rollout: Rollout, there: Scene, blocks: Sequence[Block], lived: Counts, known: Known) -> Labelled:
+def _was(
+    rollout: PastRollout, there: PastPods, blocks: Sequence[Block], lived: Counts, known: Known
+) -> LabelledRollout:
     """Say what it was; a good one that could not be seen for long is unknown."""
     beside = sum((each.stable for each in blocks if (each.candidate + each.grace).total > 0), Counts())
     after_s = None if there.undone is None else there.undone - rollout.started
@@ -167,12 +169,12 @@ def _was(rollout: Rollout, there: Scene, blocks: Sequence[Block], lived: Counts,
     if not dark or was.label is Label.BAD or (was.label is Label.GOOD and not long):
         return was
     of = f"blind in {len(dark)} of {len(blocks)} steps"
-    return Labelled(Label.UNKNOWN, f"{was.why}; {of}: {dark[0].reason}: {dark[0].detail}")
+    return LabelledRollout(Label.UNKNOWN, f"{was.why}; {of}: {dark[0].reason}: {dark[0].detail}")
 
 
 def _watched(
-    rollout: Rollout,
-    there: Scene,
+    rollout: PastRollout,
+    there: PastPods,
     readings: Mapping[str, Sequence[Reading]],
     known: Mapping[str, Known],
     *,
@@ -195,7 +197,7 @@ def _watched(
         },
         lowest=lowest,
     )
-    finding = Finding(rule=Rule.SEQUENTIAL)
+    finding = Finding(rule=RuleName.SEQUENTIAL)
     evidence: dict[str, list[tuple[float, ...]]] = {name: [] for name in readings}
     for index in range(math.floor(there.over / step_s) - first + 1):
         watch.feed({name: each[index] for name, each in readings.items()}, there.pods)
@@ -213,10 +215,10 @@ def _watched(
     return watch, finding, evidence
 
 
-def _by_threshold(watch: Watch, known: Mapping[str, Known], there: Scene, *, step_s: float) -> Finding:
+def _by_threshold(watch: Watch, known: Mapping[str, Known], there: PastPods, *, step_s: float) -> Finding:
     """Say what the rule `threshold` did."""
     limits = rule_of(watch.policy, step_s)
-    finding = Finding(rule=Rule.THRESHOLD)
+    finding = Finding(rule=RuleName.THRESHOLD)
     for index in range(len(next(iter(watch.blocks.values())))):
         for name, blocks in watch.blocks.items():
             time = blocks[index].step * step_s
@@ -230,7 +232,7 @@ def _by_threshold(watch: Watch, known: Mapping[str, Known], there: Scene, *, ste
 def _said(finding: Finding, verdicts: Sequence[Verdict], time: float, *, ask: str) -> Finding:
     """Take in what was said after a block."""
     for verdict in verdicts:
-        if verdict.word is not Word.BREACH:
+        if verdict.word is not Status.BREACH:
             continue
         doubts = [*([ask] if ask else []), *(["shared"] if verdict.shared else []), *(d.guard for d in verdict.doubts)]
         if not doubts:
@@ -240,7 +242,7 @@ def _said(finding: Finding, verdicts: Sequence[Verdict], time: float, *, ask: st
     return finding
 
 
-def _checked(checker: Checker, watch: Watch, there: Scene, *, step_s: float) -> Finding:
+def _checked(checker: Checker, watch: Watch, there: PastPods, *, step_s: float) -> Finding:
     """Say what a checker of others did: it looks from the block of the first Ready pod on, as long as we do."""
     times = []
     for blocks in watch.blocks.values():
@@ -253,7 +255,7 @@ def _checked(checker: Checker, watch: Watch, there: Scene, *, step_s: float) -> 
     return Finding(rule=checker.name, acted=min(times, default=None))
 
 
-def _saved(finding: Finding, blocks: Sequence[Block], there: Scene, *, step_s: float) -> Finding:
+def _saved(finding: Finding, blocks: Sequence[Block], there: PastPods, *, step_s: float) -> Finding:
     """Say how much sooner it was than the undo."""
     if finding.acted is None:
         return finding

@@ -13,7 +13,7 @@ import msgspec
 
 from watchdog.config import Policy
 from watchdog.decide import marks
-from watchdog.decide.history import read_history
+from watchdog.decide.revisions import read_history
 from watchdog.model import Topology
 from watchdog.objects import ReplicaSet, Snapshot, TemplateHash, WorkloadRef
 
@@ -67,7 +67,7 @@ class Subject(msgspec.Struct, frozen=True, kw_only=True):
         return tuple(dict.fromkeys((self.workload, self.stable)))
 
 
-class Rollout(msgspec.Struct, frozen=True, kw_only=True):
+class PastRollout(msgspec.Struct, frozen=True, kw_only=True):
     """A rollout of the past.
 
     Args:
@@ -128,7 +128,7 @@ def versions(snapshot: Snapshot, gone: Mapping[str, float]) -> tuple[Version, ..
 
 def rollouts(
     subject: Subject, snapshot: Snapshot, found: Sequence[Version], *, since: float, now: float
-) -> list[Rollout]:
+) -> list[PastRollout]:
     """Give the rollouts that began since a time; the first version of a Deployment replaced none and is left out."""
     mark = marks.read_last_rollback(
         snapshot.deployment.metadata.annotations, now=dt.datetime.fromtimestamp(now, dt.UTC)
@@ -147,7 +147,7 @@ def rollouts(
         following = min((each.created for each in found[index + 1 :]), default=now)
         undone = mark.at.timestamp() if mark and mark.from_hash == version.hash else None
         result.append(
-            Rollout(
+            PastRollout(
                 subject=subject,
                 version=version,
                 until=min(following, now, version.created + subject.policy.max_watch),

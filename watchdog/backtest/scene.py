@@ -11,9 +11,9 @@ from collections.abc import Sequence
 import msgspec
 from msgspec.structs import replace
 
-from watchdog.backtest.rollouts import Rollout, replicaset_of
-from watchdog.engine.facts import by_name
-from watchdog.judge.blocks import PodFact, Reading, Restart, Row, Track
+from watchdog.backtest.rollouts import PastRollout, replicaset_of
+from watchdog.engine.pod_timeline import by_name
+from watchdog.judge.blocks import PodTimeline, Reading, Restart, ScrapeTarget, Track
 from watchdog.objects import TemplateHash
 
 _FRESH_STEPS = 2.5
@@ -24,7 +24,7 @@ _SELDOM = 10
 """A counter that falls in one step of ten, or more often, is no restart: several workers answer in turn."""
 
 
-class Scene(msgspec.Struct, frozen=True, kw_only=True):
+class PastPods(msgspec.Struct, frozen=True, kw_only=True):
     """The pods, and the times that follow from them.
 
     Args:
@@ -36,7 +36,7 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
         watched: until when the service would have judged: at the latest a bake after completion.
     """
 
-    pods: tuple[PodFact, ...]
+    pods: tuple[PodTimeline, ...]
     stable: str
     ready: float | None
     undone: float | None
@@ -44,7 +44,7 @@ class Scene(msgspec.Struct, frozen=True, kw_only=True):
     watched: float
 
 
-def scene(rollout: Rollout, readings: Sequence[Reading], *, step_s: float) -> Scene:
+def scene(rollout: PastRollout, readings: Sequence[Reading], *, step_s: float) -> PastPods:
     """Find the pods of a rollout.
 
     Args:
@@ -75,10 +75,10 @@ def scene(rollout: Rollout, readings: Sequence[Reading], *, step_s: float) -> Sc
         completed = max(each.gone or 0.0 for each in before)
     bake = float(subject.policy.bake)
     watched = over if completed is None else min(over, completed + bake)
-    return Scene(pods=pods, stable=stable, ready=ready, undone=undone, over=over, watched=watched)
+    return PastPods(pods=pods, stable=stable, ready=ready, undone=undone, over=over, watched=watched)
 
 
-def _live(rollout: Rollout, readings: Sequence[Reading], *, step_s: float) -> str:
+def _live(rollout: PastRollout, readings: Sequence[Reading], *, step_s: float) -> str:
     """Give the ReplicaSet that had most of the pods when the rollout began."""
     seen: dict[str, str] = {}
     for reading in readings[:_LOOKS]:
@@ -91,7 +91,7 @@ def _live(rollout: Rollout, readings: Sequence[Reading], *, step_s: float) -> st
 
 
 def _undone(
-    rollout: Rollout, candidates: Sequence[PodFact], pods: Sequence[PodFact], *, ready: float, step_s: float
+    rollout: PastRollout, candidates: Sequence[PodTimeline], pods: Sequence[PodTimeline], *, ready: float, step_s: float
 ) -> float | None:
     """Give when the first pod of an older version came back, where the candidate's pods then all went.
 
@@ -116,7 +116,7 @@ def _undone(
 def _restarts(readings: Sequence[Reading]) -> dict[str, tuple[Restart, ...]]:
     """Give the falls of each pod's counters as restarts, unless they are too many."""
     found: dict[str, list[Restart]] = {}
-    last: dict[Row, tuple[float, float]] = {}
+    last: dict[ScrapeTarget, tuple[float, float]] = {}
     steps: Counter[str] = Counter()
     for reading in readings:
         for sample in reading.samples:

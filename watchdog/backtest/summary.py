@@ -6,10 +6,10 @@ from enum import StrEnum
 
 import msgspec
 
+from watchdog.backtest.competitors import PEERS
 from watchdog.backtest.labels import FLOOR, LEAST_BAD, LEAST_REQUESTS, TIMES, Label
-from watchdog.backtest.peers import PEERS
 from watchdog.backtest.replay import Finding, Replayed
-from watchdog.config import Rule
+from watchdog.config import RuleName
 
 CONFIGURED = "configured policies"
 
@@ -29,7 +29,7 @@ NOTES = (
 """What is to be known about the numbers."""
 
 
-class Outcome(StrEnum):
+class FindingOutcome(StrEnum):
     """What a rule's finding is worth."""
 
     CAUGHT = "caught"
@@ -69,7 +69,7 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
 
 def tallies(replayed: Sequence[Replayed]) -> tuple[Tally, ...]:
     """Give the tally of the configured policies, of each rule of ours, and of those of others."""
-    rules = (*map(str, Rule), *(each.name for each in PEERS))
+    rules = (*map(str, RuleName), *(each.name for each in PEERS))
     return (_tally(CONFIGURED, replayed), *(_tally(rule, replayed) for rule in rules))
 
 
@@ -79,29 +79,29 @@ def finding_of(replayed: Replayed, rule: str) -> Finding | None:
     return next((each for each in (*replayed.ours, *replayed.peers) if each.rule == name), None)
 
 
-def outcome(replayed: Replayed, rule: str) -> Outcome:
+def outcome(replayed: Replayed, rule: str) -> FindingOutcome:
     """Say what a rule's finding is worth."""
     finding, bad = finding_of(replayed, rule), replayed.was.label is Label.BAD
     if replayed.was.label is Label.UNKNOWN or finding is None:
-        return Outcome.UNKNOWN
+        return FindingOutcome.UNKNOWN
     if finding.acted is not None:
-        return Outcome.CAUGHT if bad else Outcome.FALSE
+        return FindingOutcome.CAUGHT if bad else FindingOutcome.FALSE
     if finding.asked is not None:
-        return Outcome.ASKED if bad else Outcome.FALSE_ASKED
-    return Outcome.MISSED if bad else Outcome.PASSED
+        return FindingOutcome.ASKED if bad else FindingOutcome.FALSE_ASKED
+    return FindingOutcome.MISSED if bad else FindingOutcome.PASSED
 
 
 def _tally(rule: str, replayed: Sequence[Replayed]) -> Tally:
     counts = Counter(outcome(each, rule) for each in replayed)
-    caught = [each for each in replayed if outcome(each, rule) is Outcome.CAUGHT]
+    caught = [each for each in replayed if outcome(each, rule) is FindingOutcome.CAUGHT]
     findings = [found for each in caught if (found := finding_of(each, rule))]
     return Tally(
         rule=rule,
-        caught=counts[Outcome.CAUGHT],
-        asked=counts[Outcome.ASKED],
-        missed=counts[Outcome.MISSED],
-        false=counts[Outcome.FALSE],
-        false_asked=counts[Outcome.FALSE_ASKED],
+        caught=counts[FindingOutcome.CAUGHT],
+        asked=counts[FindingOutcome.ASKED],
+        missed=counts[FindingOutcome.MISSED],
+        false=counts[FindingOutcome.FALSE],
+        false_asked=counts[FindingOutcome.FALSE_ASKED],
         saved_s=sum(each.saved_s for each in findings),
         saved_errors=sum(each.saved_errors for each in findings),
         open=sum(each.undone is None for each in caught),

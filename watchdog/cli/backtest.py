@@ -18,11 +18,11 @@ from watchdog.backtest.labels import Label
 from watchdog.backtest.page import clock, page, saved
 from watchdog.backtest.reading import batches, gone_replicasets, replay_all
 from watchdog.backtest.replay import Finding, Replayed
-from watchdog.backtest.rollouts import Rollout, Subject, rollouts, versions
+from watchdog.backtest.rollouts import PastRollout, Subject, rollouts, versions
 from watchdog.backtest.summary import CONFIGURED, NOTES, Tally, finding_of, outcome, tallies
 from watchdog.cli.options import Common, Duration, common, runs
 from watchdog.cli.output import CANNOT, GOOD, Form, echo, print_json, print_table
-from watchdog.engine.fleet import Match, Side, match_all
+from watchdog.engine.fleet import Match, WorkloadRole, match_all
 from watchdog.errors import ClusterError, UsageError
 from watchdog.judge.blocks import Blind
 from watchdog.objects import Deployment, LabelSelector, ReplicaSet, Snapshot, WorkloadRef
@@ -68,7 +68,9 @@ async def backtest(shared: Common, *, since: float, html: str, url: str, as_json
     return CANNOT if replayed and all(each.was.label is Label.UNKNOWN for each in replayed) else GOOD
 
 
-async def _find(parts: Parts, client: PrometheusClient, *, since: float, now: float) -> tuple[list[Rollout], list[str]]:
+async def _find(
+    parts: Parts, client: PrometheusClient, *, since: float, now: float
+) -> tuple[list[PastRollout], list[str]]:
     """Find the rollouts of every workload that a policy matches, and say what cannot be replayed."""
     policies = parts.config.policies
     if not policies:
@@ -91,7 +93,7 @@ async def _find(parts: Parts, client: PrometheusClient, *, since: float, now: fl
             problems.append(f"ReplicaSets that are gone, by kube-state-metrics: {answer.reason}: {answer.detail}")
         else:
             gone = answer
-    found: list[Rollout] = []
+    found: list[PastRollout] = []
     for deployment in deployments:
         match = matches.get(deployment.ref)
         if match is None or deployment.ref.namespace not in sets:
@@ -99,7 +101,7 @@ async def _find(parts: Parts, client: PrometheusClient, *, since: float, now: fl
         if why := _cannot(match):
             problems.append(f"{deployment.ref}: {why}")
             continue
-        stable = match.other if match.side is Side.CANDIDATE and match.other else deployment.ref
+        stable = match.other if match.side is WorkloadRole.CANDIDATE and match.other else deployment.ref
         subject = Subject(
             workload=deployment.ref,
             policy=match.policy,
@@ -114,7 +116,7 @@ async def _find(parts: Parts, client: PrometheusClient, *, since: float, now: fl
 
 
 def _cannot(match: Match) -> str:
-    if match.side is Side.COLOUR:
+    if match.side is WorkloadRole.COLOUR:
         return "the switches of a blue-green Service leave no trace to replay"
     if not match.policy.signals:
         return f"policy {match.policy.name!r} has no signal"
@@ -123,7 +125,7 @@ def _cannot(match: Match) -> str:
     return ""
 
 
-async def _replay(parts: Parts, client: PrometheusClient, found: Sequence[Rollout]) -> list[Replayed]:
+async def _replay(parts: Parts, client: PrometheusClient, found: Sequence[PastRollout]) -> list[Replayed]:
     """Read and replay, oldest first, and show how far it is to whoever waits at a terminal."""
     groups = batches(found)
     replayed: list[Replayed] = []

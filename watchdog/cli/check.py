@@ -7,7 +7,7 @@ from watchdog.alertmanager import Alertmanagers
 from watchdog.app import Parts, assemble, records_namespace
 from watchdog.cli.options import Common, common, runs
 from watchdog.cli.output import GOOD, USAGE, Cell, Form, echo, print_json, print_table
-from watchdog.cli.sight import Sight, look
+from watchdog.cli.policy_preview import PolicyPreview, look
 from watchdog.config import Config
 from watchdog.errors import NotificationError, UsageError
 from watchdog.kube import Right
@@ -79,7 +79,7 @@ async def check(shared: Common, *, online: bool, named: tuple[str, ...]) -> int:
     policies = shared.config.policies
     namespaces = sorted({*named, *(name for policy in policies for name in policy.namespaces)})
     answers: list[tuple[Need, bool]] = []
-    sights: list[Sight] = []
+    sights: list[PolicyPreview] = []
     reached: list[str] = []
     problems: list[str] = []
     user = None

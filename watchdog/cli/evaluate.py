@@ -17,9 +17,11 @@ from watchdog.cli.options import Common, common, runs
 from watchdog.cli.output import BREACH, GOOD, Form, echo, print_json
 from watchdog.errors import UsageError
 from watchdog.judge import concurrent, historical
-from watchdog.judge.blocks import Counts, Word
+from watchdog.judge.blocks import Counts, Status
 from watchdog.judge.calibration import M_CAP_UNKNOWN, PHI_UNKNOWN
+from watchdog.judge.concurrent import ConcurrentSettings, ConcurrentState
 from watchdog.judge.eprocess import HORIZON, Design, Evidence, bar, bets
+from watchdog.judge.historical import HistoricalSettings
 from watchdog.judge.sequential import Control, Controls
 
 _NEEDED = ("time", "candidate_total", "candidate_bad", "stable_total", "stable_bad")
@@ -27,7 +29,7 @@ _READY = "stable_ready"
 _GZIP = b"\x1f\x8b"
 
 
-class Row(msgspec.Struct, frozen=True):
+class TraceRow(msgspec.Struct, frozen=True):
     """One block of a trace; its time as it was written."""
 
     time: float | str
@@ -41,8 +43,8 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
     controls: Controls
     bar: float
-    concurrent: concurrent.Settings
-    historical: historical.Settings | None
+    concurrent: ConcurrentSettings
+    historical: HistoricalSettings | None
 
 
 class Judged(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,7 +54,7 @@ class Judged(msgspec.Struct, frozen=True, kw_only=True):
     log_e: float = 0.0
     log_e_historical: float | None = None
     onset: float | str | None = None
-    verdict: Word = Word.INSUFFICIENT
+    verdict: Status = Status.INSUFFICIENT
 
 
 @click.command(short_help="Judge a file of blocks.")
@@ -107,15 +109,15 @@ async def evaluate(
     plan = Plan(
         controls=controls,
         bar=at_bar,
-        concurrent=concurrent.Settings(design=design, tolerance=tolerance, ratio=ratio, least=n_min),
-        historical=None if baseline is None else historical.Settings(design=design, base=baseline),
+        concurrent=ConcurrentSettings(design=design, tolerance=tolerance, ratio=ratio, least=n_min),
+        historical=None if baseline is None else HistoricalSettings(design=design, base=baseline),
     )
     first: Judged | None = None
     if shared.form is Form.TEXT:
         echo(f"{'TIME':<26} {'LOG E':>12} {'HISTORICAL':>12} {'ONSET':<26} VERDICT")
     with _opened(trace) as lines:
         for judged in judge(read(lines), plan):
-            first = first or (judged if judged.verdict is Word.BREACH else None)
+            first = first or (judged if judged.verdict is Status.BREACH else None)
             _print(judged, shared.form)
     if shared.form is Form.JSON:
         print_json("evaluate", {"first_breach": first.time if first else None})
@@ -124,9 +126,9 @@ async def evaluate(
     return BREACH if first else GOOD
 
 
-def judge(rows: Iterator[Row], plan: Plan) -> Iterator[Judged]:
+def judge(rows: Iterator[TraceRow], plan: Plan) -> Iterator[Judged]:
     """Judge row by row; from the first crossing on the verdict is a breach."""
-    beside, alone = concurrent.State(), Evidence()
+    beside, alone = ConcurrentState(), Evidence()
     times: dict[int, float | str] = {}
     started, breach = False, False
     for index, row in enumerate(rows, start=1):
@@ -146,11 +148,11 @@ def judge(rows: Iterator[Row], plan: Plan) -> Iterator[Judged]:
             log_e=beside.evidence.log_e,
             log_e_historical=alone.log_e if plan.historical else None,
             onset=None if spoken.onset is None else times[spoken.onset],
-            verdict=Word.BREACH if breach else Word.INSUFFICIENT,
+            verdict=Status.BREACH if breach else Status.INSUFFICIENT,
         )
 
 
-def read(lines: Iterator[str]) -> Iterator[Row]:
+def read(lines: Iterator[str]) -> Iterator[TraceRow]:
     """Read blocks; columns beyond those that are named are passed over.
 
     Raises:
@@ -171,7 +173,7 @@ def read(lines: Iterator[str]) -> Iterator[Row]:
             ready = fields.get(_READY, "1")
             if ready not in ("0", "1"):
                 raise _bad(table.line_num, _READY, ready, "write 0 or 1")
-            yield Row(time, candidate, stable, ready == "1")
+            yield TraceRow(time, candidate, stable, ready == "1")
     except (csv.Error, UnicodeDecodeError, EOFError, OSError, zlib.error) as error:
         raise UsageError(f"line {table.line_num + 1}: {error}: write CSV in UTF-8, or that with gzip") from error
 

@@ -9,7 +9,7 @@ import click
 from msgspec.structs import replace
 
 from watchdog.app import Parts, assemble
-from watchdog.cli import asked
+from watchdog.cli import signal_options
 from watchdog.cli.lines import Lines, LiveLine
 from watchdog.cli.options import Common, Duration, Words, Workload, common, runs
 from watchdog.cli.output import (
@@ -25,11 +25,11 @@ from watchdog.cli.output import (
     printable,
 )
 from watchdog.config import Policy, Seconds, Sensitivity, Source
-from watchdog.engine.fleet import Match, Side
+from watchdog.engine.fleet import Match, WorkloadRole
 from watchdog.errors import UsageError
-from watchdog.gate import Gate, Ports, Report, Task
+from watchdog.gate import Gate, GatePorts, GateRequest, Report
 from watchdog.gate.report import markdown, outputs
-from watchdog.judge.blocks import Word
+from watchdog.judge.blocks import Status
 from watchdog.model import Action, Cause, Outcome
 from watchdog.objects import WorkloadRef, is_name
 from watchdog.ports import Signals
@@ -91,15 +91,15 @@ async def gate(
     Ends with 0 if that version is still live and was judged good, 1 if it is bad (undone, or no action asked for), 3 if
     it cannot be judged, 4 if somebody replaced it or the action was refused or failed.
     """
-    given = asked.given(bad, total)
+    given = signal_options.given(bad, total)
     if stable and (not is_name(stable) or stable == workload.name):
         raise UsageError("--stable names another Deployment of the same namespace")
     async with assemble(
         shared.config, kubeconfig=shared.kubeconfig, context=shared.context, progress=print_progress
     ) as parts:
         match = await parts.match(workload) if shared.config.policies else None
-        signals = given or asked.of_policy(workload, match)
-        other = match.other if match and match.side is Side.CANDIDATE else None
+        signals = given or signal_options.of_policy(workload, match)
+        other = match.other if match and match.side is WorkloadRole.CANDIDATE else None
         beside = WorkloadRef(workload.namespace, stable) if stable else other or workload
         action = _action(on_breach, match, workload, beside)
         policy = match.policy if match else Policy(name="gate", namespaces=(workload.namespace,))
@@ -107,7 +107,7 @@ async def gate(
             rule = replace(policy.sequential, blocks=None)
             policy = replace(policy, sensitivity=Sensitivity(sensitivity), sequential=rule)
         by_pods = parts.config.source is Source.PODS and not url
-        task = Task(
+        task = GateRequest(
             workload=workload,
             stable=beside,
             image=image,
@@ -146,14 +146,14 @@ def _action(on_breach: str | None, match: Match | None, workload: WorkloadRef, b
         action = Action(on_breach)
     elif match and match.policy.action and not (alone and match.policy.action is Action.SCALE_DOWN):
         action = match.policy.action
-    if match and match.side is Side.COLOUR and not on_breach:
+    if match and match.side is WorkloadRole.COLOUR and not on_breach:
         raise UsageError(f"{workload} is a colour of {match.policy.name}: its service switches back; --on-breach none")
     if action is Action.SCALE_DOWN and alone:
         raise UsageError("--on-breach scale-down would take every pod away: name the Deployment beside it, --stable")
     return action
 
 
-async def _run(parts: Parts, task: Task, *, url: str, namespace: str, form: Form) -> Report:
+async def _run(parts: Parts, task: GateRequest, *, url: str, namespace: str, form: Form) -> Report:
     limits, settings = parts.config.limits, parts.config
     by_pods = settings.source is Source.PODS and not url
     signals: Signals
@@ -161,7 +161,7 @@ async def _run(parts: Parts, task: Task, *, url: str, namespace: str, form: Form
         signals = await parts.pods(signals=task.policy.signals.values())
     else:
         signals = parts.signals(await parts.prometheus(url))
-    ports = Ports(
+    ports = GatePorts(
         cluster=parts.cluster,
         signals=signals,
         store=parts.records(namespace),
@@ -183,9 +183,9 @@ def exit_code(report: Report, *, allow_insufficient: bool) -> int:
     """What a pipeline is told."""
     if report.outcome in _NOT_DONE:
         return NOT_DONE
-    if report.verdict.word is Word.BREACH:
+    if report.verdict.word is Status.BREACH:
         return BREACH
-    if report.verdict.word is Word.HEALTHY or (allow_insufficient and report.verdict.word is Word.INSUFFICIENT):
+    if report.verdict.word is Status.HEALTHY or (allow_insufficient and report.verdict.word is Status.INSUFFICIENT):
         return GOOD
     return CANNOT
 
@@ -194,7 +194,7 @@ def _now() -> dt.datetime:
     return dt.datetime.fromtimestamp(time.time(), tz=dt.UTC)
 
 
-def _undo(task: Task, report: Report) -> str:
+def _undo(task: GateRequest, report: Report) -> str:
     """The command that really does it: one that only repeats an undo would change nothing."""
     if task.stable == task.workload:
         further = report.outcome is Outcome.ALREADY and report.rollout
@@ -214,7 +214,7 @@ def _write(file: str, text: str) -> None:
         print_error(f"{file} cannot be written: {error.strerror}")
 
 
-def _fields(report: Report, task: Task, code: int) -> dict[str, object]:
+def _fields(report: Report, task: GateRequest, code: int) -> dict[str, object]:
     return {
         "namespace": task.workload.namespace,
         "deployment": task.workload.name,

@@ -10,8 +10,8 @@ from watchdog.app import Parts, assemble
 from watchdog.cli.options import Common, Workload, common, runs
 from watchdog.cli.output import GOOD, Form, echo, print_json, print_table, revision_fields
 from watchdog.decide import marks
-from watchdog.decide.history import History, describe, read_history
 from watchdog.decide.patches import absolve
+from watchdog.decide.revisions import History, describe, read_history
 from watchdog.errors import ClusterError, UsageError
 from watchdog.model import IncidentId, by_gate
 from watchdog.objects import CHANGE_CAUSE, ReplicaSet, Snapshot, WorkloadRef

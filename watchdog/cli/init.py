@@ -41,7 +41,7 @@ _SPACING_S = 300.0
 _SUFFIX = re.compile(r"_(requests_total|seconds_count|total|count)$")
 
 
-class Candidate(msgspec.Struct, frozen=True):
+class SignalProposal(msgspec.Struct, frozen=True):
     """A pair of selectors that could be a signal, and why."""
 
     bad: str
@@ -49,7 +49,7 @@ class Candidate(msgspec.Struct, frozen=True):
     why: str
 
 
-def candidates(metrics: Metrics) -> tuple[Candidate, ...]:
+def candidates(metrics: Metrics) -> tuple[SignalProposal, ...]:
     """What could be a signal, the best first."""
     totals = sorted(filter(_counts_requests, metrics), key=lambda name: ((*_TOTALS, name).index(name), name))
     return tuple(found for name in totals if (found := _candidate(name, metrics)))
@@ -59,11 +59,11 @@ def _counts_requests(name: str) -> bool:
     return name in _TOTALS or name.endswith("_requests_total")
 
 
-def _candidate(total: str, metrics: Metrics) -> Candidate | None:
+def _candidate(total: str, metrics: Metrics) -> SignalProposal | None:
     prefix = _SUFFIX.sub("", total)
     for bad in (f"{prefix}_errors_total", f"{prefix}_failures_total", f"{prefix}_requests_failed_total"):
         if bad in metrics:
-            return Candidate(bad, total, f"{bad} counts the failures among {total}")
+            return SignalProposal(bad, total, f"{bad} counts the failures among {total}")
     labels = metrics[total]
     label, expression = _GRPC if _GRPC[0] in labels else (next((name for name in _STATUS if name in labels), ""), "5..")
     if not label:
@@ -72,7 +72,7 @@ def _candidate(total: str, metrics: Metrics) -> Candidate | None:
     if expression == "5.." and seen and not any(_HTTP.fullmatch(value) for value in seen):
         return None  # such as status="ok": the selector would never find a failure, and count that as none
     why = f"the label {label} of {total} tells what failed; seen: {', '.join(seen[:8]) or 'no value yet'}"
-    return Candidate(Selector(total, ((label, "=~", expression),)).text(), total, why)
+    return SignalProposal(Selector(total, ((label, "=~", expression),)).text(), total, why)
 
 
 def propose(

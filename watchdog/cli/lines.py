@@ -7,9 +7,9 @@ from rich.live import Live
 from rich.text import Text
 
 from watchdog.cli.output import echo, printable
-from watchdog.gate import Task
+from watchdog.gate import GateRequest
 from watchdog.gate.report import line
-from watchdog.gate.trial import Numbers
+from watchdog.gate.trial import SignalNumbers
 
 
 class Lines:
@@ -20,7 +20,7 @@ class Lines:
         quiet: nothing is shown.
     """
 
-    def __init__(self, task: Task, *, quiet: bool) -> None:
+    def __init__(self, task: GateRequest, *, quiet: bool) -> None:
         self._task = task
         self._quiet = quiet
         self._said = ""
@@ -37,7 +37,7 @@ class Lines:
             self._said = text
             self._print(text)
 
-    def tell(self, numbers: tuple[Numbers, ...]) -> None:
+    def tell(self, numbers: tuple[SignalNumbers, ...]) -> None:
         """Show a block by the signal that is nearest to a breach."""
         policy = self._task.policy
         named = len(policy.signals) > 1
@@ -54,7 +54,7 @@ class Lines:
 class LiveLine(Lines):
     """The same on a terminal, where the newest block stands in one line that changes."""
 
-    def __init__(self, task: Task, *, quiet: bool) -> None:
+    def __init__(self, task: GateRequest, *, quiet: bool) -> None:
         super().__init__(task, quiet=quiet)
         self._live = Live(console=Console(highlight=False), auto_refresh=False, transient=True)
 

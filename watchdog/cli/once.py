@@ -11,7 +11,7 @@ import click
 import msgspec
 
 from watchdog.app import Parts, assemble
-from watchdog.cli import asked
+from watchdog.cli import signal_options
 from watchdog.cli.options import Common, Duration, Words, Workload, common, runs
 from watchdog.cli.output import (
     BREACH,
@@ -26,12 +26,13 @@ from watchdog.cli.output import (
     revision_fields,
 )
 from watchdog.config import GitOps, Signal
-from watchdog.decide.history import live_rollout, read_history
 from watchdog.decide.plan import Request
-from watchdog.engine import facts
+from watchdog.decide.revisions import live_rollout, read_history
+from watchdog.engine import pod_timeline
 from watchdog.engine.watch import query_of
 from watchdog.judge import counters
-from watchdog.judge.blocks import Counts, PodFact, Track
+from watchdog.judge.blocks import Counts, PodTimeline, Track
+from watchdog.judge.counters import CounterSettings
 from watchdog.model import Cause, Outcome, Refused, Result, Rollout, Undo
 from watchdog.objects import WorkloadRef
 from watchdog.ports import Signals
@@ -41,7 +42,7 @@ MOST_PODS_NAMED = 50
 _QUERY_S = 30.0
 
 
-class Seen(msgspec.Struct, frozen=True):
+class SignalSeen(msgspec.Struct, frozen=True):
     """What a signal showed; `unknown` says why that is no error rate, where it is none."""
 
     signal: str = ""
@@ -82,14 +83,14 @@ async def once(
 
     Ends with 0 if it is acceptable, 1 if it was not and is undone, 3 if it is not known, 4 if it could not be undone.
     """
-    given = asked.given(bad, total)
+    given = signal_options.given(bad, total)
     say = echo if shared.form is Form.TEXT else lambda _: None
     result = None
     async with assemble(
         shared.config, kubeconfig=shared.kubeconfig, context=shared.context, progress=print_progress
     ) as parts:
         policy = shared.config.policy_for(workload)
-        signals = given or asked.of_policy(workload, await parts.match(workload))
+        signals = given or signal_options.of_policy(workload, await parts.match(workload))
         rollout, seen = await _look(parts, workload, signals, window_s=window, url=url)
         worst = _worst(seen, threshold)
         rate = "unknown" if worst.unknown else f"{worst.counts.ratio:.4f}"
@@ -121,13 +122,13 @@ async def once(
 
 async def _look(
     parts: Parts, workload: WorkloadRef, chosen: Mapping[str, Signal], *, window_s: float, url: str
-) -> tuple[Rollout | None, list[Seen]]:
+) -> tuple[Rollout | None, list[SignalSeen]]:
     """What is live, and what its pods counted over the window, by the rows and counters of the service."""
     signals, step_s = parts.signals(await parts.prometheus(url)), parts.config.prometheus.step
     snapshot = await parts.snapshot(workload)
     live = live_rollout(snapshot.deployment, read_history(snapshot))
     if isinstance(live, Refused):
-        return None, [Seen(unknown=str(live))]
+        return None, [SignalSeen(unknown=str(live))]
     rollout, replicaset = live
     selector = snapshot.deployment.spec.selector
     pods = await parts.cluster.pods(workload.namespace, selector, timeout_s=parts.request_s)
@@ -135,9 +136,9 @@ async def _look(
     last = math.floor(now / step_s)
     steps = range(last - math.ceil(window_s / step_s), last + 1)
     owners = {replicaset.metadata.uid: (Track.CANDIDATE, replicaset.hash)}
-    known = facts.update((), pods, owners, since=steps[0], step=steps[0], step_s=step_s, now=now)
+    known = pod_timeline.update((), pods, owners, since=steps[0], step=steps[0], step_s=step_s, now=now)
     if not known:
-        return rollout, [Seen(unknown=f"revision {rollout.revision} has no pods")]
+        return rollout, [SignalSeen(unknown=f"revision {rollout.revision} has no pods")]
     return rollout, [
         msgspec.structs.replace(
             await _count(signals, workload.namespace, signal, known, steps, step_s=step_s), signal=name
@@ -147,12 +148,12 @@ async def _look(
 
 
 async def _count(
-    signals: Signals, namespace: str, signal: Signal, pods: Sequence[PodFact], steps: range, *, step_s: float
-) -> Seen:
+    signals: Signals, namespace: str, signal: Signal, pods: Sequence[PodTimeline], steps: range, *, step_s: float
+) -> SignalSeen:
     named = [pod.name for pod in pods] if len(pods) < MOST_PODS_NAMED and not signal.join else ()
     query = query_of(signal, (namespace,), named)
     readings = await signals.read_past(query, first=steps[0], last=steps[-1], timeout_s=_QUERY_S)
-    settings = counters.Settings(
+    settings = CounterSettings(
         namespace=namespace,
         step_s=step_s,
         grace_s=0.0,
@@ -162,22 +163,22 @@ async def _count(
     )
     blocks = counters.blocks(settings, readings, pods)
     if blind := blocks[-1].blind:  # a block that sees spans the blind ones before it
-        return Seen(unknown=f"{blind.reason}: {blind.detail}")
+        return SignalSeen(unknown=f"{blind.reason}: {blind.detail}")
     counts = sum((block.candidate + block.grace for block in blocks), Counts())
     few = f"{counts.total:g} requests in {len(steps) * step_s - step_s:g} s, fewer than {_LEAST_REQUESTS}"
-    return Seen(counts=counts, unknown=few if counts.total < _LEAST_REQUESTS else "")
+    return SignalSeen(counts=counts, unknown=few if counts.total < _LEAST_REQUESTS else "")
 
 
-def _worst(seen: Sequence[Seen], threshold: float) -> Seen:
+def _worst(seen: Sequence[SignalSeen], threshold: float) -> SignalSeen:
     """The highest rate; what is not known is worse than a rate that is acceptable, and better than one that is not."""
 
-    def order(each: Seen) -> tuple[float, float]:
+    def order(each: SignalSeen) -> tuple[float, float]:
         return 0.5 if each.unknown else float(each.counts.ratio > threshold), each.counts.ratio
 
     return max(seen, key=order)
 
 
-def _fields(worst: Seen, result: Result | None) -> dict[str, object]:
+def _fields(worst: SignalSeen, result: Result | None) -> dict[str, object]:
     plan = result.plan if result and isinstance(result.plan, Undo) else None
     return {
         "rate": None if worst.unknown else round(worst.counts.ratio, 6),

@@ -8,7 +8,7 @@ from watchdog.model import Alert
 from watchdog.objects import WorkloadRef
 
 
-class Candidate(msgspec.Struct, frozen=True):
+class Nameable(msgspec.Struct, frozen=True):
     """A workload as far as alerts can name it.
 
     Args:
@@ -22,7 +22,7 @@ class Candidate(msgspec.Struct, frozen=True):
     match: Mapping[str, str]
 
 
-def workloads_of(alert: Alert, candidates: Iterable[Candidate]) -> tuple[WorkloadRef, ...]:
+def workloads_of(alert: Alert, candidates: Iterable[Nameable]) -> tuple[WorkloadRef, ...]:
     """The workloads that an alert may mean: none is ignored, more than one is ambiguous.
 
     Its labels `namespace` and `deployment` decide; else `pod` by its owner's name; else the policy's `match`.

@@ -5,8 +5,8 @@ from collections.abc import Iterable
 import msgspec
 
 from watchdog.decide import templates
-from watchdog.decide.history import History
 from watchdog.decide.record import BEFORE_ACTING, Record
+from watchdog.decide.revisions import History
 from watchdog.errors import UsageError
 from watchdog.judge.blocks import Track
 from watchdog.judge.evaluations import MOST, Evaluation
@@ -32,7 +32,7 @@ class Posted(msgspec.Struct, frozen=True, kw_only=True):
     image: str = ""
 
 
-class Side(msgspec.Struct, frozen=True):
+class BatchSide(msgspec.Struct, frozen=True):
     """On which side of a rollout a batch counts."""
 
     incident: IncidentId
@@ -51,13 +51,13 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
 
     hash: TemplateHash
     counted: bool
-    rollouts: tuple[Side, ...] = ()
+    rollouts: tuple[BatchSide, ...] = ()
     detail: str
 
 
-def sides(ref: WorkloadRef, records: Iterable[Record]) -> dict[TemplateHash, tuple[Side, ...]]:
+def sides(ref: WorkloadRef, records: Iterable[Record]) -> dict[TemplateHash, tuple[BatchSide, ...]]:
     """Give the versions of a workload that are compared now, each with the rollouts in which it is."""
-    found: dict[TemplateHash, tuple[Side, ...]] = {}
+    found: dict[TemplateHash, tuple[BatchSide, ...]] = {}
     for record in records:
         if record.state not in BEFORE_ACTING or record.evaluated_by is None:
             continue
@@ -66,7 +66,7 @@ def sides(ref: WorkloadRef, records: Iterable[Record]) -> dict[TemplateHash, tup
             (record.stable_hash, record.stable, Track.STABLE),
         ):
             if workload == ref and hash_:
-                found[hash_] = (*found.get(hash_, ()), Side(record.id, track))
+                found[hash_] = (*found.get(hash_, ()), BatchSide(record.id, track))
     return found
 
 

@@ -18,7 +18,7 @@ from watchdog.objects import WorkloadRef
 _DAY = dt.timedelta(days=1)
 
 
-class Limits(msgspec.Struct, frozen=True, kw_only=True):
+class SafetyLimits(msgspec.Struct, frozen=True, kw_only=True):
     """The settings; 0 is off.
 
     Args:
@@ -66,7 +66,7 @@ WAITING = frozenset({Guard.NOT_OBSERVED, Guard.NO_CAPACITY, Guard.BLIND})
 """Refusals that are asked again at each step while the breach lasts."""
 
 
-def vetoes(record: Record, facts: Facts, limits: Limits, *, now: dt.datetime) -> tuple[Veto, ...]:
+def vetoes(record: Record, facts: Facts, limits: SafetyLimits, *, now: dt.datetime) -> tuple[Veto, ...]:
     """Every judgement guard that speaks, refusals before those that turn acting into asking."""
     found = [
         _mode(record, now),
@@ -123,7 +123,7 @@ def _acted(record: Record, facts: Facts) -> list[dt.datetime]:
     return sorted((*recorded, *((facts.claimed,) if facts.claimed else ())))
 
 
-def _budget(record: Record, facts: Facts, limits: Limits, now: dt.datetime) -> Veto | None:
+def _budget(record: Record, facts: Facts, limits: SafetyLimits, now: dt.datetime) -> Veto | None:
     today = [at for at in _acted(record, facts) if now - at < _DAY]
     if not limits.budget or len(today) < limits.budget:
         return None
@@ -131,7 +131,7 @@ def _budget(record: Record, facts: Facts, limits: Limits, now: dt.datetime) -> V
     return Veto(Guard.BUDGET, why, now, lowers=True)
 
 
-def _cool_down(record: Record, facts: Facts, limits: Limits, now: dt.datetime) -> Veto | None:
+def _cool_down(record: Record, facts: Facts, limits: SafetyLimits, now: dt.datetime) -> Veto | None:
     latest = max(_acted(record, facts), default=None)
     if latest is None or now - latest >= limits.cool_down:
         return None
@@ -140,7 +140,7 @@ def _cool_down(record: Record, facts: Facts, limits: Limits, now: dt.datetime) -
     return Veto(Guard.COOL_DOWN, why, now, lowers=True)
 
 
-def _loop(record: Record, facts: Facts, limits: Limits, now: dt.datetime) -> Veto | None:
+def _loop(record: Record, facts: Facts, limits: SafetyLimits, now: dt.datetime) -> Veto | None:
     if not facts.condemned_by:
         return None
     before = next((other for other in facts.others if other.id == facts.condemned_by), None)
@@ -157,7 +157,7 @@ def breached(record: Record) -> dt.datetime | None:
     return next((seen.at for seen in record.verdicts if seen.word == "breach"), None)
 
 
-def _breaker(record: Record, others: Iterable[Record], limits: Limits, now: dt.datetime) -> Veto | None:
+def _breaker(record: Record, others: Iterable[Record], limits: SafetyLimits, now: dt.datetime) -> Veto | None:
     """Whether so many fail at once that they may share the cause, in the workload's namespace or in all of them."""
     everywhere = [record, *(other for other in others if _counts(other, limits, now))]
     here = [each for each in everywhere if each.workload.namespace == record.workload.namespace]
@@ -171,7 +171,7 @@ def _breaker(record: Record, others: Iterable[Record], limits: Limits, now: dt.d
     return None
 
 
-def _counts(other: Record, limits: Limits, now: dt.datetime) -> bool:
+def _counts(other: Record, limits: SafetyLimits, now: dt.datetime) -> bool:
     """Whether a rollout counts for the breaker: what is only observed stops nobody."""
     at = breached(other) if other.mode is not Mode.OBSERVE else None
     return at is not None and now - at <= limits.breaker_window

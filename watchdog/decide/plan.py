@@ -11,9 +11,9 @@ from collections.abc import Iterable, Sequence
 import msgspec
 
 from watchdog.decide import guards, marks, templates
-from watchdog.decide.history import History, choose_target, describe, live_rollout, read_history
 from watchdog.decide.marks import LastRollback
 from watchdog.decide.patches import Operation, add, annotation, encode, remove, replace, test
+from watchdog.decide.revisions import History, choose_target, describe, live_rollout, read_history
 from watchdog.decide.status import Progress, rollout_status
 from watchdog.model import (
     Cause,

@@ -10,9 +10,9 @@ from enum import StrEnum
 
 import msgspec
 
-from watchdog.judge.blocks import Block, PodFact
+from watchdog.judge.blocks import Block, PodTimeline
 from watchdog.judge.evaluations import Evaluation
-from watchdog.judge.sequential import Settings
+from watchdog.judge.sequential import SequentialSettings
 from watchdog.model import Action, IncidentId, Mode, Outcome, Rollout, Topology
 from watchdog.objects import TemplateHash, WorkloadRef
 
@@ -90,7 +90,7 @@ class AlertSeen(msgspec.Struct, frozen=True):
         return self.from_step <= step and (self.what == "attributed" or step < self.until_step)
 
 
-class Numbers(msgspec.Struct, frozen=True):
+class DecisionCounts(msgspec.Struct, frozen=True):
     """The counts at the moment of the decision."""
 
     candidate_bad: float
@@ -138,7 +138,7 @@ class Planned(msgspec.Struct, frozen=True):
     to_revision: int
     to_hash: TemplateHash
     cause: str
-    numbers: Numbers | None = None
+    numbers: DecisionCounts | None = None
     target_images: Mapping[str, str] = {}
     condemned: Mapping[str, str] = {}
 
@@ -193,7 +193,7 @@ class Told(msgspec.Struct, frozen=True):
     details: tuple[str, ...] = ()
 
 
-class Stand(msgspec.Struct, frozen=True):
+class EvidenceStatus(msgspec.Struct, frozen=True):
     """Where one control of the rule `sequential` stands.
 
     Args:
@@ -278,12 +278,12 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     signals: tuple[SignalUsed, ...] = ()
     incident_first: str = ""
     bad_known: Mapping[str, bool] = {}
-    judged_by: Mapping[str, Settings] = {}
+    judged_by: Mapping[str, SequentialSettings] = {}
     lowest: Mapping[str, float] = {}
-    evaluated_by: Settings | None = None
+    evaluated_by: SequentialSettings | None = None
     evaluations: tuple[Evaluation, ...] = ()
-    evidence: Mapping[str, tuple[Stand, ...]] = {}
-    pods: tuple[PodFact, ...] = ()
+    evidence: Mapping[str, tuple[EvidenceStatus, ...]] = {}
+    pods: tuple[PodTimeline, ...] = ()
     blocks: Mapping[str, tuple[Block, ...]] = {}
     verdicts: tuple[VerdictSeen, ...] = ()
     vetoes: tuple[Veto, ...] = ()

@@ -11,10 +11,10 @@ from collections.abc import Iterable, Mapping
 import msgspec
 
 from watchdog.decide import guards, marks, templates
-from watchdog.decide.history import describe, live_rollout, read_history
 from watchdog.decide.marks import LastRollback
 from watchdog.decide.patches import Operation, add, annotation, encode, replace, test
 from watchdog.decide.record import Record, Switched
+from watchdog.decide.revisions import describe, live_rollout, read_history
 from watchdog.model import Cause, Guard, Refused, Revision, Rollout, ScaleUp, SwitchBack
 from watchdog.objects import Pod, ReplicaSet, Service, Snapshot, TemplateHash
 

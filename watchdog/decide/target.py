@@ -7,7 +7,7 @@ import datetime as dt
 from collections.abc import Collection
 
 from watchdog.decide import marks, templates
-from watchdog.decide.history import History
+from watchdog.decide.revisions import History
 from watchdog.model import Guard, Refused
 from watchdog.objects import Deployment, ReplicaSet, TemplateHash
 

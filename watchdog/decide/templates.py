@@ -33,15 +33,15 @@ _known: dict[bytes, bytes] = {}
 _IMAGE = re.compile(r"\.spec\.(initContainers|containers)\[[^\]]*\]\.image")
 
 
-class _Metadata(msgspec.Struct, frozen=True):
+class _TemplateMetadata(msgspec.Struct, frozen=True):
     labels: dict[str, Any] | None = None
     annotations: dict[str, Any] | None = None
 
 
-class _Head(msgspec.Struct, frozen=True):
+class _TemplateHead(msgspec.Struct, frozen=True):
     """What is read of a template without decoding the rest."""
 
-    metadata: _Metadata | None = None
+    metadata: _TemplateMetadata | None = None
 
 
 def parse(template: msgspec.Raw) -> Json:
@@ -111,14 +111,14 @@ def differ_only_in_annotations(one: msgspec.Raw, other: msgspec.Raw) -> bool:
 
 def annotations(template: msgspec.Raw) -> dict[str, str]:
     """The annotations inside the template."""
-    metadata = from_json(template, _Head).metadata
+    metadata = from_json(template, _TemplateHead).metadata
     found = (metadata and metadata.annotations) or {}
     return {key: value for key, value in found.items() if value is not None}
 
 
 def labels(template: msgspec.Raw) -> dict[str, str]:
     """The labels inside the template, without the one that only ReplicaSets carry."""
-    metadata = from_json(template, _Head).metadata
+    metadata = from_json(template, _TemplateHead).metadata
     found = (metadata and metadata.labels) or {}
     return {key: value for key, value in found.items() if value is not None and key != HASH_LABEL}
 

@@ -19,7 +19,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from watchdog.decide.history import live_rollout, read_history
 from watchdog.decide.patches import condemn, forget_replicas
 from watchdog.decide.plan import (
     Request,
@@ -31,9 +30,10 @@ from watchdog.decide.plan import (
     plan_undo,
     written_plan,
 )
+from watchdog.decide.revisions import live_rollout, read_history
 from watchdog.engine import wording
-from watchdog.engine.following import given_up, release, unbroken
 from watchdog.engine.verify import Patience, Stuck, Verifier
+from watchdog.engine.writes import given_up, release, unbroken
 from watchdog.errors import (
     ClusterError,
     Conflict,

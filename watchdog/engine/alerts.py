@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 import msgspec
 
-from watchdog.decide.attribution import Candidate, attributable, workloads_of
+from watchdog.decide.attribution import Nameable, attributable, workloads_of
 from watchdog.decide.record import AlertSeen, Record, State
 from watchdog.engine.context import Context
 from watchdog.engine.watch import traffic_from
@@ -55,13 +55,13 @@ class _Known(NamedTuple):
     ref: WorkloadRef | None
 
 
-class _Named:
+class _NamedWorkloads:
     """The workloads that alerts can name, looked up once for all of a webhook."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
 
-    def candidates(self, alert: Alert) -> list[Candidate]:
+    def candidates(self, alert: Alert) -> list[Nameable]:
         """Those that this alert may mean by its namespace, or all."""
         namespace = alert.labels.get("namespace", "")
         if namespace and alert.labels.get("deployment"):
@@ -80,20 +80,20 @@ class _Named:
         return found
 
     @cached_property
-    def _made(self) -> dict[WorkloadRef, Candidate]:
+    def _made(self) -> dict[WorkloadRef, Nameable]:
         return {}
 
-    def _candidate(self, ref: WorkloadRef) -> Candidate:
+    def _candidate(self, ref: WorkloadRef) -> Nameable:
         if ref not in self._made:
             fleet, record = self._context.fleet, self._context.open_of(ref)
             hashes = {pod.hash for pod in record.pods} | {record.rollout.hash, record.stable_hash} if record else set()
             names = frozenset(f"{ref.name}-{each}" for each in hashes)
             means = fleet.matched()[ref].policy.alerts.match if fleet.has_traffic(ref) else {}
-            self._made[ref] = Candidate(ref, names, means)
+            self._made[ref] = Nameable(ref, names, means)
         return self._made[ref]
 
 
-class Alerts:
+class AlertIntake:
     """Takes alerts in.
 
     Args:
@@ -129,7 +129,7 @@ class Alerts:
         """
         context, now = self._context, self._context.now()
         self._forget(now)
-        named, known = _Named(context), self._known
+        named, known = _NamedWorkloads(context), self._known
         told: dict[Key, bool] = {}
         found: list[tuple[Key, Alert, tuple[WorkloadRef, ...]]] = []
         for alert in alerts:

@@ -13,8 +13,8 @@ from collections.abc import Callable, Mapping
 import msgspec
 
 from watchdog.decide import incident, marks, templates
-from watchdog.decide.history import live_rollout, read_history
 from watchdog.decide.record import BEFORE_ACTING, UNWRITTEN, Record, State, Switched
+from watchdog.decide.revisions import live_rollout, read_history
 from watchdog.decide.status import Progress, rollout_status
 from watchdog.decide.switch import colour_before, selector_text, stands
 from watchdog.engine.context import Context
@@ -32,7 +32,7 @@ _AGAIN_S = 1.0
 _ACTED = {Outcome.RECOVERED, Outcome.INEFFECTIVE, Outcome.SWITCHED_BACK}
 
 
-class Switches:
+class ServiceWatcher:
     """Begins and ends the watches of blue-green policies.
 
     Args:

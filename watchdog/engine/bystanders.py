@@ -2,8 +2,8 @@
 
 from collections.abc import Collection, Sequence
 
-from watchdog.engine.history import deployment_of, place_of
-from watchdog.judge.blocks import Counts, Reading, Row, Sample
+from watchdog.engine.baselines import deployment_of, place_of
+from watchdog.judge.blocks import Counts, Reading, Sample, ScrapeTarget
 from watchdog.judge.past import delta, newest
 from watchdog.judge.vetoes import Bystander
 from watchdog.objects import WorkloadRef
@@ -37,6 +37,6 @@ class Bystanders:
             self._last[key] = sample
         return counts
 
-    def _pod_of(self, row: Row) -> str:
+    def _pod_of(self, row: ScrapeTarget) -> str:
         namespace, name = place_of(row, joined=False)
         return f"{namespace}/{row.pod}" if name in self._names.get(namespace, ()) else ""

@@ -12,7 +12,7 @@ import msgspec
 from watchdog.config import Config
 from watchdog.decide import incident as life
 from watchdog.decide import marks
-from watchdog.decide.record import BEFORE_ACTING, Record, Stand, State, Written, restored, thinned
+from watchdog.decide.record import BEFORE_ACTING, EvidenceStatus, Record, State, Written, restored, thinned
 from watchdog.engine import wording
 from watchdog.engine.act import Actor
 from watchdog.engine.faults import Faults, growing
@@ -56,7 +56,7 @@ class Counted(msgspec.Struct, frozen=True):
     """What a watch has counted by signal, as blocks for the record, and where its evidence stands."""
 
     blocks: Mapping[str, tuple[Block, ...]]
-    evidence: Mapping[str, tuple[Stand, ...]]
+    evidence: Mapping[str, tuple[EvidenceStatus, ...]]
 
 
 class Context:

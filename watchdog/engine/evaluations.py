@@ -6,19 +6,19 @@ from collections.abc import Callable
 
 from watchdog.config import Policy
 from watchdog.decide import evaluations
-from watchdog.decide.evaluations import Posted, Side, Taken
-from watchdog.decide.history import read_history
+from watchdog.decide.evaluations import BatchSide, Posted, Taken
+from watchdog.decide.revisions import read_history
 from watchdog.engine.context import Context
 from watchdog.errors import NotFound, UsageError
 from watchdog.judge.evaluations import Evaluation, frozen
-from watchdog.judge.sequential import Settings
+from watchdog.judge.sequential import SequentialSettings
 from watchdog.model import IncidentId
 from watchdog.objects import WorkloadRef
 
 _log = logging.getLogger(__name__)
 
 
-class Evaluations:
+class EvaluationIntake:
     """Takes batches.
 
     Args:
@@ -59,7 +59,7 @@ class Evaluations:
         _log.info("%d of %d evaluations failed: %s", posted.bad, posted.total, detail, extra=fields)
         return Taken(hash=about, counted=bool(counted), rollouts=counted, detail=detail)
 
-    async def _keep(self, side: Side, posted: Posted) -> str:
+    async def _keep(self, side: BatchSide, posted: Posted) -> str:
         """Count a batch on one side of a rollout; give why not, where that is so."""
         context = self._context
         now = math.floor(context.now().timestamp() / context.config.step_s) + 1
@@ -78,7 +78,7 @@ class Evaluations:
         return ""
 
 
-def settings_of(policy: Policy, step_s: float) -> Settings | None:
+def settings_of(policy: Policy, step_s: float) -> SequentialSettings | None:
     """What evaluations of a rollout are held to; None where its policy takes none."""
     if not policy.evaluations.enabled:
         return None

@@ -25,7 +25,7 @@ _ARGO_ROLLOUTS = "rollout.argoproj.io/workload-generation"
 _APP = "app.kubernetes.io/name"
 
 
-class Side(StrEnum):
+class WorkloadRole(StrEnum):
     """Which part a workload plays in its policy."""
 
     CANDIDATE = "candidate"
@@ -44,7 +44,7 @@ class Match(msgspec.Struct, frozen=True):
     """
 
     policy: Policy
-    side: Side
+    side: WorkloadRole
     other: WorkloadRef | None = None
 
     @property
@@ -53,8 +53,8 @@ class Match(msgspec.Struct, frozen=True):
         return _TOPOLOGIES.get(self.side, Topology.ROLLING)
 
 
-_OPPOSITE = {Side.CANDIDATE: Side.STABLE, Side.STABLE: Side.CANDIDATE}
-_TOPOLOGIES = {Side.CANDIDATE: Topology.CANARY, Side.COLOUR: Topology.BLUE_GREEN}
+_OPPOSITE = {WorkloadRole.CANDIDATE: WorkloadRole.STABLE, WorkloadRole.STABLE: WorkloadRole.CANDIDATE}
+_TOPOLOGIES = {WorkloadRole.CANDIDATE: Topology.CANARY, WorkloadRole.COLOUR: Topology.BLUE_GREEN}
 
 
 class Fleet:
@@ -141,7 +141,7 @@ class Fleet:
     def has_traffic(self, ref: WorkloadRef) -> bool:
         """Whether a workload gets traffic as far as policies tell: a colour only from its Service."""
         match, deployment = self.match(ref), self.deployments.get(ref)
-        if match is None or match.side is not Side.COLOUR or deployment is None:
+        if match is None or match.side is not WorkloadRole.COLOUR or deployment is None:
             return True
         service = self.services.get(ServiceRef(ref.namespace, match.policy.service))
         return service is not None and service.selects(templates.labels(deployment.spec.template))
@@ -190,8 +190,8 @@ class _Place:
         self._namespace = namespace
         self._policies = {each.name: each for each in policies if namespace in each.namespaces}
         self._by_labels = any("=" in text for each in self._policies.values() for text in (each.candidate, each.stable))
-        self._groups: defaultdict[tuple[str, Side], dict[WorkloadRef, None]] = defaultdict(dict)
-        self._parts: dict[WorkloadRef, tuple[tuple[str, Side], ...]] = {}
+        self._groups: defaultdict[tuple[str, WorkloadRole], dict[WorkloadRef, None]] = defaultdict(dict)
+        self._parts: dict[WorkloadRef, tuple[tuple[str, WorkloadRole], ...]] = {}
         self._several: dict[WorkloadRef, None] = {}
         self._driven: dict[WorkloadRef, str] = {}
 
@@ -227,24 +227,24 @@ class _Place:
 
     def colours(self) -> tuple[WorkloadRef, ...]:
         """The matched workloads that are one of two colours."""
-        refs = (ref for (_, side), group in self._groups.items() if side is Side.COLOUR for ref in group)
+        refs = (ref for (_, side), group in self._groups.items() if side is WorkloadRole.COLOUR for ref in group)
         return tuple(sorted(ref for ref in refs if self.match(ref)))
 
     def means(self, policy: Policy) -> bool:
         """Whether a policy is about anything here."""
-        return any(self._match(policy, side, ref) for side in Side for ref in self._some(policy, side))
+        return any(self._match(policy, side, ref) for side in WorkloadRole for ref in self._some(policy, side))
 
     def problems(self, policy: Policy) -> list[str]:
         """What is wrong with a policy here."""
         if policy.service:
-            there = self._groups[policy.name, Side.COLOUR]
+            there = self._groups[policy.name, WorkloadRole.COLOUR]
             missing = ", ".join(sorted({*policy.workloads} - {ref.name for ref in there}))
             absent = f"policy {policy.name!r}: there is no Deployment {missing} in {self._namespace}"
             return [absent] if len(there) == 1 else []
         if not policy.candidate:
             return []
-        problems, counts = list[str](), dict[Side, int]()
-        for side, text in ((Side.CANDIDATE, policy.candidate), (Side.STABLE, policy.stable)):
+        problems, counts = list[str](), dict[WorkloadRole, int]()
+        for side, text in ((WorkloadRole.CANDIDATE, policy.candidate), (WorkloadRole.STABLE, policy.stable)):
             group = self._groups[policy.name, side]
             counts[side] = len(group)
             if len(group) > 1:
@@ -276,16 +276,16 @@ class _Place:
         }
         return list(found.values())
 
-    def _match(self, policy: Policy, side: Side, ref: WorkloadRef) -> Match | None:
-        if side is Side.ALONE:
+    def _match(self, policy: Policy, side: WorkloadRole, ref: WorkloadRef) -> Match | None:
+        if side is WorkloadRole.ALONE:
             return Match(policy, side)
-        if side is Side.COLOUR:
+        if side is WorkloadRole.COLOUR:
             others = [each for each in self._groups[policy.name, side] if each != ref]
             return Match(policy, side, others[0]) if len(others) == 1 else None
         mine, theirs = self._groups[policy.name, side], self._groups[policy.name, _OPPOSITE[side]]
         return Match(policy, side, next(iter(theirs))) if len(mine) == len(theirs) == 1 else None
 
-    def _some(self, policy: Policy, side: Side) -> Iterable[WorkloadRef]:
+    def _some(self, policy: Policy, side: WorkloadRole) -> Iterable[WorkloadRef]:
         """One of a group suffices to know whether it is complete."""
         return islice(self._groups.get((policy.name, side), ()), 1)
 
@@ -310,18 +310,18 @@ def _problems(policies: Sequence[Policy], places: Mapping[str, _Place]) -> tuple
     return tuple(problems)
 
 
-def _sides(policy: Policy, item: Deployment, labels: Mapping[str, str]) -> tuple[Side, ...]:
+def _sides(policy: Policy, item: Deployment, labels: Mapping[str, str]) -> tuple[WorkloadRole, ...]:
     """Which parts of a policy a Deployment may play, by itself."""
     if policy.opt_in and item.metadata.annotations.get(_POLICY) != policy.name:
         return ()
     if policy.candidate and not policy.service:
-        texts = ((Side.CANDIDATE, policy.candidate), (Side.STABLE, policy.stable))
+        texts = ((WorkloadRole.CANDIDATE, policy.candidate), (WorkloadRole.STABLE, policy.stable))
         return tuple(side for side, text in texts if _is(text, item, labels))
     if policy.workloads:
         meant = item.ref.name in policy.workloads
     else:
         meant = item.metadata.labels.get(_APP) != MANAGER and item.ref.name != MANAGER
-    side = Side.COLOUR if policy.service else Side.ALONE
+    side = WorkloadRole.COLOUR if policy.service else WorkloadRole.ALONE
     return (side,) if meant else ()
 
 

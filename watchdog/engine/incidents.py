@@ -14,21 +14,22 @@ import msgspec
 
 from watchdog.config import Confirm, Policy
 from watchdog.decide import guards, incident, limits, marks, templates
-from watchdog.decide.history import read_history
 from watchdog.decide.incident import Happening
-from watchdog.decide.limits import Facts, Limits
+from watchdog.decide.limits import Facts, SafetyLimits
 from watchdog.decide.patches import add, annotation, encode, test
 from watchdog.decide.plan import Request
-from watchdog.decide.record import Numbers, Planned, Record, State, VerdictSeen, Veto
+from watchdog.decide.record import DecisionCounts, Planned, Record, State, VerdictSeen, Veto
+from watchdog.decide.revisions import read_history
 from watchdog.decide.target import service_target
 from watchdog.engine import recovery, wording
 from watchdog.engine.context import Context, wrote
-from watchdog.engine.polling import Seen
+from watchdog.engine.polling import Polled
 from watchdog.engine.switching import Switcher
 from watchdog.engine.verify import Stuck
 from watchdog.errors import ClusterError, NotFound
 from watchdog.judge import conditions
-from watchdog.judge.blocks import BlindReason, Doubt, Verdict, Word
+from watchdog.judge.blocks import BlindReason, Doubt, Status, Verdict
+from watchdog.judge.conditions import ConditionSettings, Observed
 from watchdog.judge.verdict import combine
 from watchdog.metrics import Part
 from watchdog.model import (
@@ -70,7 +71,7 @@ class Incidents:
         self._blind: dict[str, BlindReason | None] = {}
         self._shown: dict[str, dict[tuple[str, str, str, str], tuple[float, float]]] = {}
         settings = context.config.limits
-        self._limits = Limits(
+        self._limits = SafetyLimits(
             budget=settings.budget,
             cool_down=dt.timedelta(seconds=settings.cool_down),
             breaker=settings.breaker,
@@ -80,7 +81,7 @@ class Incidents:
 
     # -- a step --------------------------------------------------------------------------------------------------------
 
-    def judge(self, seen: Sequence[Seen]) -> None:
+    def judge(self, seen: Sequence[Polled]) -> None:
         """Take in what a step showed of some rollouts; nothing here waits for anything."""
         context = self._context
         for item in seen:
@@ -96,7 +97,7 @@ class Incidents:
         for item, verdict in breaches:
             self._start(item.record.id, self._decide(item, verdict))
 
-    def _note_pulls(self, item: Seen) -> None:
+    def _note_pulls(self, item: Polled) -> None:
         """Remember whether images cannot be pulled, before others are judged by that, too."""
         try:
             fails = any(map(conditions.failing_pull, item.candidates))
@@ -105,7 +106,7 @@ class Incidents:
         else:
             (self._pulls_fail.add if fails else self._pulls_fail.discard)(item.record.id)
 
-    def _judged(self, item: Seen) -> Verdict | None:
+    def _judged(self, item: Polled) -> Verdict | None:
         """The breach of a rollout, where it is one; a fault costs this rollout this step, and no other one anything."""
         name, faults = item.record.id, self._context.faults
         try:
@@ -116,7 +117,7 @@ class Incidents:
         faults.over(Part.JUDGE, name)
         return found
 
-    def _judge_one(self, item: Seen) -> Verdict | None:
+    def _judge_one(self, item: Polled) -> Verdict | None:
         record, ref = self._context.records[item.record.id], item.watch.ref
         if record.id in self._busy:
             return None
@@ -132,9 +133,9 @@ class Incidents:
         verdict = self.verdict(item)
         self._blind[record.id] = verdict.blind.reason if verdict.blind else None
         self._note(record, verdict, item)
-        return verdict if verdict.word is Word.BREACH else None
+        return verdict if verdict.word is Status.BREACH else None
 
-    def verdict(self, item: Seen) -> Verdict:
+    def verdict(self, item: Polled) -> Verdict:
         """What is to be thought of a rollout now."""
         context, record = self._context, self._context.records[item.record.id]
         deployment = context.deployment(record.workload)
@@ -149,7 +150,7 @@ class Incidents:
         condition = None
         if policy.conditions.enabled and deployment:
             condition = conditions.judge(
-                conditions.Seen(
+                Observed(
                     deployment=deployment,
                     candidate=item.candidates,
                     stable=item.stables,
@@ -157,7 +158,7 @@ class Incidents:
                     begun=record.started,
                     pulls_fail_elsewhere=bool(self._pulls_fail - {record.id}),
                 ),
-                conditions.Settings(
+                ConditionSettings(
                     crash_restarts=policy.conditions.crash_restarts,
                     crash_share=policy.conditions.crash_share,
                     image_pull_s=float(policy.conditions.image_pull),
@@ -175,7 +176,7 @@ class Incidents:
             bake_over=over,
         )
 
-    def _note(self, record: Record, verdict: Verdict, item: Seen) -> None:
+    def _note(self, record: Record, verdict: Verdict, item: Polled) -> None:
         """Keep a verdict that differs from the one before, and end what is over."""
         context, now = self._context, self._context.now()
         record = context.remember(_numbered(context.records[record.id], item))
@@ -191,7 +192,7 @@ class Incidents:
             if verdict.blind:
                 why = f"{verdict.blind.reason}: {shown}"
                 context.note(record, EventReason.BLIND, why, suffix=f"-{verdict.blind.reason}")
-        if verdict.word is Word.BREACH:
+        if verdict.word is Status.BREACH:
             if record.state is State.WATCHING:
                 context.put(incident.advance(record, Happening.BREACH, now=now), told=False)
             return
@@ -203,10 +204,10 @@ class Incidents:
             record = context.put(incident.advance(record, Happening.CLEARED, now=now))
         self._maybe_end(record, verdict, item)
 
-    def _maybe_end(self, record: Record, verdict: Verdict, item: Seen) -> None:
+    def _maybe_end(self, record: Record, verdict: Verdict, item: Polled) -> None:
         context, policy, now = self._context, item.watch.policy, self._context.now()
         over = record.completed is not None and now - record.completed >= dt.timedelta(seconds=policy.bake)
-        if verdict.word is Word.HEALTHY:
+        if verdict.word is Status.HEALTHY:
             record = context.put(incident.end(record, Outcome.PASSED, verdict.detail, now=now))
             if record.mode is not Mode.OBSERVE:
                 context.spawn(Part.INCIDENT, self._mark_passed(record, item, now), about=record.id)
@@ -218,7 +219,7 @@ class Incidents:
             record = context.put(incident.end(record, Outcome.UNJUDGED, why, now=now))
             context.note(record, EventReason.UNJUDGED, why, warning=False)
 
-    async def _mark_passed(self, record: Record, item: Seen, now: dt.datetime) -> None:
+    async def _mark_passed(self, record: Record, item: Polled, now: dt.datetime) -> None:
         name = next((each.metadata.name for each in item.replicasets if each.hash == record.rollout.hash), None)
         if name is None:
             return
@@ -260,13 +261,13 @@ class Incidents:
 
     # -- alerts and answers --------------------------------------------------------------------------------------------
 
-    def hurry(self, item: Seen, *, arrived: float) -> None:
+    def hurry(self, item: Polled, *, arrived: float) -> None:
         """Judge a rollout now, with the evidence that is already in, since an alert speaks for it."""
         record = self._context.records[item.record.id]
         if record.state not in (State.WATCHING, State.BREACH) or record.id in self._busy:
             return
         verdict = self.verdict(item)
-        if verdict.word is Word.BREACH:
+        if verdict.word is Status.BREACH:
             self._alerted[record.id] = arrived
             if record.state is State.WATCHING:
                 seen = VerdictSeen(self._context.now(), "breach", verdict.detail, verdict.cause, verdict.signal)
@@ -293,7 +294,7 @@ class Incidents:
             context.put(incident.advance(record, Happening.APPROVED, now=context.now()))
             await self._act(context.records[record.id], by=said.by)
 
-    def _go_on(self, item: Seen) -> None:
+    def _go_on(self, item: Polled) -> None:
         """What a rollout in one of the later states needs in a step."""
         record = self._context.records[item.record.id]
         match record.state:
@@ -313,7 +314,7 @@ class Incidents:
 
     # -- deciding ------------------------------------------------------------------------------------------------------
 
-    async def _decide(self, item: Seen, verdict: Verdict) -> None:
+    async def _decide(self, item: Polled, verdict: Verdict) -> None:
         """Ask the judgement guards; then act, ask a person, wait, or refuse where nothing may be done."""
         context = self._context
         record = context.records[item.record.id]
@@ -340,7 +341,7 @@ class Incidents:
             context.metrics.refusal(Guard(spoken[0].guard))
             await self._refuse(record, f"{spoken[0].guard}: {spoken[0].detail}")
 
-    def _proposal(self, record: Record, verdict: Verdict, item: Seen) -> Planned:
+    def _proposal(self, record: Record, verdict: Verdict, item: Polled) -> Planned:
         """What is proposed, with the target that an undo would have by what the step showed."""
         proposed, deployment = _proposed(record, verdict), self._context.deployment(record.workload)
         if record.action is not Action.UNDO or deployment is None:
@@ -397,12 +398,12 @@ class Incidents:
             if isinstance(target, Refused):
                 await self._end(record, Outcome.REFUSED, str(target))
                 return
-            plan = _aimed(record.plan or _proposed(record, Verdict(Word.BREACH, "")), record, target[0])
+            plan = _aimed(record.plan or _proposed(record, Verdict(Status.BREACH, "")), record, target[0])
             record = msgspec.structs.replace(record, plan=plan)
         asking = incident.advance(record, Happening.LOWERED, now=context.now())
         context.put(msgspec.structs.replace(asking, detail=why))
 
-    def _facts(self, record: Record, verdict: Verdict, item: Seen) -> Facts:
+    def _facts(self, record: Record, verdict: Verdict, item: Polled) -> Facts:
         context, policy = self._context, item.watch.policy
         silences = context.silences
         if context.ports.alerts and silences is None:
@@ -706,7 +707,7 @@ class Incidents:
 
         return None if record.stuck else tell
 
-    async def _recover(self, record: Record, item: Seen) -> None:
+    async def _recover(self, record: Record, item: Polled) -> None:
         """Is the signal healthy again?"""
         context = self._context
         waited = context.now() - (record.verified_at or record.write_at or record.started)
@@ -738,7 +739,7 @@ class Incidents:
 
     def _planned(self, record: Record, plan: Undo | ScaleDown | SwitchBack) -> Planned:
         """What was written, and the images by which the bad version differs from the good one."""
-        proposed = record.plan or _proposed(record, Verdict(Word.BREACH, ""))
+        proposed = record.plan or _proposed(record, Verdict(Status.BREACH, ""))
         if isinstance(plan, Undo | SwitchBack):
             good = plan.target.images
             proposed = msgspec.structs.replace(
@@ -758,7 +759,7 @@ class Incidents:
         return next(each for each in self._context.config.policies if each.name == record.policy)
 
 
-def _numbered(record: Record, item: Seen) -> Record:
+def _numbered(record: Record, item: Polled) -> Record:
     """The record with the evidence of the newest step; the blocks join it where it is saved."""
     return msgspec.structs.replace(record, blocks={}, evidence=item.watch.evidence(urgent=record.urgent))
 
@@ -782,7 +783,9 @@ def _proposed(record: Record, verdict: Verdict) -> Planned:
         to_revision=0 if goes else record.rollout.revision,
         to_hash=TemplateHash("") if goes else record.rollout.hash,
         cause=verdict.cause,
-        numbers=Numbers(verdict.candidate.bad, verdict.candidate.total, verdict.stable.bad, verdict.stable.total),
+        numbers=DecisionCounts(
+            verdict.candidate.bad, verdict.candidate.total, verdict.stable.bad, verdict.stable.total
+        ),
     )
 
 

@@ -18,15 +18,15 @@ from typing import Any
 import msgspec
 
 from watchdog.config import Policy
-from watchdog.decide.history import read_history
 from watchdog.decide.record import Record, State
-from watchdog.engine import facts
-from watchdog.engine.beginning import Beginnings, Key, Start, first_step, namespaces
+from watchdog.decide.revisions import read_history
+from watchdog.engine import pod_timeline
 from watchdog.engine.context import Context, Counted
 from watchdog.engine.observer import Observation
 from watchdog.engine.watch import Watch, group_of
+from watchdog.engine.watch_start import Key, WatchStart, WatchStarts, first_step, namespaces
 from watchdog.errors import ClusterError
-from watchdog.judge.blocks import Blind, BlindReason, PodFact, Reading, Track
+from watchdog.judge.blocks import Blind, BlindReason, PodTimeline, Reading, Track
 from watchdog.metrics import Part
 from watchdog.model import IncidentId
 from watchdog.objects import Pod, ReplicaSet, Snapshot, TemplateHash, WorkloadRef
@@ -41,7 +41,7 @@ _IN_TIME_STEPS = 0.2
 """How long pods, and then counters, are waited for before the others are judged without the late ones."""
 
 
-class Seen(msgspec.Struct, frozen=True):
+class Polled(msgspec.Struct, frozen=True):
     """A rollout after a step: its record, its numbers, and the pods as the API server showed them.
 
     `key` is the incident, and the hash that is on the candidate's side.
@@ -54,11 +54,11 @@ class Seen(msgspec.Struct, frozen=True):
     stables: tuple[Pod, ...]
     replicasets: tuple[ReplicaSet, ...]
     stable_template: msgspec.Raw | None
-    named: facts.Named
+    named: pod_timeline.Named
     step: int
 
 
-class _Look(msgspec.Struct, frozen=True):
+class _PodsSeen(msgspec.Struct, frozen=True):
     """The same before there need be a watch, with the ReplicaSets of both sides."""
 
     key: Key
@@ -67,7 +67,7 @@ class _Look(msgspec.Struct, frozen=True):
     stables: tuple[Pod, ...]
     replicasets: tuple[ReplicaSet, ...]
     stable_template: msgspec.Raw | None
-    named: facts.Named
+    named: pod_timeline.Named
 
 
 _Slice = tuple[SignalQuery, int]
@@ -75,7 +75,7 @@ _Slice = tuple[SignalQuery, int]
 
 _Answers = dict[str, "asyncio.Future[Mapping[int, Reading]]"]
 
-Judge = Callable[[Sequence[Seen]], None]
+Judge = Callable[[Sequence[Polled]], None]
 
 
 class Poller:
@@ -90,13 +90,13 @@ class Poller:
         self._context = context
         self._judge = judge
         self._watches: dict[Key, Watch] = {}
-        self._pods: dict[Key, tuple[PodFact, ...]] = {}
-        self._last: dict[IncidentId, Seen] = {}
+        self._pods: dict[Key, tuple[PodTimeline, ...]] = {}
+        self._last: dict[IncidentId, Polled] = {}
         self._beside: set[Key] = set()
         self._resting: dict[Key, float] = {}
         self.step_s = context.config.step_s
         self._in_time_s = min(_IN_TIME_S, _IN_TIME_STEPS * self.step_s)
-        self._beginnings = Beginnings(context)
+        self._beginnings = WatchStarts(context)
         self._round = asyncio.get_running_loop().time()
         context.counted = self._counted
 
@@ -119,7 +119,7 @@ class Poller:
             with self._context.metrics.poll_seconds.time():
                 await self.tick(step)
 
-    def last(self, incident: IncidentId) -> Seen | None:
+    def last(self, incident: IncidentId) -> Polled | None:
         """What the last step showed of a rollout."""
         return self._last.get(incident)
 
@@ -153,10 +153,10 @@ class Poller:
                 self._go_beside(tuple(look.key for look in batch), self._begin(batch, step))
         await self._count(begun, step)
 
-    def _batches(self, looks: "Sequence[_Look]") -> "list[list[_Look]]":
+    def _batches(self, looks: "Sequence[_PodsSeen]") -> "list[list[_PodsSeen]]":
         """What begins together: rollouts that ask the same, so that no slow question holds up others'; one that failed
         before is alone."""
-        batches: dict[object, list[_Look]] = {}
+        batches: dict[object, list[_PodsSeen]] = {}
         for look in looks:
             record = self._context.records[look.key[0]]
             policy = self._policy(record)
@@ -192,21 +192,21 @@ class Poller:
         finally:
             self._beside.difference_update(keys)
 
-    async def _late(self, looking: "asyncio.Future[_Look | None]", step: int) -> None:
+    async def _late(self, looking: "asyncio.Future[_PodsSeen | None]", step: int) -> None:
         if look := await looking:
             if look.key in self._watches:
                 await self._count([look], step, beside=True)
             else:
                 await self._begin([look], step)
 
-    async def _begin(self, looks: "Sequence[_Look]", step: int) -> None:
+    async def _begin(self, looks: "Sequence[_PodsSeen]", step: int) -> None:
         """Make watches that are not there yet, and feed them what they missed."""
         starts = []
         for look in looks:
             record = self._context.records.get(look.key[0])
             if record and (policy := self._policy(record)):
                 pods, strategy = (*look.candidates, *look.stables), look.snapshot.deployment.spec.strategy.type
-                starts.append(Start(look.key, record, policy, strategy, step, pods, look.replicasets, look.named))
+                starts.append(WatchStart(look.key, record, policy, strategy, step, pods, look.replicasets, look.named))
         self._watches |= await self._beginnings.begin(starts)
         for start in starts:
             self._resting.pop(start.key, None)
@@ -219,8 +219,8 @@ class Poller:
         self._watches.pop(key, None)
         self._resting[key] = asyncio.get_running_loop().time() + pause_s
 
-    def _seen(self, look: "_Look", step: int) -> Seen:
-        return Seen(
+    def _seen(self, look: _PodsSeen, step: int) -> Polled:
+        return Polled(
             look.key,
             self._context.records[look.key[0]],
             self._watches[look.key],
@@ -238,7 +238,7 @@ class Poller:
 
     # -- pods ----------------------------------------------------------------------------------------------------------
 
-    async def _pods_of(self, record: Record, key: Key, step: int) -> "_Look | None":
+    async def _pods_of(self, record: Record, key: Key, step: int) -> "_PodsSeen | None":
         """Look at the pods of both tracks, and keep what is new of them before it is used."""
         try:
             return await self._look(record, key, step)
@@ -249,7 +249,7 @@ class Poller:
             self._fault(key, error)
         return None
 
-    async def _look(self, record: Record, key: Key, step: int) -> "_Look | None":
+    async def _look(self, record: Record, key: Key, step: int) -> "_PodsSeen | None":
         context, about = self._context, key[1]
         refs = {ref for ref in (record.workload, record.stable) if ref}
         there = [deployment for ref in sorted(refs) if (deployment := context.deployment(ref))]
@@ -264,7 +264,7 @@ class Poller:
         known = record.pods if watching else self._pods.get(key, ())
         watch = self._watches.get(key)
         since = watch.next_step if watch else first_step(record, about, step=step, step_s=self.step_s)
-        updated = facts.update(known, pods, owners, since=since, step=step, step_s=self.step_s, now=now)
+        updated = pod_timeline.update(known, pods, owners, since=since, step=step, step_s=self.step_s, now=now)
         if updated != known:
             if watching:
                 images = _image_ids(record, pods, owners)
@@ -272,7 +272,7 @@ class Poller:
             else:
                 self._pods[key] = updated
         sides = {track: tuple(pod for pod in pods if _track(pod, owners) is track) for track in Track}
-        return _Look(
+        return _PodsSeen(
             key,
             found[record.workload].snapshot,
             sides[Track.CANDIDATE],
@@ -284,7 +284,7 @@ class Poller:
 
     # -- counters ------------------------------------------------------------------------------------------------------
 
-    async def _count(self, looks: "Sequence[_Look]", step: int, *, beside: bool = False) -> None:
+    async def _count(self, looks: "Sequence[_PodsSeen]", step: int, *, beside: bool = False) -> None:
         """Read what every watch has to be fed up to this step: one question per selector set and time slice.
 
         Whatever is answered in time is judged together; the rest as its answers come.
@@ -305,11 +305,11 @@ class Poller:
                 self._go_beside((item.key,), self._count_late(item, mine, step))
         self._take(in_time, step)
 
-    async def _count_late(self, item: Seen, answers: "_Answers", step: int) -> None:
+    async def _count_late(self, item: Polled, answers: "_Answers", step: int) -> None:
         await asyncio.gather(*answers.values())
         self._take([(item, answers)], step)
 
-    def _take(self, items: "Sequence[tuple[Seen, _Answers]]", step: int) -> None:
+    def _take(self, items: "Sequence[tuple[Polled, _Answers]]", step: int) -> None:
         """Feed watches, and have judged what they say now."""
         fed = []
         for item, answers in items:
@@ -327,7 +327,7 @@ class Poller:
         self._judge(fed)
 
     def _queries(
-        self, seen: Sequence[Seen], step: int
+        self, seen: Sequence[Polled], step: int
     ) -> tuple[dict[_Slice, SignalQuery], dict[Key, dict[str, _Slice]]]:
         """What has to be asked, and which of it each signal of each rollout needs."""
         places: dict[_Slice, set[str]] = {}
@@ -355,13 +355,15 @@ class Poller:
         }
         return queries, asked
 
-    def _feed(self, item: Seen, answers: Mapping[str, Mapping[int, Reading]], step: int) -> None:
+    def _feed(self, item: Polled, answers: Mapping[str, Mapping[int, Reading]], step: int) -> None:
         """Give one watch every step that it has not seen."""
         first, pods, names = item.watch.next_step, self._known_pods(item), list(answers)
         if first < step and names:
             past = [answers[names[0]].get(at, _missing(at)) for at in range(first, step)]
             namespace, step_s = item.record.workload.namespace, self.step_s
-            pods = facts.by_name(pods, past, item.named, namespace=namespace, begun=first * step_s, step_s=step_s)
+            pods = pod_timeline.by_name(
+                pods, past, item.named, namespace=namespace, begun=first * step_s, step_s=step_s
+            )
             self._keep(item, pods)
         rolling = self._rolling(item)
         for at in range(first, step + 1):
@@ -372,16 +374,16 @@ class Poller:
             alert = any(each.speaks(at) for each in newest.alerts)
             item.watch.feed(readings, pods, posted=newest.evaluations, alert=alert, gone=gone)
 
-    def _rolling(self, item: Seen) -> dict[WorkloadRef, float]:
+    def _rolling(self, item: Polled) -> dict[WorkloadRef, float]:
         """When bystanders began to roll out, those that did since this rollout's start."""
         rolling = (each for ref in item.watch.bystanders for each in self._context.about(ref))
         return {each.workload: each.started.timestamp() for each in rolling if each.started >= item.record.started}
 
-    def _known_pods(self, item: Seen) -> tuple[PodFact, ...]:
+    def _known_pods(self, item: Polled) -> tuple[PodTimeline, ...]:
         record = self._context.records[item.record.id]
         return record.pods if item.key[1] == record.rollout.hash else self._pods.get(item.key, ())
 
-    def _keep(self, item: Seen, pods: tuple[PodFact, ...]) -> None:
+    def _keep(self, item: Polled, pods: tuple[PodTimeline, ...]) -> None:
         """Keep what the past has told of pods."""
         record = self._context.records[item.record.id]
         if item.key[1] != record.rollout.hash:
@@ -408,7 +410,7 @@ def _about(record: Record) -> TemplateHash:
 
 def _owners(
     record: Record, about: TemplateHash, found: Mapping[WorkloadRef, Observation]
-) -> tuple[facts.Owners, facts.Named]:
+) -> tuple[pod_timeline.Owners, pod_timeline.Named]:
     """The ReplicaSets of both tracks, by UID and by name."""
     sides: dict[tuple[str, str], tuple[Track, TemplateHash]] = {}
     recovering = about != record.rollout.hash
@@ -433,12 +435,12 @@ def _serves(record: Record, pod: Pod) -> bool:
     return switched is None or any(each.items() <= labels.items() for each in (switched.after, switched.before))
 
 
-def _track(pod: Pod, owners: facts.Owners) -> Track:
+def _track(pod: Pod, owners: pod_timeline.Owners) -> Track:
     owner = next((item.uid for item in pod.metadata.owner_references if item.controller), "")
     return owners.get(owner, (Track.OTHER, TemplateHash("")))[0]
 
 
-def _image_ids(record: Record, pods: Iterable[Pod], owners: facts.Owners) -> Mapping[str, str]:
+def _image_ids(record: Record, pods: Iterable[Pod], owners: pod_timeline.Owners) -> Mapping[str, str]:
     """The candidate's images by what the kubelet pulled, where it has said so, since a tag may move."""
     images = dict(record.images)
     for pod in pods:
@@ -447,7 +449,7 @@ def _image_ids(record: Record, pods: Iterable[Pod], owners: facts.Owners) -> Map
     return images
 
 
-def _read_whole(item: Seen, step: int) -> set[WorkloadRef]:
+def _read_whole(item: Polled, step: int) -> set[WorkloadRef]:
     """Workloads that are read as a whole: bystanders, and of the past its own, since not every pod of it is known."""
     record, refs = item.record, set(item.watch.bystanders)
     if item.watch.next_step < step:
@@ -455,7 +457,7 @@ def _read_whole(item: Seen, step: int) -> set[WorkloadRef]:
     return refs
 
 
-def _few_pods(seen: Sequence[Seen]) -> tuple[str, ...]:
+def _few_pods(seen: Sequence[Polled]) -> tuple[str, ...]:
     names = {pod.metadata.name for item in seen for pod in (*item.candidates, *item.stables)}
     names |= {pod.name for item in seen for pod in item.record.pods}
     return tuple(sorted(names)) if len(names) < _FEW_PODS else ()

@@ -7,7 +7,7 @@ from watchdog.decide.marks import condemned_by
 from watchdog.decide.patches import absolve
 from watchdog.decide.record import Record
 from watchdog.engine.context import Context
-from watchdog.engine.polling import Seen
+from watchdog.engine.polling import Polled
 from watchdog.errors import ClusterError
 from watchdog.judge.blocks import Verdict
 from watchdog.judge.sequential import Control
@@ -19,7 +19,7 @@ _log = logging.getLogger(__name__)
 _UNPROVEN = {Action.SCALE_DOWN: Outcome.SCALED_DOWN, Action.SWITCH_BACK: Outcome.SWITCHED_BACK}
 
 
-def proof(record: Record, item: Seen, *, waited: dt.timedelta, patience: dt.timedelta) -> tuple[Outcome, str] | None:
+def proof(record: Record, item: Polled, *, waited: dt.timedelta, patience: dt.timedelta) -> tuple[Outcome, str] | None:
     """Say how an action ended, and why; None where that is not known yet.
 
     Args:
@@ -46,7 +46,7 @@ def proof(record: Record, item: Seen, *, waited: dt.timedelta, patience: dt.time
     return outcome, f"{record.verified}; recovery is not proven: {why}"
 
 
-async def absolve_if_only_the_past_spoke(context: Context, record: Record, item: Seen) -> None:
+async def absolve_if_only_the_past_spoke(context: Context, record: Record, item: Polled) -> None:
     """Lift the mark of a version that only the past spoke against, and that was undone in vain: it was no fault of it.
 
     Source: reference/statistics-after.md §8.1.
@@ -67,7 +67,7 @@ async def absolve_if_only_the_past_spoke(context: Context, record: Record, item:
                 _log.warning("ReplicaSet %s not absolved: %s", name, error, extra=fields | {"event": "not-absolved"})
 
 
-def _over(verdict: Verdict, record: Record, item: Seen) -> bool:
+def _over(verdict: Verdict, record: Record, item: Polled) -> bool:
     """Whether what is live since fails too often, with certainty where the rule was `sequential`."""
     settings, limit = record.judged_by.get(verdict.signal), _limit(verdict, record, item)
     if settings is None:
@@ -75,7 +75,7 @@ def _over(verdict: Verdict, record: Record, item: Seen) -> bool:
     return noisy(verdict.candidate, limit=limit, phi=settings.phi_historical)
 
 
-def _limit(verdict: Verdict, record: Record, item: Seen) -> float:
+def _limit(verdict: Verdict, record: Record, item: Polled) -> float:
     settings = record.judged_by.get(verdict.signal)
     return settings.limit if settings else item.watch.policy.threshold.max_ratio
 

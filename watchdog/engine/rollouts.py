@@ -14,15 +14,15 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from watchdog.decide import incident, marks, templates
-from watchdog.decide.history import History, live_rollout, read_history
 from watchdog.decide.limits import condemned_images
 from watchdog.decide.marks import LastRollback
 from watchdog.decide.plan import Request
 from watchdog.decide.record import BEFORE_ACTING, UNWRITTEN, Answer, Record, State
+from watchdog.decide.revisions import History, live_rollout, read_history
 from watchdog.decide.status import Progress, progressed_at, rollout_status
 from watchdog.engine.context import Context
 from watchdog.engine.evaluations import settings_of
-from watchdog.engine.fleet import Match, Side
+from watchdog.engine.fleet import Match, WorkloadRole
 from watchdog.engine.watch import digest, signals_used
 from watchdog.errors import ClusterError
 from watchdog.metrics import Part
@@ -127,7 +127,7 @@ class Rollouts:
         if record:
             record = self._take_proof(record, deployment)
             record = self._read_annotations(record, deployment, match)
-        if match.side is Side.COLOUR:
+        if match.side is WorkloadRole.COLOUR:
             await self.look_at_colour(deployment, match, record)
             return
         await self._maybe_restore(deployment, record)
@@ -147,7 +147,7 @@ class Rollouts:
             if isinstance(found, Refused):
                 self._later(ref)
                 return
-            if deployment.spec.replicas == 0 and match.side is Side.CANDIDATE:
+            if deployment.spec.replicas == 0 and match.side is WorkloadRole.CANDIDATE:
                 return  # no candidate pod, and so no rollout yet
             rollout, live = found
             record = await self._turn(context.open_of(ref), rollout, live, snapshot.deployment, history, match)
@@ -478,7 +478,7 @@ def mode_of(mode: Mode, deployment: Deployment) -> Mode:
 def action_of(match: Match) -> Action:
     """What a breach of this workload leads to. Only a canary is ever scaled down, never the stable side beside it."""
     wanted = match.policy.action or Action.SCALE_DOWN
-    return Action.UNDO if wanted is Action.SCALE_DOWN and match.side is not Side.CANDIDATE else wanted
+    return Action.UNDO if wanted is Action.SCALE_DOWN and match.side is not WorkloadRole.CANDIDATE else wanted
 
 
 def _made(mark: LastRollback, record: Record | None, deployment: Deployment, rollout: Rollout) -> bool:

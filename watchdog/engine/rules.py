@@ -8,11 +8,12 @@ from typing import Protocol
 from msgspec.structs import replace
 
 from watchdog.config import Policy
-from watchdog.decide.record import Stand
-from watchdog.engine.history import Past
+from watchdog.decide.record import EvidenceStatus
+from watchdog.engine.baselines import Baseline
 from watchdog.judge import sequential, threshold
-from watchdog.judge.blocks import Block, Counts, Doubt, Verdict, Word
-from watchdog.judge.sequential import Control, Controls
+from watchdog.judge.blocks import Block, Counts, Doubt, Status, Verdict
+from watchdog.judge.sequential import Control, Controls, SequentialSettings, SequentialState
+from watchdog.judge.threshold import ThresholdSettings
 from watchdog.model import Topology
 
 _MOST_BLIND = 0.2
@@ -38,14 +39,14 @@ class Rule(Protocol):
     def verdict(self, signal: str, blocks: Sequence[Block], *, urgent: bool, baked_s: float | None) -> Verdict:
         """Say what is thought of a signal now; the arguments are those of `threshold.judge`."""
 
-    def evidence(self, signal: str, *, urgent: bool) -> tuple[Stand, ...]:
+    def evidence(self, signal: str, *, urgent: bool) -> tuple[EvidenceStatus, ...]:
         """Say where each control of a signal stands; nothing where the rule has no evidence."""
 
 
 class ByThreshold:
     """The rule `threshold`, which looks at the newest blocks, and remembers whether it was ever in breach."""
 
-    def __init__(self, settings: threshold.Settings) -> None:
+    def __init__(self, settings: ThresholdSettings) -> None:
         self._settings = settings
         self._newest: dict[str, deque[Block]] = {}
         self._breach: set[str] = set()
@@ -64,7 +65,7 @@ class ByThreshold:
         earlier = signal in self._earlier
         return threshold.judge(blocks, self._settings, signal=signal, urgent=urgent, baked_s=baked_s, earlier=earlier)
 
-    def evidence(self, signal: str, *, urgent: bool) -> tuple[Stand, ...]:
+    def evidence(self, signal: str, *, urgent: bool) -> tuple[EvidenceStatus, ...]:
         """Give nothing."""
         return ()
 
@@ -77,10 +78,10 @@ class BySequence:
         min_requests: fewer in the bake are not called healthy.
     """
 
-    def __init__(self, settings: Mapping[str, sequential.Settings], *, min_requests: int) -> None:
+    def __init__(self, settings: Mapping[str, SequentialSettings], *, min_requests: int) -> None:
         self._settings = settings
         self._least = min_requests
-        self._states = {name: sequential.State() for name in settings}
+        self._states = {name: SequentialState() for name in settings}
         self._sums = {name: (Counts(), Counts()) for name in settings}
         self._spoken: dict[str, tuple[int, int, tuple[Counts, Counts]]] = {}
 
@@ -91,7 +92,7 @@ class BySequence:
         candidate, stable = self._sums[signal]
         self._sums[signal] = candidate + block.candidate, stable + block.stable
 
-    def evidence(self, signal: str, *, urgent: bool) -> tuple[Stand, ...]:
+    def evidence(self, signal: str, *, urgent: bool) -> tuple[EvidenceStatus, ...]:
         """Give the controls of the signal."""
         return stands_of(self._states[signal], self._settings[signal], urgent=urgent)
 
@@ -103,7 +104,7 @@ class BySequence:
             candidate, stable = self._since(signal, blocks, speaker)
             evidence = f"evidence {_odds(speaker.log_e)} {_SPEAKS[speaker.control]}, needed {_odds(speaker.bar)}"
             return Verdict(
-                Word.BREACH,
+                Status.BREACH,
                 f"{_against(candidate, stable)}; {evidence}",
                 cause="sequential",
                 candidate=candidate,
@@ -115,12 +116,12 @@ class BySequence:
         most = max(state.evidence(control).log_e for control in settings.controls.each)
         needed = settings.alert_bar if urgent else settings.bar
         detail = f"{_against(candidate, stable)}; evidence {_odds(most)}, needed {_odds(needed)}"
-        found = Verdict(Word.INSUFFICIENT, detail, candidate=candidate, stable=stable, signal=signal)
+        found = Verdict(Status.INSUFFICIENT, detail, candidate=candidate, stable=stable, signal=signal)
         doubt = "" if baked_s is None else self._doubt(blocks, settings, baked_s)
         if baked_s is not None and not doubt:
-            return replace(found, word=Word.HEALTHY)
+            return replace(found, word=Status.HEALTHY)
         if blocks and (blind := blocks[-1].blind):
-            return replace(found, word=Word.BLIND, detail=blind.detail, blind=blind)
+            return replace(found, word=Status.BLIND, detail=blind.detail, blind=blind)
         return replace(found, detail=f"{detail}; {doubt}") if doubt else found
 
     def _since(self, signal: str, blocks: Sequence[Block], speaker: sequential.Spoken) -> tuple[Counts, Counts]:
@@ -133,7 +134,7 @@ class BySequence:
             known = self._spoken[signal] = first, speaker.step, sums
         return known[2]
 
-    def _doubt(self, blocks: Sequence[Block], settings: sequential.Settings, baked_s: float) -> str:
+    def _doubt(self, blocks: Sequence[Block], settings: SequentialSettings, baked_s: float) -> str:
         """Say why a rollout whose bake is over is not healthy; empty where it is."""
         if Control.HISTORICAL in settings.controls.each and settings.historical.off:
             usual = f"{100 * settings.base:.1f} % failed in the worst 5 min of the day before"
@@ -146,11 +147,11 @@ class BySequence:
         return "" if requests >= self._least else f"{requests:.0f} requests in the bake, {self._least} are needed"
 
 
-def stands_of(state: sequential.State, settings: sequential.Settings, *, urgent: bool) -> tuple[Stand, ...]:
+def stands_of(state: SequentialState, settings: SequentialSettings, *, urgent: bool) -> tuple[EvidenceStatus, ...]:
     """Say where each control of a signal stands, and which bar it has reached; with an alert the lower one counts."""
     state = sequential.hurried(state, settings) if urgent else state
     return tuple(
-        Stand(
+        EvidenceStatus(
             control=control,
             log_e=state.evidence(control).log_e,
             bar=settings.bar,
@@ -175,8 +176,8 @@ def controls_of(topology: Topology, strategy: str) -> Controls:
 
 
 def frozen(
-    policy: Policy, past: Past, *, controls: Controls, step_s: float, switched_s: float | None = None
-) -> sequential.Settings:
+    policy: Policy, past: Baseline, *, controls: Controls, step_s: float, switched_s: float | None = None
+) -> SequentialSettings:
     """Give what the rule `sequential` is held to in a rollout, for one signal.
 
     Args:
@@ -187,7 +188,7 @@ def frozen(
         switched_s: when a Service was switched to the candidate, where that is the rollout.
     """
     reference = past.reference
-    return sequential.Settings(
+    return SequentialSettings(
         step_s=step_s,
         controls=controls,
         blocks=float(policy.blocks(step_s)),

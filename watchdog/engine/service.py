@@ -19,20 +19,19 @@ from watchdog.config import GitOps
 from watchdog.decide.evaluations import Posted, Taken
 from watchdog.decide.plan import Request
 from watchdog.decide.record import Answer, Record, State
-from watchdog.engine.alerts import Alerts
-from watchdog.engine.bluegreen import Switches
+from watchdog.engine.alerts import AlertIntake
+from watchdog.engine.bluegreen import ServiceWatcher
 from watchdog.engine.context import Context
-from watchdog.engine.evaluations import Evaluations
+from watchdog.engine.evaluations import EvaluationIntake
 from watchdog.engine.incidents import Incidents
+from watchdog.engine.notifications import Notifications
 from watchdog.engine.polling import Poller
 from watchdog.engine.rollouts import Rollouts
-from watchdog.engine.telling import Telling
 from watchdog.errors import ClusterError, Denied, KeyReused, NotFound, Unanswered, UsageError
 from watchdog.metrics import Part
 from watchdog.model import Alert, IncidentId, Result
 from watchdog.objects import WorkloadRef
-from watchdog.ports import Fleet as FleetPort
-from watchdog.ports import Services
+from watchdog.ports import DeploymentWatch, Services
 
 _log = logging.getLogger(__name__)
 
@@ -76,7 +75,7 @@ class Service:
         services: where Services are; only blue-green needs them.
     """
 
-    def __init__(self, context: Context, fleet: FleetPort, services: Services | None = None) -> None:
+    def __init__(self, context: Context, fleet: DeploymentWatch, services: Services | None = None) -> None:
         self.context = context
         self._port = fleet
         self._services = services
@@ -85,12 +84,12 @@ class Service:
         self._keyed: OrderedDict[_Key, _Keyed] = OrderedDict()
         self.incidents = Incidents(context)
         self.poller = Poller(context, judge=self.incidents.judge)
-        self.alerts = Alerts(context, hurry=self._hurry, next_step=self.poller.next_step)
-        self._evaluations = Evaluations(context, next_step=self.poller.next_step)
+        self.alerts = AlertIntake(context, hurry=self._hurry, next_step=self.poller.next_step)
+        self._evaluations = EvaluationIntake(context, next_step=self.poller.next_step)
         self._rollouts = Rollouts(context, changed=self.incidents.answered, began=self.alerts.held_again)
-        self._switches = Switches(context, self._rollouts, changed=self.incidents.answered)
+        self._switches = ServiceWatcher(context, self._rollouts, changed=self.incidents.answered)
         self._rollouts.look_at_colour = self._switches.look
-        self.telling = Telling(context)
+        self.telling = Notifications(context)
 
     async def run(self) -> None:
         """Run until cancelled. A loop that fails begins again; none takes the others with it."""
@@ -268,7 +267,7 @@ class Service:
             del self._keyed[name]
 
     async def evaluated(self, ref: WorkloadRef, posted: Posted) -> Taken:
-        """Take evaluations of a version. Raises as `Evaluations.take` does."""
+        """Take evaluations of a version. Raises as `EvaluationIntake.take` does."""
         return await self._evaluations.take(ref, posted)
 
     async def records(self) -> tuple[Record, ...]:

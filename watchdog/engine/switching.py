@@ -22,8 +22,8 @@ from watchdog.decide.switch import (
     written_switch,
 )
 from watchdog.engine import wording
-from watchdog.engine.following import given_up, release, unbroken
 from watchdog.engine.verify import Patience
+from watchdog.engine.writes import given_up, release, unbroken
 from watchdog.errors import ClusterError, NotFound, Throttled, Unanswered
 from watchdog.model import Cause, Event, Guard, Outcome, Refused, Result, ScaleUp, SwitchBack
 from watchdog.objects import Metadata, Pod, Service, ServiceRef, Snapshot, WorkloadRef

@@ -7,12 +7,15 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import msgspec
 
 from watchdog.config import Policy, Signal
-from watchdog.decide.record import Record, SignalUsed, Stand
+from watchdog.decide.record import EvidenceStatus, Record, SignalUsed
 from watchdog.engine.bystanders import Bystanders
 from watchdog.engine.rules import BySequence, ByThreshold, Rule, stands_of
-from watchdog.judge import counters, evaluations, sequential, starved, threshold
-from watchdog.judge.blocks import Blind, Block, Counts, PodFact, Reading, Trace, Track, Verdict, steps
-from watchdog.judge.evaluations import Evaluation
+from watchdog.judge import counters, evaluations, starved, threshold
+from watchdog.judge.blocks import Blind, Block, Counts, PodTimeline, Reading, Trace, Track, Verdict, steps
+from watchdog.judge.counters import CounterSettings
+from watchdog.judge.evaluations import Evaluation, EvaluationState
+from watchdog.judge.sequential import SequentialSettings
+from watchdog.judge.threshold import ThresholdSettings
 from watchdog.objects import Pod, WorkloadRef
 from watchdog.ports import SignalQuery
 
@@ -53,9 +56,9 @@ class Watch:
         begun: float,
         bad_known: Mapping[str, bool],
         sawtooth: Mapping[str, Blind],
-        judged_by: Mapping[str, sequential.Settings],
+        judged_by: Mapping[str, SequentialSettings],
         lowest: Mapping[str, float],
-        evaluated_by: sequential.Settings | None = None,
+        evaluated_by: SequentialSettings | None = None,
         beside: bool = True,
         workloads: Collection[str] = (),
     ) -> None:
@@ -69,7 +72,7 @@ class Watch:
         )
         self.blocks = {name: Trace(kept) for name in policy.signals}
         self._settings = {
-            name: counters.Settings(
+            name: CounterSettings(
                 namespace=ref.namespace,
                 workloads=tuple(workloads),
                 step_s=step_s,
@@ -90,7 +93,7 @@ class Watch:
         """What was seen once, and is worth a word in the record."""
         self._least = limits.min_requests
         self._evaluated_by = evaluated_by
-        self._evaluated = evaluations.State()
+        self._evaluated = EvaluationState()
         self._bystanders = {
             name: Bystanders(settings.bystanders, step_s=step_s) for name, settings in judged_by.items()
         }
@@ -100,7 +103,7 @@ class Watch:
     def feed(
         self,
         readings: Mapping[str, Reading],
-        pods: Sequence[PodFact],
+        pods: Sequence[PodTimeline],
         *,
         posted: Sequence[Evaluation] = (),
         alert: bool = False,
@@ -128,7 +131,7 @@ class Watch:
         self.note = self.note or self._little(pods)
         self.next_step += 1
 
-    def _little(self, pods: Sequence[PodFact]) -> str:
+    def _little(self, pods: Sequence[PodTimeline]) -> str:
         """Say that new pods get little traffic beside old ones; empty where they do not."""
         if not self._beside:
             return ""
@@ -177,7 +180,7 @@ class Watch:
         """The newest blocks by signal, as many as a record has room for."""
         return {name: tuple(blocks[-_RECORDED:]) for name, blocks in self.blocks.items()}
 
-    def evidence(self, *, urgent: bool = False) -> dict[str, tuple[Stand, ...]]:
+    def evidence(self, *, urgent: bool = False) -> dict[str, tuple[EvidenceStatus, ...]]:
         """Where each signal's controls stand; empty under the rule `threshold`. `urgent` is that of `verdicts`."""
         found = {name: stands for name in self.blocks if (stands := self._rule.evidence(name, urgent=urgent))}
         if self._evaluated_by:
@@ -185,10 +188,10 @@ class Watch:
         return found
 
 
-def rule_of(policy: Policy, step_s: float) -> threshold.Settings:
+def rule_of(policy: Policy, step_s: float) -> ThresholdSettings:
     """The threshold rule on a grid."""
     rule = policy.threshold
-    return threshold.Settings(
+    return ThresholdSettings(
         step_s=step_s,
         max_ratio=rule.max_ratio,
         max_times_stable=rule.max_times_stable,
@@ -239,13 +242,19 @@ def past_steps(started_step: int, policy: Policy, step_s: float) -> tuple[int, i
 
 
 def failed_before(
-    readings: Sequence[Reading], policy: Policy, signal: str, pods: Sequence[PodFact], *, namespace: str, step_s: float
+    readings: Sequence[Reading],
+    policy: Policy,
+    signal: str,
+    pods: Sequence[PodTimeline],
+    *,
+    namespace: str,
+    step_s: float,
 ) -> str:
     """Whether the workload was failing before the rollout began, as a sentence; empty where it was not."""
     if not readings:
         return ""
     joined = policy.signals[signal]
-    settings = counters.Settings(
+    settings = CounterSettings(
         namespace=namespace,
         step_s=step_s,
         grace_s=0.0,

@@ -6,6 +6,6 @@ workload bind it, the mode and the judgement guards do not. Beside a running ser
 
 from watchdog.gate.loop import Gate
 from watchdog.gate.report import Report
-from watchdog.gate.task import Ports, Task
+from watchdog.gate.request import GatePorts, GateRequest
 
-__all__ = ["Gate", "Ports", "Report", "Task"]
+__all__ = ["Gate", "GatePorts", "GateRequest", "Report"]

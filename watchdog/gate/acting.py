@@ -7,8 +7,8 @@ from msgspec.structs import replace
 from watchdog.config import GitOps
 from watchdog.decide.plan import Request
 from watchdog.errors import ClusterError
-from watchdog.gate.scene import Scene
-from watchdog.gate.task import End, Ports, Task
+from watchdog.gate.pinned import Pinned
+from watchdog.gate.request import End, GatePorts, GateRequest
 from watchdog.judge.blocks import Verdict
 from watchdog.model import Action, Cause, Guard, Outcome, Result, ScaleDown, Undo
 
@@ -16,7 +16,7 @@ Condemn = Callable[[Result], Awaitable[None]]
 """Keeps an undo or a scale-down that was written in a record, which condemns the version."""
 
 
-async def act(scene: Scene, verdict: Verdict, task: Task, ports: Ports, *, condemn: Condemn) -> End:
+async def act(scene: Pinned, verdict: Verdict, task: GateRequest, ports: GatePorts, *, condemn: Condemn) -> End:
     """Carry out what a breach leads to.
 
     One judgement guard keeps a gate from acting all the same: `no-history`, since what speaks then is a comparison with
@@ -52,7 +52,7 @@ async def act(scene: Scene, verdict: Verdict, task: Task, ports: Ports, *, conde
 
 
 async def _condemned(
-    written: Result, plan: Undo | ScaleDown, request: Request, ports: Ports, *, condemn: Condemn
+    written: Result, plan: Undo | ScaleDown, request: Request, ports: GatePorts, *, condemn: Condemn
 ) -> Result:
     """Keep what was written at once, since the service sees it at once, and then prove that it worked."""
     await condemn(written)

@@ -9,14 +9,15 @@ from collections.abc import Sequence
 from msgspec.structs import replace
 
 from watchdog.config import Signal
-from watchdog.engine import facts
+from watchdog.engine import pod_timeline
 from watchdog.engine.watch import query_of
 from watchdog.gate import rules
-from watchdog.gate.scene import Look, Scene, began
-from watchdog.gate.task import Ports, Task
-from watchdog.gate.trial import Settings, Trial
+from watchdog.gate.pinned import Look, Pinned, began
+from watchdog.gate.request import GatePorts, GateRequest
+from watchdog.gate.trial import Trial, TrialSettings
 from watchdog.judge import counters
-from watchdog.judge.blocks import PodFact, Reading, Track, Word, steps
+from watchdog.judge.blocks import PodTimeline, Reading, Status, Track, steps
+from watchdog.judge.counters import CounterSettings
 from watchdog.objects import Pod
 from watchdog.ports import SignalQuery
 
@@ -33,11 +34,11 @@ class Feed:
         scene: what was pinned.
     """
 
-    def __init__(self, task: Task, ports: Ports, scene: Scene) -> None:
+    def __init__(self, task: GateRequest, ports: GatePorts, scene: Pinned) -> None:
         self._task = task
         self._ports = ports
         self._scene = scene
-        self._pods: tuple[PodFact, ...] = ()
+        self._pods: tuple[PodTimeline, ...] = ()
 
     async def begin(self, seen: Look, *, now: float) -> Trial:
         """Make the trial, with what has to be known before its first step, which is that of the version's first pod."""
@@ -48,14 +49,16 @@ class Feed:
         first = min(max(math.ceil(begun / task.step_s), earliest), step)
         begun = max(begun, first * task.step_s - task.step_s)
         owners, _ = self._scene.sides(seen)
-        self._pods = facts.update((), seen.pods, owners, since=first, step=step, step_s=task.step_s, now=now)
+        self._pods = pod_timeline.update((), seen.pods, owners, since=first, step=step, step_s=task.step_s, now=now)
         read = {}
         for name, signal in policy.signals.items():
             query = self._query(signal, seen)
             bad_known = await signals.bad_seen(query, step=step, timeout_s=self._ports.read_s)
             resets = await signals.resets(query, step=step, window_s=counters.RESETS_S, timeout_s=self._ports.read_s)
-            restarts = {pod.name: facts.restarts_between(pod, now - counters.RESETS_S, now) for pod in self._pods}
-            read[name] = counters.Settings(
+            restarts = {
+                pod.name: pod_timeline.restarts_between(pod, now - counters.RESETS_S, now) for pod in self._pods
+            }
+            read[name] = CounterSettings(
                 namespace=task.workload.namespace,
                 step_s=task.step_s,
                 grace_s=policy.grace_s,
@@ -64,7 +67,7 @@ class Feed:
                 bad_known=bad_known,
                 base_blind=counters.not_monotonic(resets, restarts),
             )
-        settings = Settings(
+        settings = TrialSettings(
             rules=await rules.frozen(task, self._ports, self._scene, seen, self._pods, first=first),
             bake=steps(float(policy.bake), step_s=task.step_s),
             min_requests=policy.threshold.min_requests,
@@ -79,7 +82,7 @@ class Feed:
             return False
         owners, named = self._scene.sides(seen)
         step_s = self._task.step_s
-        self._pods = facts.update(self._pods, seen.pods, owners, since=first, step=step, step_s=step_s, now=now)
+        self._pods = pod_timeline.update(self._pods, seen.pods, owners, since=first, step=step, step_s=step_s, now=now)
         names = sorted({pod.name for pod in self._pods})
         few = names if first == step and len(names) < _FEW_PODS else ()
         found: dict[str, Sequence[Reading]] = {}
@@ -94,24 +97,24 @@ class Feed:
             self._pods = pods = self._with_past(pods, next(iter(found.values())), seen, named, step, now=now)
         for index in range(step - first + 1):
             trial.feed({name: readings[index] for name, readings in found.items()}, pods)
-            if trial.verdict().word is Word.BREACH:
+            if trial.verdict().word is Status.BREACH:
                 break
         return True
 
     def _with_past(
         self,
-        pods: tuple[PodFact, ...],
+        pods: tuple[PodTimeline, ...],
         past: Sequence[Reading],
         seen: Look,
-        named: facts.Named,
+        named: pod_timeline.Named,
         step: int,
         *,
         now: float,
-    ) -> tuple[PodFact, ...]:
+    ) -> tuple[PodTimeline, ...]:
         """The pods, and those that only their samples tell of, which are gone since."""
         task = self._task
         begun, namespace = past[0].step * task.step_s, task.workload.namespace
-        found = facts.by_name(pods, past, named, namespace=namespace, begun=begun, step_s=task.step_s)
+        found = pod_timeline.by_name(pods, past, named, namespace=namespace, begun=begun, step_s=task.step_s)
         there = {pod.name for pod in pods} | {pod.metadata.name for pod in seen.pods}
         return tuple(
             pod if pod.name in there or pod.gone is not None else replace(pod, gone=now, gone_step=step)

@@ -14,12 +14,13 @@ from watchdog.decide.status import Progress, rollout_status
 from watchdog.errors import ClusterError, Denied, NotFound, UsageError
 from watchdog.gate import acting, others, rules
 from watchdog.gate.feed import Feed
+from watchdog.gate.pinned import Look, Pinned, began, look, pin
 from watchdog.gate.report import Report
-from watchdog.gate.scene import Look, Scene, began, look, pin
-from watchdog.gate.task import End, Ports, Task
-from watchdog.gate.trial import Numbers, Trial
+from watchdog.gate.request import End, GatePorts, GateRequest
+from watchdog.gate.trial import SignalNumbers, Trial
 from watchdog.judge import conditions
-from watchdog.judge.blocks import Blind, BlindReason, Track, Verdict, Word
+from watchdog.judge.blocks import Blind, BlindReason, Status, Track, Verdict
+from watchdog.judge.conditions import ConditionSettings, Observed
 from watchdog.model import Outcome, Refused, Result
 from watchdog.objects import LabelSelector
 
@@ -40,11 +41,11 @@ class Gate:
 
     def __init__(
         self,
-        task: Task,
-        ports: Ports,
+        task: GateRequest,
+        ports: GatePorts,
         *,
         now: Callable[[], dt.datetime],
-        tell: Callable[[tuple[Numbers, ...]], None],
+        tell: Callable[[tuple[SignalNumbers, ...]], None],
         say: Callable[[str], None],
     ) -> None:
         self._task = task
@@ -90,10 +91,10 @@ class Gate:
                 return seen
             await asyncio.sleep(_LOOK_AGAIN_S)
 
-    async def _judge(self, scene: Scene, feed: Feed, trial: Trial) -> End:
+    async def _judge(self, scene: Pinned, feed: Feed, trial: Trial) -> End:
         """Go from step to step until something ends it."""
         task, loop = self._task, asyncio.get_running_loop()
-        service = others.Service(self._ports.store, scene, request_s=self._ports.request_s)
+        service = others.ServiceState(self._ports.store, scene, request_s=self._ports.request_s)
         step = math.floor(self._now().timestamp() / task.step_s)
         latest = step + math.ceil((float(task.policy.bake) + task.policy.grace_s) / task.step_s)
         answered, held_since = loop.time(), None
@@ -112,7 +113,7 @@ class Gate:
                     end = others.ended(scene, seen, record, now=self._now())
                     end = end or await self._look(service, seen, feed, trial, step)
                     late = trial.first is None and step >= latest
-                    if end is None and (late or trial.over or trial.verdict().word is Word.HEALTHY):
+                    if end is None and (late or trial.over or trial.verdict().word is Status.HEALTHY):
                         end = await self._act(service, seen, await self._last_word(scene, seen, trial))
                     if end:
                         return await self._settled(end, scene, service)
@@ -127,7 +128,7 @@ class Gate:
             step = max(step + 1, math.floor(self._now().timestamp() / task.step_s))
             await asyncio.sleep(max(0.0, step * task.step_s - self._now().timestamp()))
 
-    async def _settled(self, end: End, scene: Scene, service: others.Service) -> End:
+    async def _settled(self, end: End, scene: Pinned, service: others.ServiceState) -> End:
         """The end; if somebody was quicker than our action, theirs."""
         if service.denied:
             self._notes.append("the service's records may not be read: what it does is seen by its marks only")
@@ -137,21 +138,21 @@ class Gate:
             end = others.ended(scene, seen, await service.record(), now=self._now()) or end
         return end
 
-    async def _look(self, service: others.Service, seen: Look, feed: Feed, trial: Trial, step: int) -> End | None:
+    async def _look(self, service: others.ServiceState, seen: Look, feed: Feed, trial: Trial, step: int) -> End | None:
         """Take a step in, and end where it is a breach."""
         if by := await service.condemned(seen, now=self._now()):
             detail = f"it was condemned by incident {by}"
-            return await self._act(service, seen, Verdict(Word.BREACH, detail, cause="condemned-image"))
+            return await self._act(service, seen, Verdict(Status.BREACH, detail, cause="condemned-image"))
         condition = await self._condition(service.scene, seen)
-        if condition and condition.word is Word.BREACH:
+        if condition and condition.word is Status.BREACH:
             return await self._act(service, seen, condition)
         if await feed.feed(trial, seen, step, now=self._now().timestamp()):
             self._tell(trial.numbers())
         verdict = trial.verdict()
-        return await self._act(service, seen, verdict) if verdict.word is Word.BREACH else None
+        return await self._act(service, seen, verdict) if verdict.word is Status.BREACH else None
 
-    async def _act(self, service: others.Service, seen: Look, verdict: Verdict) -> End:
-        if verdict.word is not Word.BREACH:
+    async def _act(self, service: others.ServiceState, seen: Look, verdict: Verdict) -> End:
+        if verdict.word is not Status.BREACH:
             return End(verdict=verdict)
         self._notes += acting.passed_over(verdict)
 
@@ -161,12 +162,12 @@ class Gate:
 
         return await acting.act(service.scene, verdict, self._task, self._ports, condemn=condemn)
 
-    async def _condition(self, scene: Scene, seen: Look) -> Verdict | None:
+    async def _condition(self, scene: Pinned, seen: Look) -> Verdict | None:
         """What Kubernetes itself says; an image that others cannot pull either is asked about before it is blamed."""
         rule, now = self._task.policy.conditions, self._now()
         if not rule.enabled:
             return None
-        shown = conditions.Seen(
+        shown = Observed(
             deployment=seen.deployment,
             candidate=scene.pods(seen, Track.CANDIDATE),
             stable=scene.pods(seen, Track.STABLE),
@@ -174,14 +175,14 @@ class Gate:
             begun=dt.datetime.fromtimestamp(began(scene, seen, now=now.timestamp()), tz=dt.UTC),
             pulls_fail_elsewhere=await self._pulls_fail_elsewhere(scene, seen),
         )
-        settings = conditions.Settings(
+        settings = ConditionSettings(
             crash_restarts=rule.crash_restarts,
             crash_share=rule.crash_share,
             image_pull_s=float(rule.image_pull),
         )
         return conditions.judge(shown, settings, now=now)
 
-    async def _pulls_fail_elsewhere(self, scene: Scene, seen: Look) -> bool:
+    async def _pulls_fail_elsewhere(self, scene: Pinned, seen: Look) -> bool:
         if not any(map(conditions.failing_pull, scene.pods(seen, Track.CANDIDATE))):
             return False
         ours = {pod.metadata.uid for pod in seen.pods}
@@ -189,23 +190,23 @@ class Gate:
         everyone = await self._ports.cluster.pods(namespace, LabelSelector(), timeout_s=timeout_s)
         return any(conditions.failing_pull(pod) for pod in everyone if pod.metadata.uid not in ours)
 
-    async def _last_word(self, scene: Scene, seen: Look, trial: Trial) -> Verdict:
+    async def _last_word(self, scene: Pinned, seen: Look, trial: Trial) -> Verdict:
         """The verdict when the time is up."""
         condition, verdict = await self._condition(scene, seen), trial.verdict(over=True)
-        if condition and verdict.word is not Word.HEALTHY:
+        if condition and verdict.word is not Status.HEALTHY:
             return condition
         status = rollout_status(seen.deployment)
-        if verdict.word is Word.HEALTHY and status.progress is not Progress.COMPLETE:
+        if verdict.word is Status.HEALTHY and status.progress is not Progress.COMPLETE:
             self._notes.append(f"the rollout is not complete: {status.detail}")
         return verdict
 
-    def _report(self, end: End, scene: Scene | None, trial: Trial | None) -> Report:
+    def _report(self, end: End, scene: Pinned | None, trial: Trial | None) -> Report:
         first = trial.first if trial else None
         return Report(
             workload=self._task.workload,
             verdict=end.verdict,
             rollout=scene.rollout if scene else None,
-            outcome=end.outcome or (Outcome.PASSED if end.verdict.word is Word.HEALTHY else None),
+            outcome=end.outcome or (Outcome.PASSED if end.verdict.word is Status.HEALTHY else None),
             detail=end.detail,
             service=end.service,
             result=end.result,
@@ -219,4 +220,4 @@ class Gate:
 
 
 def _blind(detail: str) -> Verdict:
-    return Verdict(Word.BLIND, detail, blind=Blind(BlindReason.PENDING, detail))
+    return Verdict(Status.BLIND, detail, blind=Blind(BlindReason.PENDING, detail))

@@ -12,9 +12,9 @@ from watchdog.decide import marks
 from watchdog.decide.limits import condemned_images
 from watchdog.decide.record import Planned, Record, State, Written
 from watchdog.errors import ClusterError, Denied, NotFound
-from watchdog.gate.scene import Look, Scene
-from watchdog.gate.task import End, Task
-from watchdog.judge.blocks import Verdict, Word
+from watchdog.gate.pinned import Look, Pinned
+from watchdog.gate.request import End, GateRequest
+from watchdog.judge.blocks import Status, Verdict
 from watchdog.model import MANAGER, Action, IncidentId, Mode, Outcome, Refused, Result, ScaleDown, Topology, Undo
 from watchdog.ports import Store
 
@@ -22,7 +22,7 @@ _HELD = (State.BREACH, State.ASKING, State.ACTING, State.VERIFYING)
 _ACTED = (Outcome.ROLLED_BACK, Outcome.SCALED_DOWN, Outcome.PAUSED, Outcome.RECOVERED, Outcome.INEFFECTIVE)
 
 
-class Service:
+class ServiceState:
     """What the running service keeps, and what the gate adds to it.
 
     Args:
@@ -31,7 +31,7 @@ class Service:
         request_s: deadline of an answer.
     """
 
-    def __init__(self, store: Store, scene: Scene, *, request_s: float) -> None:
+    def __init__(self, store: Store, scene: Pinned, *, request_s: float) -> None:
         self._store = store
         self.scene = scene
         self._request_s = request_s
@@ -70,7 +70,7 @@ class Service:
             return [record for each in ids if (record := await self._store.get(each, timeout_s=timeout_s))]
         return ()
 
-    async def condemn(self, task: Task, seen: Look, verdict: Verdict, result: Result, *, at: dt.datetime) -> str:
+    async def condemn(self, task: GateRequest, seen: Look, verdict: Verdict, result: Result, *, at: dt.datetime) -> str:
         """Keep what was found and done in a record of the gate's own, so that the service knows that version for bad.
 
         Args:
@@ -94,7 +94,14 @@ class Service:
 
 
 def _record(
-    task: Task, scene: Scene, seen: Look, verdict: Verdict, result: Result, plan: Undo | ScaleDown, *, at: dt.datetime
+    task: GateRequest,
+    scene: Pinned,
+    seen: Look,
+    verdict: Verdict,
+    result: Result,
+    plan: Undo | ScaleDown,
+    *,
+    at: dt.datetime,
 ) -> Record:
     rollout, images = scene.rollout, scene.running_images(seen)
     good = plan.target.images if isinstance(plan, Undo) else scene.stable_images
@@ -136,7 +143,7 @@ def held(record: Record | None) -> bool:
     return record is not None and record.state in _HELD
 
 
-def ended(scene: Scene, seen: Look, record: Record | None, *, now: dt.datetime) -> End | None:
+def ended(scene: Pinned, seen: Look, record: Record | None, *, now: dt.datetime) -> End | None:
     """Whether this version is over: by the service, or because somebody else replaced it."""
     if record and record.state is State.ENDED and (end := _told(scene, seen, record)):
         return end
@@ -154,16 +161,16 @@ def ended(scene: Scene, seen: Look, record: Record | None, *, now: dt.datetime) 
         return superseded(f"{by}: {what} is live now", f"nothing was changed by this gate{why}")
     if mark and mine and mark.by == MANAGER and record is None and not seen.deployment.spec.replicas:
         why = f"a mark says that the service scaled it to zero ({mark.cause}), and no record that can be read proves it"
-        return End(verdict=Verdict(Word.BLIND, why), outcome=Outcome.UNPROVEN, detail="nothing was changed")
+        return End(verdict=Verdict(Status.BLIND, why), outcome=Outcome.UNPROVEN, detail="nothing was changed")
     return None
 
 
 def superseded(why: str, detail: str) -> End:
     """The version is not what is live any more."""
-    return End(verdict=Verdict(Word.INSUFFICIENT, why), outcome=Outcome.SUPERSEDED, detail=detail)
+    return End(verdict=Verdict(Status.INSUFFICIENT, why), outcome=Outcome.SUPERSEDED, detail=detail)
 
 
-def _told(scene: Scene, seen: Look, record: Record) -> End | None:
+def _told(scene: Pinned, seen: Look, record: Record) -> End | None:
     """What the record's end means to a gate; nothing where the service had nothing against the version, or no say.
 
     Nothing either where the service acted and the version has its pods again: somebody brought it back.
@@ -173,7 +180,7 @@ def _told(scene: Scene, seen: Look, record: Record) -> End | None:
         return None if back else _by_service(scene, record.outcome, record.detail)
     if record.outcome is Outcome.UNPROVEN:
         return End(
-            verdict=Verdict(Word.BLIND, record.detail),
+            verdict=Verdict(Status.BLIND, record.detail),
             outcome=Outcome.UNPROVEN,
             detail=record.detail,
             service=True,
@@ -181,10 +188,10 @@ def _told(scene: Scene, seen: Look, record: Record) -> End | None:
     dismissed = record.outcome is Outcome.REFUSED and record.people and record.people[-1].answer == "dismiss"
     if record.outcome not in (Outcome.FAILED, Outcome.UNPROVEN) and not dismissed:
         return None
-    verdict = Verdict(Word.BREACH, record.detail, cause="service")
+    verdict = Verdict(Status.BREACH, record.detail, cause="service")
     return End(verdict=verdict, outcome=record.outcome, detail=record.detail, service=True)
 
 
-def _by_service(scene: Scene, outcome: Outcome, detail: str) -> End:
-    verdict = Verdict(Word.BREACH, f"condemned in incident {scene.rollout.incident}", cause="service")
+def _by_service(scene: Pinned, outcome: Outcome, detail: str) -> End:
+    verdict = Verdict(Status.BREACH, f"condemned in incident {scene.rollout.incident}", cause="service")
     return End(verdict=verdict, outcome=outcome, detail=detail, service=True)

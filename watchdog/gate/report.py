@@ -5,8 +5,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from watchdog.gate.trial import Numbers, describe, odds
-from watchdog.judge.blocks import Counts, Verdict, Word
+from watchdog.gate.trial import SignalNumbers, describe, odds
+from watchdog.judge.blocks import Counts, Status, Verdict
 from watchdog.model import Action, Outcome, Result, Rollout, Undo
 from watchdog.objects import WorkloadRef
 
@@ -37,7 +37,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     detail: str = ""
     service: bool = False
     result: Result | None = None
-    numbers: tuple[Numbers, ...] = ()
+    numbers: tuple[SignalNumbers, ...] = ()
     images: Mapping[str, str] = {}
     past: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
@@ -51,10 +51,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         if self.outcome in (Outcome.SUPERSEDED,):
             return f"{self.workload}{version} is not what is live any more"
         word = {
-            Word.HEALTHY: "is healthy",
-            Word.BREACH: "is bad",
-            Word.INSUFFICIENT: "cannot be judged: too little was seen",
-            Word.BLIND: "cannot be judged",
+            Status.HEALTHY: "is healthy",
+            Status.BREACH: "is bad",
+            Status.INSUFFICIENT: "cannot be judged: too little was seen",
+            Status.BLIND: "cannot be judged",
         }
         return f"{self.workload}{version} {word[self.verdict.word]}"
 
@@ -69,7 +69,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return [f"{self.title}: {why}", *([done] if done else []), *pods, *(f"note: {each}" for each in self.notes)]
 
 
-def line(numbers: Numbers, *, step_s: float, bake_s: float, named: bool) -> str:
+def line(numbers: SignalNumbers, *, step_s: float, bake_s: float, named: bool) -> str:
     """One block on a log; its time is UTC.
 
     Args:
@@ -93,7 +93,7 @@ def markdown(report: Report, *, action: Action | None, dry_run: bool, undo: str)
         dry_run: nothing was to be changed.
         undo: the command that undoes it by hand.
     """
-    sign = {Word.HEALTHY: "✅", Word.BREACH: "❌"}.get(report.verdict.word, "⚠️")
+    sign = {Status.HEALTHY: "✅", Status.BREACH: "❌"}.get(report.verdict.word, "⚠️")
     rows = [
         ("workload", _code(str(report.workload))),
         ("revision", f"{report.rollout.revision} ({_code(report.rollout.hash)})" if report.rollout else "unknown"),
@@ -108,7 +108,7 @@ def markdown(report: Report, *, action: Action | None, dry_run: bool, undo: str)
             (f"stable{name}", _counted(stable)),
             (f"evidence{name}", f"{odds(each.log_e)} of {odds(each.bar)} ({each.control})"),
         ]
-    if action and report.verdict.word is Word.BREACH and not report.service:
+    if action and report.verdict.word is Status.BREACH and not report.service:
         rows.append(("on a breach", _code(str(action)) + (", dry run: nothing was changed" if dry_run else "")))
     if report.outcome:
         rows.append(("outcome", f"{_code(str(report.outcome))}{' by the service' if report.service else ''}"))

@@ -4,28 +4,28 @@ from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
-from watchdog.decide.history import read_history
 from watchdog.decide.marks import condemned_by
-from watchdog.engine import history, rules
-from watchdog.engine.history import Asked
+from watchdog.decide.revisions import read_history
+from watchdog.engine import baselines, rules
+from watchdog.engine.baselines import BaselineQuery
 from watchdog.engine.watch import group_of
-from watchdog.gate.scene import Look, Scene
-from watchdog.gate.task import Ports, Task
-from watchdog.judge.blocks import PodFact, Track
-from watchdog.judge.sequential import Controls, Settings
+from watchdog.gate.pinned import Look, Pinned
+from watchdog.gate.request import GatePorts, GateRequest
+from watchdog.judge.blocks import PodTimeline, Track
+from watchdog.judge.sequential import Controls, SequentialSettings
 from watchdog.model import Topology
 
 
 async def frozen(
-    task: Task, ports: Ports, scene: Scene, seen: Look, pods: Sequence[PodFact], *, first: int
-) -> dict[str, Settings]:
+    task: GateRequest, ports: GatePorts, scene: Pinned, seen: Look, pods: Sequence[PodTimeline], *, first: int
+) -> dict[str, SequentialSettings]:
     """Read the past, 30 s at most, and freeze what follows from it; by signal.
 
     What the version itself did before is none of its past. Other workloads are not looked at.
     """
     names, old = _replicasets(scene, seen)
     asked = [
-        Asked(
+        BaselineQuery(
             query=group_of(signal),
             first=first,
             workloads=tuple(dict.fromkeys((task.workload, scene.stable))),
@@ -36,7 +36,7 @@ async def frozen(
         )
         for signal in task.policy.signals.values()
     ]
-    pasts = await history.read(ports.signals, asked, step_s=task.step_s)
+    pasts = await baselines.read(ports.signals, asked, step_s=task.step_s)
     topology = Topology.CANARY if scene.canary else Topology.ROLLING
     controls = rules.controls_of(topology, seen.deployment.spec.strategy.type)
     if not scene.stable_hash:
@@ -49,7 +49,7 @@ async def frozen(
     return found
 
 
-def past(found: Mapping[str, Settings], *, told: bool) -> list[str]:
+def past(found: Mapping[str, SequentialSettings], *, told: bool) -> list[str]:
     """Say what the version is compared with, one line for each signal.
 
     Args:
@@ -74,7 +74,7 @@ def past(found: Mapping[str, Settings], *, told: bool) -> list[str]:
     return lines
 
 
-def _replicasets(scene: Scene, seen: Look) -> tuple[frozenset[str], frozenset[str]]:
+def _replicasets(scene: Pinned, seen: Look) -> tuple[frozenset[str], frozenset[str]]:
     """The names of the version's ReplicaSet, of those that are condemned and of the old ones; and of the last."""
     _, named = scene.sides(seen)
     sets = [item for snapshot, _ in seen.found.values() for item in read_history(snapshot).all]

@@ -7,15 +7,17 @@ import msgspec
 from msgspec.structs import replace
 
 from watchdog.judge import concurrent, counters, sequential
-from watchdog.judge.blocks import Blind, Block, Counts, Doubt, PodFact, Reading, Verdict, Word
+from watchdog.judge.blocks import Blind, Block, Counts, Doubt, PodTimeline, Reading, Status, Verdict
+from watchdog.judge.concurrent import ConcurrentState
+from watchdog.judge.counters import CounterSettings, CounterState
 from watchdog.judge.eprocess import bar
-from watchdog.judge.sequential import Control, Spoken
+from watchdog.judge.sequential import Control, SequentialSettings, SequentialState, Spoken
 from watchdog.judge.vetoes import VetoReason
 
 _MOST_BLIND = 0.2
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class TrialSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What is fixed before the first block.
 
     Args:
@@ -25,13 +27,13 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         early: end as soon as it is proven not to be worse.
     """
 
-    rules: Mapping[str, sequential.Settings]
+    rules: Mapping[str, SequentialSettings]
     bake: int
     min_requests: int
     early: bool = False
 
 
-class Numbers(msgspec.Struct, frozen=True, kw_only=True):
+class SignalNumbers(msgspec.Struct, frozen=True, kw_only=True):
     """Where one signal stands.
 
     Args:
@@ -62,10 +64,10 @@ class Numbers(msgspec.Struct, frozen=True, kw_only=True):
 class _Case(msgspec.Struct, frozen=True, kw_only=True):
     """One signal: the counters' fold, the rule's, that of the mirrored test, and the sums of what was judged."""
 
-    counters: counters.State
-    rule: sequential.State = sequential.State()
-    mirrored: concurrent.State = concurrent.State()
-    numbers: Numbers
+    counters: CounterState
+    rule: SequentialState = SequentialState()
+    mirrored: ConcurrentState = ConcurrentState()
+    numbers: SignalNumbers
     first: int | None = None
     seen: int = 0
     old_live: bool = False
@@ -81,23 +83,23 @@ class Trial:
         first: the first step.
     """
 
-    def __init__(self, settings: Settings, signals: Mapping[str, counters.Settings], *, first: int) -> None:
+    def __init__(self, settings: TrialSettings, signals: Mapping[str, CounterSettings], *, first: int) -> None:
         self.settings = settings
         self.next_step = first
         self._cases = {}
         for name, each in signals.items():
             rule = settings.rules[name]
-            numbers = Numbers(signal=name, step=first - 1, control=rule.controls.each[0], bar=rule.bar)
+            numbers = SignalNumbers(signal=name, step=first - 1, control=rule.controls.each[0], bar=rule.bar)
             self._cases[name] = _Case(counters=counters.initial(each), numbers=numbers)
 
-    def feed(self, readings: Mapping[str, Reading], pods: Sequence[PodFact]) -> None:
+    def feed(self, readings: Mapping[str, Reading], pods: Sequence[PodTimeline]) -> None:
         """Take in the next step, one reading per signal."""
         for name, case in self._cases.items():
             state, block = counters.step(case.counters, readings[name], pods)
             self._cases[name] = self._advanced(replace(case, counters=state), block, self.settings.rules[name])
         self.next_step += 1
 
-    def _advanced(self, case: _Case, block: Block, rule: sequential.Settings) -> _Case:
+    def _advanced(self, case: _Case, block: Block, rule: SequentialSettings) -> _Case:
         """Take a block further; one that is blind counts nothing, and what it missed comes with the next that sees."""
         first = block.step if case.first is None and block.candidate.total > 0 else case.first
         state = sequential.step(case.rule, block, rule)
@@ -133,12 +135,12 @@ class Trial:
         """Whether the bake is."""
         return self.first is not None and self.next_step >= self.first + self.settings.bake
 
-    def numbers(self) -> tuple[Numbers, ...]:
+    def numbers(self) -> tuple[SignalNumbers, ...]:
         """Where each signal stands, the nearest to its bar first; what is blind before what is not."""
         found = (self._shown(case) for case in self._cases.values())
         return tuple(sorted(found, key=lambda each: (each.log_e < each.bar, each.blind is None, -each.log_e)))
 
-    def _shown(self, case: _Case) -> Numbers:
+    def _shown(self, case: _Case) -> SignalNumbers:
         """The sums, and the evidence of the control that decides; before that of the nearest one that still may."""
         rule, speaker = self.settings.rules[case.numbers.signal], self._speaker(case, over=self.over)
         if speaker:
@@ -155,13 +157,13 @@ class Trial:
             over: no more blocks will come.
         """
         verdicts = [self._verdict(case, over=over or self.over) for case in self._cases.values()]
-        order = (Word.BREACH, Word.BLIND, Word.INSUFFICIENT, Word.HEALTHY)
+        order = (Status.BREACH, Status.BLIND, Status.INSUFFICIENT, Status.HEALTHY)
         return min(verdicts, key=lambda each: order.index(each.word))
 
     def _verdict(self, case: _Case, *, over: bool) -> Verdict:
         numbers = self._shown(case)
         found = Verdict(
-            Word.INSUFFICIENT,
+            Status.INSUFFICIENT,
             describe(numbers),
             candidate=numbers.candidate,
             stable=numbers.stable,
@@ -169,24 +171,24 @@ class Trial:
         )
         if speaker := self._speaker(case, over=over):
             doubts = tuple(Doubt(str(each.reason), each.detail) for each in speaker.vetoes)
-            return replace(found, word=Word.BREACH, cause="sequential", doubts=doubts)
+            return replace(found, word=Status.BREACH, cause="sequential", doubts=doubts)
         if numbers.blind and not over:
-            return replace(found, word=Word.BLIND, detail=numbers.blind.detail, blind=numbers.blind)
+            return replace(found, word=Status.BLIND, detail=numbers.blind.detail, blind=numbers.blind)
         few = numbers.candidate.total < self.settings.min_requests
         if self.settings.early and case.proven and not few and not case.rule.spoken:
-            return replace(found, word=Word.HEALTHY, detail=f"{found.detail}; proven not to be worse")
+            return replace(found, word=Status.HEALTHY, detail=f"{found.detail}; proven not to be worse")
         if not over:
             return found
         blocks, missed = numbers.judged, numbers.judged - case.seen
         if numbers.blind and missed >= _MOST_BLIND * blocks:
-            return replace(found, word=Word.BLIND, detail=numbers.blind.detail, blind=numbers.blind)
+            return replace(found, word=Status.BLIND, detail=numbers.blind.detail, blind=numbers.blind)
         if blocks and missed >= _MOST_BLIND * blocks:
             return replace(found, detail=f"{found.detail}; blind in {missed} of {blocks} blocks")
         if few:
             least = self.settings.min_requests
             detail = f"{numbers.candidate.total:.0f} judged requests, {least} are needed; {found.detail}"
             return replace(found, detail=detail)
-        return replace(found, word=Word.HEALTHY)
+        return replace(found, word=Status.HEALTHY)
 
     def _speaker(self, case: _Case, *, over: bool) -> Spoken | None:
         """The control that decides: the first whose word can be acted upon.
@@ -202,7 +204,7 @@ class Trial:
         return None if both and case.old_live and not over else spoken[0]
 
 
-def _mirrored(state: concurrent.State, block: Block, rule: sequential.Settings, *, started: bool) -> concurrent.State:
+def _mirrored(state: ConcurrentState, block: Block, rule: SequentialSettings, *, started: bool) -> ConcurrentState:
     """Bet on the candidate not being worse than the stable pods of the same block (statistics.md §2.1)."""
     settings = replace(rule.concurrent, design=replace(rule.concurrent.design, bar=_healthy_bar(rule)), mirrored=True)
     candidate, stable = (Counts(max(each.total, each.bad), each.bad) for each in (block.candidate, block.stable))
@@ -211,12 +213,12 @@ def _mirrored(state: concurrent.State, block: Block, rule: sequential.Settings, 
     )
 
 
-def _healthy_bar(rule: sequential.Settings) -> float:
+def _healthy_bar(rule: SequentialSettings) -> float:
     """What the mirrored test has to reach: it is one for each signal, whichever controls there are."""
     return bar(rule.alpha, share=1 / rule.signals)
 
 
-def describe(numbers: Numbers) -> str:
+def describe(numbers: SignalNumbers) -> str:
     """The numbers in one line: ``candidate 8/92 bad 8.7 %  stable 3/810 0.4 %  evidence 41:1 of 100:1``."""
     candidate, stable = numbers.candidate, numbers.stable
     if not candidate.total:

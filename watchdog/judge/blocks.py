@@ -60,7 +60,7 @@ class Track(StrEnum):
     OTHER = "other"
 
 
-class Row(msgspec.Struct, frozen=True, order=True):
+class ScrapeTarget(msgspec.Struct, frozen=True, order=True):
     """One scrape target. `label` is the value of the joined label, where the policy joins by one; else empty."""
 
     namespace: str = ""
@@ -81,7 +81,7 @@ class Sample(msgspec.Struct, frozen=True):
         at: time of the newest sample of the total's series.
     """
 
-    row: Row
+    row: ScrapeTarget
     total: float | None
     bad: float | None
     at: float | None = None
@@ -101,7 +101,7 @@ class Reading(msgspec.Struct, frozen=True, dict=True):
     blind: Blind | None = None
 
     @cached_property
-    def _ordered(self) -> tuple[list[Row], list[Sample]]:
+    def _ordered(self) -> tuple[list[ScrapeTarget], list[Sample]]:
         samples = sorted(self.samples, key=lambda sample: sample.row)
         return [sample.row for sample in samples], samples
 
@@ -114,7 +114,9 @@ class Reading(msgspec.Struct, frozen=True, dict=True):
         """
         rows, samples = self._ordered
         prefixes = {f"{name}-"[:_LONGEST_PREFIX] for name in workloads} or {""}
-        bounds = [(Row(namespace, prefix), Row(namespace, prefix + _AFTER_ALL)) for prefix in prefixes]
+        bounds = [
+            (ScrapeTarget(namespace, prefix), ScrapeTarget(namespace, prefix + _AFTER_ALL)) for prefix in prefixes
+        ]
         found = {index for first, last in bounds for index in range(bisect_left(rows, first), bisect_left(rows, last))}
         return [samples[index] for index in sorted(found)]
 
@@ -127,7 +129,7 @@ class Restart(msgspec.Struct, frozen=True):
     step: int
 
 
-class PodFact(msgspec.Struct, frozen=True):
+class PodTimeline(msgspec.Struct, frozen=True):
     """What the API server showed of one pod, as far as counters need it and Prometheus does not know it.
 
     Each fact carries the first step that may use it, so that a replay uses exactly what the live run used.
@@ -274,7 +276,7 @@ def steps(seconds: float, *, step_s: float) -> int:
     return max(1, math.ceil(round(seconds / step_s, 9)))
 
 
-class Word(StrEnum):
+class Status(StrEnum):
     """A verdict in one word."""
 
     HEALTHY = "healthy"
@@ -306,7 +308,7 @@ class Verdict(msgspec.Struct, frozen=True):
         doubts: why a person is to decide about a breach.
     """
 
-    word: Word
+    word: Status
     detail: str
     cause: str = ""
     blind: Blind | None = None

@@ -17,7 +17,7 @@ RATIO = 1.2
 LEAST = 20
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class ConcurrentSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What is fixed before the first block.
 
     Args:
@@ -40,7 +40,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return (mirrored_bets if self.mirrored else bets)(self.tolerance)
 
 
-class State(msgspec.Struct, frozen=True):
+class ConcurrentState(msgspec.Struct, frozen=True):
     """Evidence so far, and the counts that wait for enough stable requests."""
 
     evidence: Evidence = Evidence()
@@ -49,8 +49,15 @@ class State(msgspec.Struct, frozen=True):
 
 
 def step(
-    state: State, candidate: Counts, stable: Counts, settings: Settings, *, index: int, old_live: bool, started: bool
-) -> State:
+    state: ConcurrentState,
+    candidate: Counts,
+    stable: Counts,
+    settings: ConcurrentSettings,
+    *,
+    index: int,
+    old_live: bool,
+    started: bool,
+) -> ConcurrentState:
     """Take one block further.
 
     Args:
@@ -73,7 +80,7 @@ def step(
         if not old_live:
             waits, waits_beside = nothing, nothing
     if not started:
-        return State(state.evidence, waits, waits_beside)
+        return ConcurrentState(state.evidence, waits, waits_beside)
     increments = growth_beside(
         settings.bets,
         total=merged.total,
@@ -85,4 +92,4 @@ def step(
     if merged.total > 0:
         tempering = settings.design.tempering(merged.total)
         increments = tuple(tempering * each for each in increments)
-    return State(advance(state.evidence, increments, settings.design, index=index), waits, waits_beside)
+    return ConcurrentState(advance(state.evidence, increments, settings.design, index=index), waits, waits_beside)

@@ -12,7 +12,7 @@ from typing import Any
 import msgspec
 
 from watchdog.decoding import any_json
-from watchdog.judge.blocks import Blind, BlindReason, Verdict, Word
+from watchdog.judge.blocks import Blind, BlindReason, Status, Verdict
 from watchdog.objects import Condition, ContainerStatus, Deployment, Pod
 
 PENDING_S = 60.0
@@ -21,7 +21,7 @@ PENDING_S = 60.0
 _PULL = {"ErrImagePull", "ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull", "RegistryUnavailable"}
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class ConditionSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The rule's settings as the configuration explains them."""
 
     crash_restarts: int
@@ -29,7 +29,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
     image_pull_s: float
 
 
-class Seen(msgspec.Struct, frozen=True, kw_only=True):
+class Observed(msgspec.Struct, frozen=True, kw_only=True):
     """What the API server shows of a rollout.
 
     Args:
@@ -49,7 +49,7 @@ class Seen(msgspec.Struct, frozen=True, kw_only=True):
     pulls_fail_elsewhere: bool
 
 
-def judge(seen: Seen, settings: Settings, *, now: dt.datetime) -> Verdict | None:
+def judge(seen: Observed, settings: ConditionSettings, *, now: dt.datetime) -> Verdict | None:
     """Give a breach or a blindness; None where there is nothing to say."""
     pods = [pod for pod in seen.candidate if pod.metadata.deletion_timestamp is None]
     faults = {pod.metadata.name: fault for pod in pods if (fault := _fault(pod, seen))}
@@ -64,7 +64,7 @@ def judge(seen: Seen, settings: Settings, *, now: dt.datetime) -> Verdict | None
     if _is(conditions, "Progressing", "ProgressDeadlineExceeded", status="False"):
         what = f"the rollout exceeded its progress deadline, {len(unready)} of {len(pods)} pods are not ready"
         if unexplained:
-            return Verdict(Word.BREACH, what, cause="progress-deadline")
+            return Verdict(Status.BREACH, what, cause="progress-deadline")
         if reasons or not pods:
             return _pending(what, reasons)
     late = any(_unready_s(pod, now) > PENDING_S for pod in unready) or (reasons and not pods)
@@ -79,7 +79,7 @@ def failing_pull(pod: Pod) -> str:
     return next((name for name, state in waiting if state and state.reason in _PULL), "")
 
 
-def _crash_loop(pods: Sequence[Pod], seen: Seen, settings: Settings) -> Verdict | None:
+def _crash_loop(pods: Sequence[Pod], seen: Observed, settings: ConditionSettings) -> Verdict | None:
     live = [pod for pod in pods if pod.status.phase != "Failed"]
     crashes = Counter(name for pod in live for name in _crashed(pod, restarts=settings.crash_restarts))
     also_stable = {
@@ -91,7 +91,7 @@ def _crash_loop(pods: Sequence[Pod], seen: Seen, settings: Settings) -> Verdict 
     for name, count in sorted(crashes.items(), key=lambda each: (-each[1], each[0])):
         if count >= settings.crash_share * len(live) and name not in also_stable and _changed(name, seen):
             detail = f"container {name} crashes in {count} of {len(live)} candidate pods and in no stable one"
-            return Verdict(Word.BREACH, detail, cause="crash-loop")
+            return Verdict(Status.BREACH, detail, cause="crash-loop")
     return None
 
 
@@ -109,7 +109,7 @@ def _crashed(pod: Pod, *, restarts: int, since: dt.datetime | None = None) -> It
             yield container.name
 
 
-def _changed(name: str, seen: Seen) -> bool:
+def _changed(name: str, seen: Observed) -> bool:
     """Whether the rollout changed a container of its template, or what is around all of them, such as a volume."""
     containers, around = _split(seen.deployment.spec.template)
     if name not in containers or seen.stable_template is None:
@@ -124,17 +124,19 @@ def _split(template: msgspec.Raw) -> tuple[dict[str, Any], dict[str, Any]]:
     return {each["name"]: each for containers in lists for each in containers}, spec
 
 
-def _image_pull(pods: Sequence[Pod], faults: Mapping[str, str], settings: Settings, now: dt.datetime) -> Verdict | None:
+def _image_pull(
+    pods: Sequence[Pod], faults: Mapping[str, str], settings: ConditionSettings, now: dt.datetime
+) -> Verdict | None:
     failing = [pod for pod in pods if failing_pull(pod) and pod.metadata.name not in faults]
     longest = max((_unready_s(pod, now) for pod in failing), default=0.0)
     if not failing or longest < settings.image_pull_s:
         return None
     what = f"container {min(map(failing_pull, failing))} cannot pull its image"
     detail = f"{what} in {len(failing)} of {len(pods)} candidate pods, for {longest:.0f} s"
-    return Verdict(Word.BREACH, detail, cause="image-pull")
+    return Verdict(Status.BREACH, detail, cause="image-pull")
 
 
-def _fault(pod: Pod, seen: Seen) -> str:
+def _fault(pod: Pod, seen: Observed) -> str:
     """Say what of the cluster keeps a pod from running, and the cure; empty where nothing does.
 
     A pod that restarts its containers is never Failed of its own accord. A node that is not ready shows in its pods as
@@ -157,7 +159,7 @@ def _fault(pod: Pod, seen: Seen) -> str:
 def _pending(what: str, reasons: Iterable[str]) -> Verdict:
     causes = "; ".join(f"{count} × {reason}" for reason, count in sorted(Counter(reasons).items()))
     blind = Blind(BlindReason.PENDING, f"{what}: {causes}" if causes else what)
-    return Verdict(Word.BLIND, blind.detail, blind=blind)
+    return Verdict(Status.BLIND, blind.detail, blind=blind)
 
 
 def _current(deployment: Deployment) -> tuple[Condition, ...]:

@@ -16,7 +16,18 @@ from collections.abc import Iterable, Mapping, Sequence
 import msgspec
 from msgspec.structs import replace
 
-from watchdog.judge.blocks import Blind, BlindReason, Block, Counts, PodCounts, PodFact, Reading, Row, Sample, Track
+from watchdog.judge.blocks import (
+    Blind,
+    BlindReason,
+    Block,
+    Counts,
+    PodCounts,
+    PodTimeline,
+    Reading,
+    Sample,
+    ScrapeTarget,
+    Track,
+)
 
 RESETS_S = 3600.0
 """How long before a rollout counters are looked at for `not_monotonic`."""
@@ -35,7 +46,7 @@ Key = tuple[str, str]
 """A scrape target, however it was scraped: pod and container; or the joined label's value and the instance."""
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class CounterSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What holds for a whole rollout.
 
     Args:
@@ -82,7 +93,7 @@ class Last(msgspec.Struct, frozen=True):
     fell: int | None = None
 
 
-class State(msgspec.Struct, frozen=True):
+class CounterState(msgspec.Struct, frozen=True):
     """Where the fold stands.
 
     Args:
@@ -95,11 +106,11 @@ class State(msgspec.Struct, frozen=True):
         blind: why the rollout is blind for good.
     """
 
-    settings: Settings
+    settings: CounterSettings
     step: int | None = None
     counted: int = 0
     targets: Mapping[Key, Last] = {}
-    seen: Mapping[Row, float] = {}
+    seen: Mapping[ScrapeTarget, float] = {}
     bad_seen: bool = False
     blind: Blind | None = None
 
@@ -114,7 +125,7 @@ class _Owner(msgspec.Struct, frozen=True):
     restarts: tuple[float, ...]
 
 
-class _Look(msgspec.Struct, frozen=True):
+class _TargetStep(msgspec.Struct, frozen=True):
     """One target at one step.
 
     Args:
@@ -136,12 +147,12 @@ class _Look(msgspec.Struct, frozen=True):
     lasting: bool = False
 
 
-def initial(settings: Settings) -> State:
+def initial(settings: CounterSettings) -> CounterState:
     """Give the state before the first step."""
-    return State(settings, blind=settings.base_blind)
+    return CounterState(settings, blind=settings.base_blind)
 
 
-def blocks(settings: Settings, readings: Iterable[Reading], pods: Sequence[PodFact]) -> tuple[Block, ...]:
+def blocks(settings: CounterSettings, readings: Iterable[Reading], pods: Sequence[PodTimeline]) -> tuple[Block, ...]:
     """Give the blocks of readings that follow each other."""
     state, found = initial(settings), []
     for reading in readings:
@@ -150,7 +161,7 @@ def blocks(settings: Settings, readings: Iterable[Reading], pods: Sequence[PodFa
     return tuple(found)
 
 
-def step(state: State, reading: Reading, pods: Sequence[PodFact]) -> tuple[State, Block]:
+def step(state: CounterState, reading: Reading, pods: Sequence[PodTimeline]) -> tuple[CounterState, Block]:
     """Take one reading further.
 
     A counter that goes down makes the block blind, and the rollout for good if no restart that explains it becomes
@@ -204,7 +215,7 @@ def step(state: State, reading: Reading, pods: Sequence[PodFact]) -> tuple[State
     )
 
 
-def _by_pod(looks: Mapping[Key, _Look], *, joined: bool) -> tuple[PodCounts, ...]:
+def _by_pod(looks: Mapping[Key, _TargetStep], *, joined: bool) -> tuple[PodCounts, ...]:
     """Give what judged candidate pods counted, one by one; where series carry no pod, their instances are the pods."""
     found: dict[str, Counts] = {}
     for key, look in looks.items():
@@ -214,12 +225,12 @@ def _by_pod(looks: Mapping[Key, _Look], *, joined: bool) -> tuple[PodCounts, ...
     return tuple(PodCounts(name, found[name]) for name in sorted(found))
 
 
-def _was_ready(pod: PodFact, end: float, step_s: float) -> bool:
+def _was_ready(pod: PodTimeline, end: float, step_s: float) -> bool:
     """Whether a pod was Ready at some time in the block that ends there."""
     return pod.ready is not None and pod.ready < end and (pod.gone is None or pod.gone > end - step_s)
 
 
-def not_monotonic(resets: Mapping[Row, float], restarts: Mapping[str, int]) -> Blind | None:
+def not_monotonic(resets: Mapping[ScrapeTarget, float], restarts: Mapping[str, int]) -> Blind | None:
     """Say whether a counter went down at least twice more often than its pod restarted, before a rollout.
 
     Args:
@@ -233,7 +244,7 @@ def not_monotonic(resets: Mapping[Row, float], restarts: Mapping[str, int]) -> B
     return None
 
 
-def _known(pods: Iterable[PodFact], now: int) -> tuple[PodFact, ...]:
+def _known(pods: Iterable[PodTimeline], now: int) -> tuple[PodTimeline, ...]:
     """Give the facts as this step knows them."""
 
     def yet(since: int | None) -> bool:
@@ -251,7 +262,7 @@ def _known(pods: Iterable[PodFact], now: int) -> tuple[PodFact, ...]:
     )
 
 
-def _owners(settings: Settings, pods: Iterable[PodFact]) -> dict[str, _Owner]:
+def _owners(settings: CounterSettings, pods: Iterable[PodTimeline]) -> dict[str, _Owner]:
     """Give the pods of both tracks by name; or the tracks by the joined label's value."""
     if settings.join is None:
         return {
@@ -274,7 +285,7 @@ def _owners(settings: Settings, pods: Iterable[PodFact]) -> dict[str, _Owner]:
     return found
 
 
-def _groups(settings: Settings, reading: Reading) -> dict[Key, list[tuple[float, Sample]]]:
+def _groups(settings: CounterSettings, reading: Reading) -> dict[Key, list[tuple[float, Sample]]]:
     """Give the rows of each target, each with the time of its sample, in an order that depends on nothing else."""
     found: dict[Key, list[tuple[float, Sample]]] = {}
     for sample in reading.of(settings.namespace, () if settings.join else settings.workloads):
@@ -286,7 +297,7 @@ def _groups(settings: Settings, reading: Reading) -> dict[Key, list[tuple[float,
     return found
 
 
-def _look(state: State, key: Key, group: Sequence[tuple[float, Sample]], owner: _Owner | None) -> _Look:
+def _look(state: CounterState, key: Key, group: Sequence[tuple[float, Sample]], owner: _Owner | None) -> _TargetStep:
     """Look at one target.
 
     Only rows whose sample is newer than before count as scraped twice: where a target is scraped under another
@@ -296,21 +307,21 @@ def _look(state: State, key: Key, group: Sequence[tuple[float, Sample]], owner: 
     at, sample = max(group, key=lambda each: (each[0], each[1].row))
     first = None if sample.total is None else Last(sample.total, sample.bad or 0.0, at, state.counted)
     if owner is None:
-        return _Look(last or first, last or first)
+        return _TargetStep(last or first, last or first)
     fresh = [each.row for time, each in group if time > state.seen.get(each.row, -math.inf)]
     if len(fresh) > 1:
         seen = " and ".join(f'(instance="{row.instance}", job="{row.job}")' for row in fresh[:2])
         detail = f'{owner.name} is scraped twice, as {seen}: name one with a matcher such as job="{fresh[0].job}"'
-        return _Look(last, last, at=at, problem=Blind(BlindReason.SCRAPED_TWICE, detail))
+        return _TargetStep(last, last, at=at, problem=Blind(BlindReason.SCRAPED_TWICE, detail))
     if first is None:
         detail = f"{owner.name} shows failures without a total, or no finite number: correct the selectors"
-        return _Look(last, last, problem=Blind(BlindReason.PARTIAL, detail))
+        return _TargetStep(last, last, problem=Blind(BlindReason.PARTIAL, detail))
     if state.settings.join and owner.track is Track.CANDIDATE and owner.ready is None:
-        return _Look(first, first, at=at)
+        return _TargetStep(first, first, at=at)
     return _counted(state, sample, first, last, owner)
 
 
-def _counted(state: State, sample: Sample, first: Last, last: Last | None, owner: _Owner) -> _Look:
+def _counted(state: CounterState, sample: Sample, first: Last, last: Last | None, owner: _Owner) -> _TargetStep:
     """Look at a target that counts."""
     now, base = state.step or 0, last or first
     if owner.born and not base.known:
@@ -324,15 +335,15 @@ def _counted(state: State, sample: Sample, first: Last, last: Last | None, owner
             detail = f"counters of {owner.name} went down without a restart: {_WORKERS}"
             problem = Blind(BlindReason.NOT_MONOTONIC, detail)
             kept = replace(base, fell=fell)
-            return _Look(kept, kept, at=first.at, problem=problem, lasting=now - fell >= PATIENCE)
+            return _TargetStep(kept, kept, at=first.at, problem=problem, lasting=now - fell >= PATIENCE)
         base = replace(base, total=0.0, bad=0.0)
     delta = base.owed + Counts(first.total - base.total, bad - base.bad)
     moved = Last(first.total, bad, first.at, now, known=True)
     owing = replace(moved, since=base.since, owed=delta)
-    return _Look(owing, moved, delta, _side(state.settings, owner, base.since), first.at)
+    return _TargetStep(owing, moved, delta, _side(state.settings, owner, base.since), first.at)
 
 
-def _missing(state: State, pods: Sequence[PodFact], found: Mapping[Key, float]) -> list[Blind]:
+def _missing(state: CounterState, pods: Sequence[PodTimeline], found: Mapping[Key, float]) -> list[Blind]:
     """Say what is not there: failures that were never seen, or fresh rows."""
     settings, time = state.settings, (state.step or 0) * state.settings.step_s
     settled = [
@@ -358,7 +369,7 @@ def _missing(state: State, pods: Sequence[PodFact], found: Mapping[Key, float]) 
     return problems
 
 
-def _side(settings: Settings, owner: _Owner, since: int) -> str:
+def _side(settings: CounterSettings, owner: _Owner, since: int) -> str:
     """Say where a delta counts: of a candidate pod, judged only where it begins after the grace."""
     if owner.track is Track.STABLE:
         return "stable"

@@ -17,8 +17,8 @@ import msgspec
 from msgspec.structs import replace
 
 from watchdog.judge import calibration, sequential
-from watchdog.judge.blocks import Block, Counts, Doubt, Track, Verdict, Word
-from watchdog.judge.sequential import Control, Settings, Spoken
+from watchdog.judge.blocks import Block, Counts, Doubt, Status, Track, Verdict
+from watchdog.judge.sequential import Control, SequentialSettings, SequentialState, Spoken
 from watchdog.judge.vetoes import Vetoed, VetoReason
 
 SIGNAL = "evaluations"
@@ -54,7 +54,7 @@ class Evaluation(msgspec.Struct, frozen=True):
         return Counts(self.total, self.bad)
 
 
-class State(msgspec.Struct, frozen=True):
+class EvaluationState(msgspec.Struct, frozen=True):
     """Where the judgement stands.
 
     Args:
@@ -64,7 +64,7 @@ class State(msgspec.Struct, frozen=True):
         stable: all of the stable version's.
     """
 
-    judged: sequential.State = sequential.State()
+    judged: SequentialState = SequentialState()
     held: Counts = Counts()
     candidate: Counts = Counts()
     stable: Counts = Counts()
@@ -72,7 +72,7 @@ class State(msgspec.Struct, frozen=True):
 
 def frozen(
     *, step_s: float, baseline: float, alpha: float, alpha_alert: float, signals: int, bake_s: float
-) -> Settings:
+) -> SequentialSettings:
     """Give what evaluations of a rollout are held to, fixed at its start.
 
     Args:
@@ -84,7 +84,7 @@ def frozen(
         bake_s: how long the version is watched after completion.
     """
     past = calibration.unknown()
-    return Settings(
+    return SequentialSettings(
         step_s=step_s,
         blocks=_BLOCKS,
         base=baseline,
@@ -98,7 +98,9 @@ def frozen(
     )
 
 
-def step(state: State, posted: Iterable[Evaluation], settings: Settings, *, at: int, alert: bool) -> State:
+def step(
+    state: EvaluationState, posted: Iterable[Evaluation], settings: SequentialSettings, *, at: int, alert: bool
+) -> EvaluationState:
     """Take the next block.
 
     Args:
@@ -117,7 +119,7 @@ def step(state: State, posted: Iterable[Evaluation], settings: Settings, *, at: 
     waiting = candidate.total > 0 or state.judged.concurrent.candidate.total > 0
     beside, held = (held, Counts()) if waiting else (Counts(), held)
     block = Block(at, candidate=candidate, stable=beside, ready=True, old_live=True)
-    return State(
+    return EvaluationState(
         sequential.step(state.judged, block, settings, alert=alert),
         held,
         state.candidate + candidate,
@@ -126,7 +128,7 @@ def step(state: State, posted: Iterable[Evaluation], settings: Settings, *, at: 
 
 
 def verdict(
-    state: State, settings: Settings, *, alone: bool, baked: bool, least: int, urgent: bool = False
+    state: EvaluationState, settings: SequentialSettings, *, alone: bool, baked: bool, least: int, urgent: bool = False
 ) -> Verdict | None:
     """Say what evaluations say; None where they are no reason for anything.
 
@@ -144,7 +146,7 @@ def verdict(
     counts = f"{_share(state.candidate)} evaluations failed, {_beside(state.stable)}"
     if speaker := judged.speaker:
         return Verdict(
-            Word.BREACH,
+            Status.BREACH,
             f"{counts}; evidence {_odds(speaker.log_e)} {_against(speaker)}, needed {_odds(speaker.bar)}",
             cause="sequential",
             candidate=state.candidate,
@@ -157,7 +159,7 @@ def verdict(
     most = max(judged.evidence(control).log_e for control in Control)
     needed = settings.alert_bar if urgent else settings.bar
     found = Verdict(
-        Word.INSUFFICIENT,
+        Status.INSUFFICIENT,
         f"{counts}; evidence {_odds(most)}, needed {_odds(needed)}",
         candidate=state.candidate,
         stable=state.stable,
@@ -167,7 +169,7 @@ def verdict(
         return found
     if state.candidate.total < least:
         return replace(found, detail=f"{found.detail}; {least} evaluations are needed to call it healthy")
-    return replace(found, word=Word.HEALTHY)
+    return replace(found, word=Status.HEALTHY)
 
 
 def _against(speaker: Spoken) -> str:

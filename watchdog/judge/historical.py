@@ -18,7 +18,7 @@ HIGHEST = 0.30
 """A limit above this says nothing: the control is off."""
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class HistoricalSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What is fixed before the first block.
 
     Args:
@@ -40,7 +40,7 @@ def limit(base: float) -> float:
     return TOLERANCE + RATIO * base
 
 
-def step(evidence: Evidence, candidate: Counts, settings: Settings, *, index: int, started: bool) -> Evidence:
+def step(evidence: Evidence, candidate: Counts, settings: HistoricalSettings, *, index: int, started: bool) -> Evidence:
     """Take one block further.
 
     Args:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import msgspec
 
-from watchdog.judge.blocks import Counts, Reading, Row, Sample
+from watchdog.judge.blocks import Counts, Reading, Sample, ScrapeTarget
 
 
 class Span(msgspec.Struct, frozen=True):
@@ -31,7 +31,7 @@ class Span(msgspec.Struct, frozen=True):
 
 def spans(
     readings: Sequence[Reading],
-    pod_of: Callable[[Row], str],
+    pod_of: Callable[[ScrapeTarget], str],
     *,
     step_s: float,
     restarts: Mapping[str, Sequence[float]],
@@ -72,7 +72,7 @@ def by_pod(found: Sequence[Span]) -> list[list[Counts]]:
 
 
 def newest(
-    reading: Reading, pod_of: Callable[[Row], str], step_s: float
+    reading: Reading, pod_of: Callable[[ScrapeTarget], str], step_s: float
 ) -> dict[tuple[str, str], tuple[float, Sample]]:
     """Give the newest row of each container: where a target moves, its old row stays visible for some minutes."""
     found: dict[tuple[str, str], tuple[float, Sample]] = {}

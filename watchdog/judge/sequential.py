@@ -1,8 +1,8 @@
 """The rule `sequential`: both controls, their bars and their vetoes, one block at a time.
 
-`State` is a frozen value that follows from `Settings` and the blocks alone, so a replay reaches the same decision. A
-control that reaches its bar speaks once. If nothing vetoes it the rollout is acted upon; else a person is asked, and
-that control never acts in this rollout.
+`SequentialState` is a frozen value that follows from `SequentialSettings` and the blocks alone, so a replay reaches the
+same decision. A control reaches its bar once. If nothing speaks against it the service acts on the rollout; else it
+asks a person, and that control never acts in this rollout.
 
 An attributable alert lowers the bar, also for the evidence that is in when it comes: `hurried`. That the evidence ever
 reaches the lower bar has a probability of at most `alpha_alert`, whenever the alert comes.
@@ -18,8 +18,9 @@ from msgspec.structs import replace
 
 from watchdog.judge import concurrent, historical, vetoes
 from watchdog.judge.blocks import Block, Counts, PodCounts, steps
-from watchdog.judge.concurrent import State as Waiting
+from watchdog.judge.concurrent import ConcurrentSettings, ConcurrentState
 from watchdog.judge.eprocess import HORIZON, Design, Evidence, bar
+from watchdog.judge.historical import HistoricalSettings
 from watchdog.judge.vetoes import Bystander, Vetoed, VetoReason
 
 _ONLY_HISTORICAL = frozenset({VetoReason.BYSTANDERS, VetoReason.LATE, VetoReason.NO_HISTORY})
@@ -53,7 +54,7 @@ class Decision(StrEnum):
     ACT = "act"
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class SequentialSettings(msgspec.Struct, frozen=True, kw_only=True):
     """All that is frozen at the rollout's start.
 
     Args:
@@ -113,14 +114,14 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
         return historical.limit(self.base)
 
     @property
-    def concurrent(self) -> concurrent.Settings:
+    def concurrent(self) -> ConcurrentSettings:
         """Of the concurrent control."""
-        return concurrent.Settings(design=self._design(self.phi_concurrent))
+        return ConcurrentSettings(design=self._design(self.phi_concurrent))
 
     @property
-    def historical(self) -> historical.Settings:
+    def historical(self) -> HistoricalSettings:
         """Of the historical control."""
-        return historical.Settings(design=self._design(self.phi_historical), base=self.base)
+        return HistoricalSettings(design=self._design(self.phi_historical), base=self.base)
 
     def steps(self, seconds: float) -> int:
         """How many steps a time takes, rounded up."""
@@ -150,7 +151,7 @@ class Spoken(msgspec.Struct, frozen=True):
     vetoes: tuple[Vetoed, ...] = ()
 
 
-class State(msgspec.Struct, frozen=True):
+class SequentialState(msgspec.Struct, frozen=True):
     """Where the judgement of one signal stands.
 
     Args:
@@ -169,7 +170,7 @@ class State(msgspec.Struct, frozen=True):
     """
 
     newest: int = 0
-    concurrent: Waiting = Waiting()
+    concurrent: ConcurrentState = ConcurrentState()
     historical: Evidence = Evidence()
     begun: bool = False
     started: bool = False
@@ -198,13 +199,13 @@ class State(msgspec.Struct, frozen=True):
 
 
 def step(
-    state: State,
+    state: SequentialState,
     block: Block,
-    settings: Settings,
+    settings: SequentialSettings,
     *,
     bystanders: Mapping[str, Counts] | None = None,
     alert: bool = False,
-) -> State:
+) -> SequentialState:
     """Take one block further: counts, both controls, vetoes, decision, in this order.
 
     A block that is blind is taken like one without requests: the counts of the gap come with the next that sees.
@@ -242,7 +243,7 @@ def step(
     return _decided(state, settings, at_bar=settings.alert_bar if alert else settings.bar)
 
 
-def hurried(state: State, settings: Settings) -> State:
+def hurried(state: SequentialState, settings: SequentialSettings) -> SequentialState:
     """Judge the evidence that is in against the lower bar, since an attributable alert speaks for a breach, too.
 
     Args:
@@ -252,7 +253,9 @@ def hurried(state: State, settings: Settings) -> State:
     return _decided(state, settings, at_bar=settings.alert_bar) if state.begun else state
 
 
-def _pods(state: State, block: Block, controls: tuple[Control, ...]) -> tuple[tuple[int, tuple[PodCounts, ...]], ...]:
+def _pods(
+    state: SequentialState, block: Block, controls: tuple[Control, ...]
+) -> tuple[tuple[int, tuple[PodCounts, ...]], ...]:
     """Add a block to what judged pods counted; parts between which no onset lies any more become one."""
     stands = [state.evidence(control) for control in controls]
     earliest = min((each for stand in stands if (each := stand.earliest)), default=block.step + 1)
@@ -266,7 +269,9 @@ def _pods(state: State, block: Block, controls: tuple[Control, ...]) -> tuple[tu
     return tuple(found)
 
 
-def _seen(state: State, block: Block, settings: Settings, bystanders: Mapping[str, Counts]) -> State:
+def _seen(
+    state: SequentialState, block: Block, settings: SequentialSettings, bystanders: Mapping[str, Counts]
+) -> SequentialState:
     """Take what the vetoes need from a block, and find the one that does not wait for a crossing."""
     window, time = settings.steps(vetoes.WINDOW_S), block.step * settings.step_s
     names = [each.name for each in settings.bystanders] if state.others is None else list(state.others)
@@ -291,7 +296,7 @@ def _seen(state: State, block: Block, settings: Settings, bystanders: Mapping[st
     )
 
 
-def _decided(state: State, settings: Settings, *, at_bar: float) -> State:
+def _decided(state: SequentialState, settings: SequentialSettings, *, at_bar: float) -> SequentialState:
     """Let each control that reaches its bar for the first time speak, the concurrent one first."""
     for control in settings.controls.each:
         evidence = state.evidence(control)
@@ -306,7 +311,9 @@ def _decided(state: State, settings: Settings, *, at_bar: float) -> State:
     return state
 
 
-def _vetoes(state: State, settings: Settings, control: Control, *, onset: int, onset_s: float) -> tuple[Vetoed, ...]:
+def _vetoes(
+    state: SequentialState, settings: SequentialSettings, control: Control, *, onset: int, onset_s: float
+) -> tuple[Vetoed, ...]:
     """Give all reasons not to act on a control that reached its bar."""
     pods = [found for step, found in state.pods if step >= onset]
     found = [vetoes.one_pod(pods, limit=settings.limit, phi=settings.phi_concurrent)]

@@ -11,7 +11,7 @@ their share, which is at least as high as the lowest two minutes in them.
 
 from collections.abc import Iterable, Sequence
 
-from watchdog.judge.blocks import Block, Counts, Doubt, Verdict, Word, steps
+from watchdog.judge.blocks import Block, Counts, Doubt, Status, Verdict, steps
 
 WINDOW_S = 120.0
 COARSE_S = 300.0
@@ -83,4 +83,4 @@ def judge(blocks: Sequence[Block], usual: float, *, step_s: float, alone: bool, 
         return None
     what = f"{seen.total:.0f} requests in the last 2 min, where the day before had {usual:.0f} and more"
     doubt = Doubt("unconfirmed", "missing requests prove no failure; look whether callers stay away")
-    return Verdict(Word.BREACH, what, cause="starved", candidate=seen, signal=signal, doubts=(doubt,))
+    return Verdict(Status.BREACH, what, cause="starved", candidate=seen, signal=signal, doubts=(doubt,))

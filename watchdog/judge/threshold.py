@@ -9,12 +9,12 @@ from collections.abc import Sequence
 import msgspec
 from msgspec.structs import replace
 
-from watchdog.judge.blocks import Block, Counts, Verdict, Word, steps
+from watchdog.judge.blocks import Block, Counts, Status, Verdict, steps
 
 _MOST_BLIND = 0.2
 
 
-class Settings(msgspec.Struct, frozen=True, kw_only=True):
+class ThresholdSettings(msgspec.Struct, frozen=True, kw_only=True):
     """The rule's settings as the configuration explains them, and the step of the grid."""
 
     step_s: float
@@ -37,7 +37,7 @@ class Settings(msgspec.Struct, frozen=True, kw_only=True):
 
 def judge(
     blocks: Sequence[Block],
-    settings: Settings,
+    settings: ThresholdSettings,
     *,
     signal: str,
     urgent: bool = False,
@@ -57,7 +57,7 @@ def judge(
     end = len(blocks)
     candidate, stable = _window(blocks, end, settings)
     found = Verdict(
-        Word.INSUFFICIENT,
+        Status.INSUFFICIENT,
         _numbers(candidate, stable, settings),
         candidate=candidate,
         stable=stable,
@@ -65,21 +65,21 @@ def judge(
         signal=signal,
     )
     if _breach(blocks, end, settings, consecutive=1 if urgent else settings.consecutive):
-        return replace(found, word=Word.BREACH, cause="threshold")
+        return replace(found, word=Status.BREACH, cause="threshold")
     doubt = "" if baked_s is None else _doubt(blocks, settings, bake=settings.steps(baked_s), earlier=earlier)
     if baked_s is not None and not doubt:
-        return replace(found, word=Word.HEALTHY)
+        return replace(found, word=Status.HEALTHY)
     if blocks and (blind := blocks[-1].blind):
-        return replace(found, word=Word.BLIND, detail=blind.detail, blind=blind)
+        return replace(found, word=Status.BLIND, detail=blind.detail, blind=blind)
     return replace(found, detail=f"{found.detail}; {doubt}") if doubt else found
 
 
-def breach(blocks: Sequence[Block], settings: Settings) -> bool:
+def breach(blocks: Sequence[Block], settings: ThresholdSettings) -> bool:
     """Say whether the newest windows are a breach."""
     return _breach(blocks, len(blocks), settings, consecutive=settings.consecutive)
 
 
-def failed_before(blocks: Sequence[Block], settings: Settings) -> str:
+def failed_before(blocks: Sequence[Block], settings: ThresholdSettings) -> str:
     """Say how the stable pods failed the limit in a window of the time before; empty where they did not."""
     for end in range(len(blocks), 0, -1):
         stable = _window(blocks, end, settings)[1]
@@ -88,17 +88,17 @@ def failed_before(blocks: Sequence[Block], settings: Settings) -> str:
     return ""
 
 
-def _window(blocks: Sequence[Block], end: int, settings: Settings) -> tuple[Counts, Counts]:
+def _window(blocks: Sequence[Block], end: int, settings: ThresholdSettings) -> tuple[Counts, Counts]:
     window = blocks[max(0, end - settings.steps(settings.window_s)) : end]
     return sum((block.candidate for block in window), Counts()), sum((block.stable for block in window), Counts())
 
 
-def _fails(counts: Counts, settings: Settings) -> bool:
+def _fails(counts: Counts, settings: ThresholdSettings) -> bool:
     enough = counts.total >= settings.min_requests and counts.bad >= settings.min_bad
     return enough and counts.ratio > settings.max_ratio
 
 
-def _breach(blocks: Sequence[Block], end: int, settings: Settings, *, consecutive: int) -> bool:
+def _breach(blocks: Sequence[Block], end: int, settings: ThresholdSettings, *, consecutive: int) -> bool:
     """Whether the windows that end in each of the last steps fail, and none of these steps is blind."""
     if any(block.blind for block in blocks[max(0, end - consecutive) : end]):
         return False
@@ -109,7 +109,7 @@ def _breach(blocks: Sequence[Block], end: int, settings: Settings, *, consecutiv
     )
 
 
-def _doubt(blocks: Sequence[Block], settings: Settings, *, bake: int, earlier: bool | None) -> str:
+def _doubt(blocks: Sequence[Block], settings: ThresholdSettings, *, bake: int, earlier: bool | None) -> str:
     """Say why a rollout whose bake is over is not healthy; empty where it is."""
     seen = [block for block in blocks[-bake:] if not block.blind]
     requests = sum(block.candidate.total for block in seen)
@@ -128,7 +128,7 @@ def _doubt(blocks: Sequence[Block], settings: Settings, *, bake: int, earlier: b
     return ""
 
 
-def _numbers(candidate: Counts, stable: Counts, settings: Settings) -> str:
+def _numbers(candidate: Counts, stable: Counts, settings: ThresholdSettings) -> str:
     """``8.3 % of 735, limit 5.0 %; stable 0.4 % of 6610``."""
     lacks = ""
     if candidate.total < settings.min_requests:

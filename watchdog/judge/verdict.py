@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from watchdog.judge.blocks import Verdict, Word
+from watchdog.judge.blocks import Status, Verdict
 
 
 def combine(
@@ -22,24 +22,24 @@ def combine(
         bake_over: whether it may be called healthy.
     """
     if condemned_image:
-        return Verdict(Word.BREACH, condemned_image, cause="condemned-image")
+        return Verdict(Status.BREACH, condemned_image, cause="condemned-image")
     said = (*([conditions] if conditions else []), *signals)
-    breaches = [each for each in said if each.word is Word.BREACH]
+    breaches = [each for each in said if each.word is Status.BREACH]
     breaches.sort(key=lambda each: (each.shared, bool(each.doubts)))
     if breaches:
         return breaches[0]
     if alert_trusted:
-        return Verdict(Word.BREACH, alert_trusted, cause="alert")
-    blind = next((each for each in said if each.word is Word.BLIND), None)
+        return Verdict(Status.BREACH, alert_trusted, cause="alert")
+    blind = next((each for each in said if each.word is Status.BLIND), None)
     if blind:
         return blind
     if not signals:
-        return Verdict(Word.INSUFFICIENT, "no signal to judge by")
-    healthy = bake_over and all(each.word is Word.HEALTHY for each in signals)
+        return Verdict(Status.INSUFFICIENT, "no signal to judge by")
+    healthy = bake_over and all(each.word is Status.HEALTHY for each in signals)
     detail = "; ".join(f"{each.signal}: {each.detail}" for each in signals)
     first = signals[0]
     return Verdict(
-        Word.HEALTHY if healthy else Word.INSUFFICIENT,
+        Status.HEALTHY if healthy else Status.INSUFFICIENT,
         detail,
         candidate=first.candidate,
         stable=first.stable,

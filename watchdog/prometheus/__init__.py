@@ -7,7 +7,7 @@ signals   the questions of the judge: rows of counters at steps of the grid
 
 from watchdog.prometheus.answers import Series
 from watchdog.prometheus.client import PrometheusClient, connect
-from watchdog.prometheus.http import Answer, Send, Unreachable
+from watchdog.prometheus.http import HttpAnswer, Send, Unreachable
 from watchdog.prometheus.signals import PrometheusSignals
 
-__all__ = ["Answer", "PrometheusClient", "PrometheusSignals", "Send", "Series", "Unreachable", "connect"]
+__all__ = ["HttpAnswer", "PrometheusClient", "PrometheusSignals", "Send", "Series", "Unreachable", "connect"]

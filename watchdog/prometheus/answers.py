@@ -12,7 +12,7 @@ import msgspec
 
 from watchdog.decoding import Malformed, from_json
 from watchdog.judge.blocks import MOST, Blind, BlindReason
-from watchdog.prometheus.http import LONGEST_BODY, Answer
+from watchdog.prometheus.http import LONGEST_BODY, HttpAnswer
 from watchdog.selectors import NAME
 
 _T = TypeVar("_T")
@@ -66,7 +66,7 @@ class _Row(msgspec.Struct, frozen=True):
     histograms: list[tuple[float, msgspec.Raw]] = []
 
 
-def read(answer: Answer, decode: Callable[[msgspec.Raw], _T | Blind]) -> _T | Blind:
+def read(answer: HttpAnswer, decode: Callable[[msgspec.Raw], _T | Blind]) -> _T | Blind:
     """Take the data out of an answer and decode them."""
     if answer.status != 200:
         cure = _CURES.get(answer.status, "is prometheus.url right?")
@@ -84,7 +84,7 @@ def read(answer: Answer, decode: Callable[[msgspec.Raw], _T | Blind]) -> _T | Bl
     return partial(f"Prometheus says that data are missing ({why}); look at its targets and stores")
 
 
-def refusal(answer: Answer) -> str:
+def refusal(answer: HttpAnswer) -> str:
     """The status, and the error where Prometheus itself wrote it."""
     try:
         error = from_json(answer.body, _Body).error

@@ -15,7 +15,7 @@ from watchdog.config import Prometheus
 from watchdog.errors import ConfigError
 from watchdog.judge.blocks import Blind, BlindReason
 from watchdog.prometheus.answers import NO_NUMBER, Series, label_names, matrix, read, refusal, vector
-from watchdog.prometheus.http import Answer, Send, Unreachable, direct
+from watchdog.prometheus.http import HttpAnswer, Send, Unreachable, direct
 from watchdog.selectors import Selector, in_list
 
 log = logging.getLogger(__name__)
@@ -97,13 +97,13 @@ class PrometheusClient:
         self._observe(outcome, loop.time() - began)
         return found
 
-    async def _answer(self, path: str, form: Mapping[str, str], deadline: float) -> Answer | Blind:
+    async def _answer(self, path: str, form: Mapping[str, str], deadline: float) -> HttpAnswer | Blind:
         """Ask until there is an answer that another attempt would not change."""
         loop = asyncio.get_running_loop()
         timeout_s = deadline - loop.time()
         trouble = "silence"
 
-        async def attempt() -> Answer:
+        async def attempt() -> HttpAnswer:
             nonlocal trouble
             left_s = deadline - loop.time()
             # The server is to give up a little before we do, or it would go on working for nobody.
@@ -124,14 +124,14 @@ class PrometheusClient:
         )
         try:
             async with asyncio.timeout_at(deadline):
-                answer: Answer = await retrying(attempt)
+                answer: HttpAnswer = await retrying(attempt)
         except TimeoutError:
             cure = "is prometheus.url right, and does a NetworkPolicy let this pod in?"
             detail = f"Prometheus gave no usable answer within {timeout_s:g} s ({trouble}); {cure}"
             return Blind(BlindReason.UNREACHABLE, detail)
         return self._skewed(answer) or answer
 
-    def _skewed(self, answer: Answer) -> Blind | None:
+    def _skewed(self, answer: HttpAnswer) -> Blind | None:
         """Compare the clocks."""
         try:
             self.skew_s = parsedate_to_datetime(answer.date).timestamp() - self._clock()

@@ -18,7 +18,7 @@ class Unreachable(Exception):  # noqa: N818  (reads as what happened)
     """Raised when no answer came and asking again makes sense; the text says why, in a line without secrets."""
 
 
-class Answer(msgspec.Struct, frozen=True):
+class HttpAnswer(msgspec.Struct, frozen=True):
     """An HTTP answer of any status. `date` is its header of that name, empty without one."""
 
     status: int
@@ -29,7 +29,7 @@ class Answer(msgspec.Struct, frozen=True):
 class Send(Protocol):
     """A way to one Prometheus."""
 
-    async def __call__(self, path: str, form: Mapping[str, str], *, timeout_s: float) -> Answer:
+    async def __call__(self, path: str, form: Mapping[str, str], *, timeout_s: float) -> HttpAnswer:
         """Post a form, follow no redirect, and give whatever answer comes.
 
         Args:
@@ -64,13 +64,13 @@ async def direct(url: str, access: Access) -> AsyncIterator[Send]:
         timeout=aiohttp.ClientTimeout(total=None),
     ) as session:
 
-        async def send(path: str, form: Mapping[str, str], *, timeout_s: float) -> Answer:
+        async def send(path: str, form: Mapping[str, str], *, timeout_s: float) -> HttpAnswer:
             try:
                 async with session.post(
                     url.rstrip("/") + path, data=form, headers=headers(access), allow_redirects=False
                 ) as response:
                     body = await read_at_most(response, LONGEST_BODY)
-                    return Answer(response.status, body, response.headers.get("Date", ""))
+                    return HttpAnswer(response.status, body, response.headers.get("Date", ""))
             except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a token that is no header
                 raise Unreachable(str(error).partition("\n")[0][:200] or type(error).__name__) from error
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from itertools import chain
 from typing import TypeVar
 
-from watchdog.judge.blocks import Blind, Reading, Row
+from watchdog.judge.blocks import Blind, Reading, ScrapeTarget
 from watchdog.ports import SignalQuery
 from watchdog.prometheus.answers import Series, partial
 from watchdog.prometheus.client import MAX_SKEW_S, PrometheusClient
@@ -67,7 +67,9 @@ class PrometheusSignals:
         asked = {round(self._time(step), 3): step for step in steps}
         return _readings(query, answers, steps, asked.get)
 
-    async def resets(self, query: SignalQuery, *, step: int, window_s: float, timeout_s: float) -> Mapping[Row, float]:
+    async def resets(
+        self, query: SignalQuery, *, step: int, window_s: float, timeout_s: float
+    ) -> Mapping[ScrapeTarget, float]:
         """How often each row's total went down from step to step in the window; empty where that is not known.
 
         Of the sums, as the judge sees them: one restart takes down many series of a row, and that is one decrease.
@@ -130,9 +132,9 @@ def _expressions(query: SignalQuery) -> tuple[str, str, str]:
     return f"sum {by} ({total})", f"sum {by} ({bad})", f"max {by} (timestamp({total}))"
 
 
-def _row(query: SignalQuery, series: Series) -> Row:
+def _row(query: SignalQuery, series: Series) -> ScrapeTarget:
     labels = {name: series.labels.get(name, "") for name in (_TARGET if query.join else _POD)}
-    return Row(**labels, label=series.labels.get(query.join, ""))
+    return ScrapeTarget(**labels, label=series.labels.get(query.join, ""))
 
 
 def _readings(
@@ -142,7 +144,7 @@ def _readings(
     step_of: Callable[[float], int | None],
 ) -> list[Reading]:
     """Put total, bad and time together, a table for each step."""
-    tables: dict[int, dict[Row, list[float | None]]] = {step: {} for step in steps}
+    tables: dict[int, dict[ScrapeTarget, list[float | None]]] = {step: {} for step in steps}
     for column, answer in enumerate(answers):
         if isinstance(answer, Blind):
             return [Reading(step, blind=answer) for step in steps]
@@ -155,6 +157,6 @@ def _readings(
     return [_reading(query, step, table) for step, table in tables.items()]
 
 
-def _reading(query: SignalQuery, step: int, table: Mapping[Row, Sequence[float | None]]) -> Reading:
+def _reading(query: SignalQuery, step: int, table: Mapping[ScrapeTarget, Sequence[float | None]]) -> Reading:
     rows = sorted(table.items())
     return Reading(step, tuple(query.sample(row, total=total, bad=bad, at=at) for row, (total, bad, at) in rows))

@@ -15,7 +15,7 @@ import msgspec
 
 from watchdog.decide.record import SCHEMA, Record
 from watchdog.decoding import Malformed, Whole, check_ranges, from_json
-from watchdog.judge.blocks import Block, PodFact
+from watchdog.judge.blocks import Block, PodTimeline
 
 T = TypeVar("T")
 
@@ -24,11 +24,11 @@ _NEWEST_BLOCKS = 8
 _NEWEST = 10
 
 
-class Unreadable(ValueError):  # noqa: N818  (reads as what happened, as in watchdog.errors)
+class NoRecord(ValueError):  # noqa: N818  (reads as what happened, as in watchdog.errors)
     """Raised when a text is no record that this version understands; says why, without the text."""
 
 
-class _Head(msgspec.Struct, frozen=True):
+class _SchemaHead(msgspec.Struct, frozen=True):
     schema: Whole
 
 
@@ -50,13 +50,13 @@ def read(text: str) -> Record:
         Unreadable: it is malformed, or of a newer schema.
     """
     try:
-        schema = from_json(text, _Head).schema
+        schema = from_json(text, _SchemaHead).schema
         if schema > SCHEMA:
-            raise Unreadable(f"schema {schema} is newer than {SCHEMA}, the newest that this version knows")
+            raise NoRecord(f"schema {schema} is newer than {SCHEMA}, the newest that this version knows")
         record = from_json(text, Record)
         check_ranges(record)
     except Malformed as error:
-        raise Unreadable(str(error)) from error
+        raise NoRecord(str(error)) from error
     return record
 
 
@@ -117,7 +117,7 @@ def _items(field: str, expendable: Callable[[Record], Sequence[T]]) -> Callable[
     return shorten
 
 
-def _gone_longest(pod: PodFact) -> tuple[bool, float]:
+def _gone_longest(pod: PodTimeline) -> tuple[bool, float]:
     return (pod.gone is None, pod.created if pod.gone is None else pod.gone)
 
 

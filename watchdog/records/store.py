@@ -15,7 +15,7 @@ from watchdog.decide.record import Record, State
 from watchdog.errors import AlreadyExists, NotFound, Rejected, Unanswered
 from watchdog.model import MANAGER, IncidentId
 from watchdog.objects import ConfigMap, LabelSelector, WorkloadRef, is_name
-from watchdog.records.form import Unreadable, read, write
+from watchdog.records.form import NoRecord, read, write
 
 KEY = "record.json"
 PREFIX = "rollback-watchdog-"
@@ -172,7 +172,7 @@ class RecordStore:
             text = item.data.get(KEY, "")
             record = read(base64.b64decode(text, validate=True).decode() if self._secret else text)
             if PREFIX + record.id != name:
-                raise Unreadable(f"it is the record of {record.id}")
+                raise NoRecord(f"it is the record of {record.id}")
         except ValueError as error:  # of base64 and UTF-8, too
             log.warning("record left alone", extra={"record": f"{self._namespace}/{name}", "problem": str(error)})
             return None

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Mapping
 import msgspec
 
 from watchdog.config import Scrape
-from watchdog.judge.blocks import Blind, BlindReason, Reading, Row, Sample
+from watchdog.judge.blocks import Blind, BlindReason, Reading, Sample, ScrapeTarget
 from watchdog.objects import Pod
 from watchdog.ports import SignalQuery
 from watchdog.scrape.exposition import Exposed, Wanted, read
@@ -88,10 +88,12 @@ class PodSignals:
         past = tuple(self._reading(query, step) for step in range(first, last, every))
         return (*past, Reading(last, blind=blind) if blind else self._reading(query, last))
 
-    async def resets(self, query: SignalQuery, *, step: int, window_s: float, timeout_s: float) -> Mapping[Row, float]:
+    async def resets(
+        self, query: SignalQuery, *, step: int, window_s: float, timeout_s: float
+    ) -> Mapping[ScrapeTarget, float]:
         """How often each row's total went down in the part of the window that this process has read."""
-        last: dict[Row, float] = {}
-        found: dict[Row, float] = {}
+        last: dict[ScrapeTarget, float] = {}
+        found: dict[ScrapeTarget, float] = {}
         for at in sorted(self._ring):
             if step * self._step_s - window_s <= at * self._step_s <= step * self._step_s:
                 for sample in self._reading(query, at).samples:
@@ -210,8 +212,8 @@ def _samples(query: SignalQuery, scraped: _Scraped) -> list[Sample]:
     where, exposed = scraped.target, scraped.exposed
     if where is None or exposed is None:
         return []
-    joined = Row(namespace=where.namespace, instance=where.instance, job=where.job)
-    row = joined if query.join else Row(**where.labels)
+    joined = ScrapeTarget(namespace=where.namespace, instance=where.instance, job=where.job)
+    row = joined if query.join else ScrapeTarget(**where.labels)
     if exposed.problem:
         return [Sample(row, None, None)]
     totals, bads = (exposed.sums.get((text, query.join), {}) for text in (query.total, query.bad))

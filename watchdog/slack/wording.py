@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from watchdog.decide.limits import WAITING
-from watchdog.decide.record import Numbers, Record, State, VerdictSeen, Veto
+from watchdog.decide.record import DecisionCounts, Record, State, VerdictSeen, Veto
 from watchdog.decide.switch import selector_text
 from watchdog.model import Action, Guard, GuardClass, Mode, Outcome
 
@@ -294,7 +294,7 @@ def _history(record: Record) -> str:
     return f"rollback-watchdog history {record.workload}"
 
 
-def _counts(numbers: Numbers | None) -> str:
+def _counts(numbers: DecisionCounts | None) -> str:
     if numbers is None:
         return ""
     candidate = f"{numbers.candidate_bad:.0f} of {numbers.candidate_total:.0f}"

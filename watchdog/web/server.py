@@ -26,7 +26,7 @@ from watchdog.kube import Reviews
 from watchdog.model import MANAGER
 from watchdog.web.answers import HttpError, reply
 from watchdog.web.api import Api, Parse, well_formed
-from watchdog.web.auth import Gate
+from watchdog.web.auth import Access
 from watchdog.web.backend import Backend
 
 Exposition = Callable[[], tuple[bytes, str]]
@@ -51,7 +51,7 @@ _FULL += b"Content-Length: %d\r\n\r\n%b" % (len(_TOO_MANY), _TOO_MANY)
 _OF_THE_FRAMEWORK = {400: HttpError(400, "this is not HTTP"), 504: HttpError(503, "this took too long")}
 
 
-class Ports(NamedTuple):
+class ListenPorts(NamedTuple):
     """Where we listen."""
 
     api: int
@@ -179,7 +179,7 @@ async def serve(
     exposition: Exposition,
     *,
     request_s: float,
-) -> AsyncIterator[Ports]:
+) -> AsyncIterator[ListenPorts]:
     """Listen for as long as the context lasts; at its end give requests under way a few seconds.
 
     Args:
@@ -196,14 +196,14 @@ async def serve(
     tls = _tls(settings)
     if not tls:
         _log.warning("without server.tls_cert_file tokens cross the network in the clear", extra={"event": "no-tls"})
-    api = Api(backend, Gate(settings, reviews, request_s=request_s), parse).application()
+    api = Api(backend, Access(settings, reviews, request_s=request_s), parse).application()
     async with (  # health is served until the very end
         _listen(
             "metrics_listen", settings.metrics_listen, _open_routes(backend, exposition), share=_METRICS_SHARE
         ) as metrics_port,
         _listen("listen", settings.listen, api, share=_SHARE, tls=tls) as api_port,
     ):
-        yield Ports(api_port, metrics_port)
+        yield ListenPorts(api_port, metrics_port)
 
 
 def _open_routes(backend: Backend, exposition: Exposition) -> web.Application:

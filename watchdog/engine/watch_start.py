@@ -13,17 +13,17 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from watchdog.config import Policy, Rule, Signal
+from watchdog.config import Policy, RuleName, Signal
 from watchdog.decide.marks import condemned_by
 from watchdog.decide.record import Record, VerdictSeen
-from watchdog.engine import facts, history
+from watchdog.engine import baselines, pod_timeline
+from watchdog.engine.baselines import Baseline, BaselineQuery
 from watchdog.engine.context import Context
 from watchdog.engine.evaluations import settings_of
-from watchdog.engine.history import Asked, Past
 from watchdog.engine.rules import controls_of, frozen
 from watchdog.engine.watch import Watch, digest, failed_before, group_of, past_steps, query_of, signals_used
 from watchdog.judge import counters
-from watchdog.judge.blocks import Blind, Row, Track, Word
+from watchdog.judge.blocks import Blind, ScrapeTarget, Status, Track
 from watchdog.model import IncidentId, Topology
 from watchdog.objects import Pod, ReplicaSet, TemplateHash, WorkloadRef
 from watchdog.ports import SignalQuery, Signals
@@ -37,7 +37,7 @@ _NO_SOURCE = "no Prometheus is configured"
 Key = tuple[IncidentId, TemplateHash]
 
 
-class Start(msgspec.Struct, frozen=True):
+class WatchStart(msgspec.Struct, frozen=True):
     """A watch that is to begin.
 
     Args:
@@ -58,7 +58,7 @@ class Start(msgspec.Struct, frozen=True):
     step: int
     pods: tuple[Pod, ...]
     replicasets: tuple[ReplicaSet, ...]
-    named: facts.Named
+    named: pod_timeline.Named
 
     @property
     def watching(self) -> bool:
@@ -75,7 +75,7 @@ class Start(msgspec.Struct, frozen=True):
         return first_step(self.record, self.key[1], step=self.step, step_s=step_s)
 
 
-class Beginnings:
+class WatchStarts:
     """Makes watches.
 
     Args:
@@ -86,7 +86,7 @@ class Beginnings:
         self._context = context
         self._step_s = context.config.step_s
 
-    async def begin(self, starts: Sequence[Start]) -> dict[Key, Watch]:
+    async def begin(self, starts: Sequence[WatchStart]) -> dict[Key, Watch]:
         """Make the watches of rollouts that begin together, from what is read of their past."""
         starts = [self._by_this_policy(start) for start in starts]
         signals = self._context.ports.signals
@@ -96,13 +96,13 @@ class Beginnings:
         watches = await asyncio.gather(*(self._one(start, resets, pasts, seen) for start in starts))
         return {start.key: watch for start, watch in zip(starts, watches, strict=True)}
 
-    def _by_this_policy(self, start: Start) -> Start:
+    def _by_this_policy(self, start: WatchStart) -> WatchStart:
         """Forget what was frozen under another policy: the rollout is judged anew, and its record says so."""
         policy, record = start.policy, self._context.records.get(start.record.id, start.record)
         if not start.watching or record.policy_digest == digest(policy):
             return start
         why = "the policy was changed during the watch: the rollout is judged anew"
-        verdict = VerdictSeen(self._context.now(), str(Word.INSUFFICIENT), why)
+        verdict = VerdictSeen(self._context.now(), str(Status.INSUFFICIENT), why)
         changed = msgspec.structs.replace(
             record,
             policy=policy.name,
@@ -118,8 +118,8 @@ class Beginnings:
         return msgspec.structs.replace(start, record=self._context.put(changed))
 
     async def _resets(
-        self, signals: Signals, starts: Sequence[Start]
-    ) -> dict[tuple[SignalQuery, int], Mapping[Row, float]]:
+        self, signals: Signals, starts: Sequence[WatchStart]
+    ) -> dict[tuple[SignalQuery, int], Mapping[ScrapeTarget, float]]:
         """How often counters went down in the hour before, by selector set and first step."""
         places: dict[tuple[SignalQuery, int], set[str]] = defaultdict(set)
         targets: dict[tuple[SignalQuery, int], list[Pod]] = defaultdict(list)
@@ -129,7 +129,7 @@ class Beginnings:
                 places[key] |= start.namespaces
                 targets[key] += start.pods
 
-        async def ask(query: SignalQuery, first: int) -> Mapping[Row, float]:
+        async def ask(query: SignalQuery, first: int) -> Mapping[ScrapeTarget, float]:
             key = query, first
             placed = msgspec.structs.replace(query, namespaces=tuple(sorted(places[key])), targets=tuple(targets[key]))
             timeout_s = self._context.config.read_s
@@ -137,7 +137,7 @@ class Beginnings:
 
         return dict(zip(places, await asyncio.gather(*(ask(*key) for key in places)), strict=True))
 
-    async def _bad_seen(self, signals: Signals, starts: Sequence[Start]) -> dict[tuple[SignalQuery, int], bool]:
+    async def _bad_seen(self, signals: Signals, starts: Sequence[WatchStart]) -> dict[tuple[SignalQuery, int], bool]:
         """Whether absent failures are none, where that is not known yet: one question per selector set and place."""
         targets: dict[tuple[SignalQuery, int], list[Pod]] = defaultdict(list)
         for start in starts:
@@ -153,30 +153,30 @@ class Beginnings:
 
     # -- the past ------------------------------------------------------------------------------------------------------
 
-    async def _pasts(self, signals: Signals | None, starts: Sequence[Start]) -> dict[tuple[Key, str], Past]:
+    async def _pasts(self, signals: Signals | None, starts: Sequence[WatchStart]) -> dict[tuple[Key, str], Baseline]:
         """What the rule `sequential` is calibrated by, for those that are not frozen yet."""
         wanted = [
             (start, name, signal)
             for start in starts
-            if start.policy.rule is Rule.SEQUENTIAL and start.watching
+            if start.policy.rule is RuleName.SEQUENTIAL and start.watching
             for name, signal in start.policy.signals.items()
             if name not in start.record.judged_by
         ]
         if signals is None:
-            return {(start.key, name): history.none(_NO_SOURCE) for start, name, _ in wanted}
+            return {(start.key, name): baselines.none(_NO_SOURCE) for start, name, _ in wanted}
         quiet = self._quiet()
         asked = [self._asked(start, signal, quiet) for start, _, signal in wanted]
-        found = await history.read(signals, asked, step_s=self._step_s)
+        found = await baselines.read(signals, asked, step_s=self._step_s)
         return {(start.key, name): past for (start, name, _), past in zip(wanted, found, strict=True)}
 
-    def _asked(self, start: Start, signal: Signal, quiet: "_Quiet") -> Asked:
+    def _asked(self, start: WatchStart, signal: Signal, quiet: "_Quiet") -> BaselineQuery:
         record = start.record
         old = frozenset(name for name, (track, _) in start.named.items() if track is Track.STABLE)
         condemned = frozenset(
             each.metadata.name for each in start.replicasets if condemned_by(each) and each.metadata.name not in old
         )
         refs = (record.workload, record.stable) if record.stable else (record.workload,)
-        return Asked(
+        return BaselineQuery(
             query=group_of(signal),
             first=start.first(self._step_s),
             workloads=tuple(dict.fromkeys(refs)),
@@ -196,7 +196,7 @@ class Beginnings:
                     found[query][ref.namespace].append(ref)
         return found
 
-    async def _before(self, signals: Signals, start: Start) -> str:
+    async def _before(self, signals: Signals, start: WatchStart) -> str:
         """Whether the workload was failing in the ten minutes before, by the rule `threshold`."""
         record, policy = start.record, start.policy
         begin, end = past_steps(start.first(self._step_s), policy, self._step_s)
@@ -204,7 +204,7 @@ class Beginnings:
             query = query_of(signal, start.namespaces, targets=start.pods)
             readings = await signals.read_past(query, first=begin, last=end, timeout_s=_PAST_S)
             namespace, begun = record.workload.namespace, end * self._step_s
-            pods = facts.by_name(
+            pods = pod_timeline.by_name(
                 record.pods, readings, start.named, namespace=namespace, begun=begun, step_s=self._step_s
             )
             if why := failed_before(readings, policy, name, pods, namespace=namespace, step_s=self._step_s):
@@ -215,9 +215,9 @@ class Beginnings:
 
     async def _one(
         self,
-        start: Start,
-        resets: Mapping[tuple[SignalQuery, int], Mapping[Row, float]],
-        pasts: Mapping[tuple[Key, str], Past],
+        start: WatchStart,
+        resets: Mapping[tuple[SignalQuery, int], Mapping[ScrapeTarget, float]],
+        pasts: Mapping[tuple[Key, str], Baseline],
         seen: Mapping[tuple[SignalQuery, int], bool],
     ) -> Watch:
         record, policy, first = start.record, start.policy, start.first(self._step_s)
@@ -262,12 +262,14 @@ class Beginnings:
         )
 
     def _sawtooth(
-        self, start: Start, resets: Mapping[tuple[SignalQuery, int], Mapping[Row, float]]
+        self, start: WatchStart, resets: Mapping[tuple[SignalQuery, int], Mapping[ScrapeTarget, float]]
     ) -> dict[str, Blind]:
         """Why a signal's counters cannot be believed."""
         first = start.first(self._step_s)
         end = first * self._step_s
-        restarts = {pod.name: facts.restarts_between(pod, end - counters.RESETS_S, end) for pod in start.record.pods}
+        restarts = {
+            pod.name: pod_timeline.restarts_between(pod, end - counters.RESETS_S, end) for pod in start.record.pods
+        }
         found: dict[str, Blind] = {}
         for name, signal in start.policy.signals.items():
             rows = resets.get((group_of(signal), first), {})
@@ -285,7 +287,7 @@ def _others(quiet: Mapping[str, Sequence[WorkloadRef]], refs: tuple[WorkloadRef,
     home = refs[0].namespace
     spaces = (home, *sorted(quiet.keys() - {home}))
     near = (ref for space in spaces for ref in sorted(quiet.get(space, ())) if ref not in refs)
-    return tuple(itertools.islice(near, history.MOST_OTHERS))
+    return tuple(itertools.islice(near, baselines.MOST_OTHERS))
 
 
 def first_step(record: Record, about: TemplateHash, *, step: int, step_s: float) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from watchdog.judge.blocks import PodFact, Reading, Restart, Track
+from watchdog.judge.blocks import PodTimeline, Reading, Restart, Track
 from watchdog.objects import Pod, TemplateHash
 
 Owners = Mapping[str, tuple[Track, TemplateHash]]
@@ -22,14 +22,14 @@ _FRESH_STEPS = 2.5
 
 
 def by_name(
-    known: Sequence[PodFact],
+    known: Sequence[PodTimeline],
     readings: Sequence[Reading],
     named: Named,
     *,
     namespace: str,
     begun: float,
     step_s: float,
-) -> tuple[PodFact, ...]:
+) -> tuple[PodTimeline, ...]:
     """The facts, and those of pods that went while nobody ran, as far as their samples tell.
 
     A pod is named after its ReplicaSet and five characters; it was live from its first sample to its last. A row stays
@@ -62,7 +62,7 @@ def by_name(
             track, about = named[owner]
             created = sample.at if track is Track.CANDIDATE else min(sample.at, begun - 1)
             newest[name] = sample.at, reading.step
-            facts[name] = PodFact(
+            facts[name] = PodTimeline(
                 name=name,
                 track=track,
                 hash=about,
@@ -77,7 +77,7 @@ def by_name(
     return tuple(facts.values())
 
 
-class _Look(msgspec.Struct, frozen=True):
+class _Steps(msgspec.Struct, frozen=True):
     """When pods were looked at: `since` is the first step that has not been taken yet, `step` the one of now."""
 
     since: int
@@ -91,8 +91,15 @@ class _Look(msgspec.Struct, frozen=True):
 
 
 def update(
-    known: Sequence[PodFact], pods: Sequence[Pod], owners: Owners, *, since: int, step: int, step_s: float, now: float
-) -> tuple[PodFact, ...]:
+    known: Sequence[PodTimeline],
+    pods: Sequence[Pod],
+    owners: Owners,
+    *,
+    since: int,
+    step: int,
+    step_s: float,
+    now: float,
+) -> tuple[PodTimeline, ...]:
     """The facts, with what is new since the last look.
 
     What happened while nobody looked is known from the step on that would have seen it: the steps between are fed yet.
@@ -106,7 +113,7 @@ def update(
         step_s: the grid.
         now: the time, for what carries none of its own.
     """
-    look = _Look(since, step, step_s, now)
+    look = _Steps(since, step, step_s, now)
     facts = {fact.name: fact for fact in known}
     there = set()
     for pod in pods:
@@ -118,7 +125,7 @@ def update(
         fact = facts.get(pod.metadata.name)
         if fact is None:
             created = _seconds(pod.metadata.creation_timestamp, now)
-            fact = PodFact(
+            fact = PodTimeline(
                 name=pod.metadata.name, track=track, hash=about, created=created, step=look.known_from(created)
             )
         facts[fact.name] = _newer(fact, pod, look)
@@ -128,7 +135,7 @@ def update(
     return tuple(facts.values())
 
 
-def restarts_between(fact: PodFact, begin: float, end: float) -> int:
+def restarts_between(fact: PodTimeline, begin: float, end: float) -> int:
     """How often containers of a pod began anew after a time, up to another.
 
     Of several that were learned of at once only the last has a time: the others may all have been before it.
@@ -139,7 +146,7 @@ def restarts_between(fact: PodFact, begin: float, end: float) -> int:
     return max([0, *inside[-1:], *after[:1]]) - (before[-1] if before else 0)
 
 
-def _newer(fact: PodFact, pod: Pod, look: _Look) -> PodFact:
+def _newer(fact: PodTimeline, pod: Pod, look: _Steps) -> PodTimeline:
     replace = msgspec.structs.replace
     ready = next((item for item in pod.status.conditions if item.type == "Ready" and item.status == "True"), None)
     if ready and fact.ready is None:

@@ -13,7 +13,7 @@ import msgspec
 
 from watchdog.judge import sequential
 from watchdog.judge.blocks import Block, Counts
-from watchdog.judge.sequential import Settings
+from watchdog.judge.sequential import SequentialSettings, SequentialState
 
 
 class Traffic(msgspec.Struct, frozen=True, kw_only=True):
@@ -25,7 +25,7 @@ class Traffic(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def seconds_to_see(
-    bad: float, traffic: Traffic, settings: Settings, *, grace_s: float, most_s: float = 7200.0
+    bad: float, traffic: Traffic, settings: SequentialSettings, *, grace_s: float, most_s: float = 7200.0
 ) -> float | None:
     """Give the time from the candidate's being Ready to the breach, in seconds; None where there is none in time.
 
@@ -40,7 +40,7 @@ def seconds_to_see(
     total, stable = traffic.candidate_rps * step_s, traffic.stable_rps * step_s
     judged = Counts(total, total * bad)
     beside = Counts(stable, stable * traffic.usual)
-    state = sequential.State()
+    state = SequentialState()
     for index in range(1, math.floor(most_s / step_s) + 1):
         graced = index * step_s <= math.ceil(round(grace_s / step_s, 9)) * step_s
         counts = Counts() if graced else judged

@@ -10,7 +10,7 @@ from watchdog.objects import WorkloadRef
 from watchdog.ports import Cluster, Signals, Store
 
 
-class Task(msgspec.Struct, frozen=True, kw_only=True):
+class GateRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked of a gate.
 
     Args:
@@ -39,7 +39,7 @@ class Task(msgspec.Struct, frozen=True, kw_only=True):
     baseline: float | None = None
 
 
-class Ports(msgspec.Struct, frozen=True, kw_only=True):
+class GatePorts(msgspec.Struct, frozen=True, kw_only=True):
     """The outside, and how long it may take, in seconds.
 
     Args:

@@ -7,11 +7,11 @@ from collections.abc import Mapping, Set
 import msgspec
 
 from watchdog.app import Parts
-from watchdog.cli.foreseeing import Foreseen, foresee
+from watchdog.cli.detection_time import DetectionTime, foresee
 from watchdog.cli.init import scrape_interval
 from watchdog.cli.once import MOST_PODS_NAMED
 from watchdog.config import Signal
-from watchdog.engine.fleet import Side, match_all
+from watchdog.engine.fleet import WorkloadRole, match_all
 from watchdog.engine.watch import query_of
 from watchdog.errors import ClusterError
 from watchdog.judge.blocks import Blind, BlindReason
@@ -25,7 +25,7 @@ Pod = tuple[str, str]
 _MOST_WORKLOADS_NAMED = 5
 
 
-class Sight(msgspec.Struct, frozen=True, kw_only=True):
+class PolicyPreview(msgspec.Struct, frozen=True, kw_only=True):
     """What a policy sees of one of its signals.
 
     Args:
@@ -48,7 +48,7 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
     bad_age_s: float | None = None
     bad_ratio: float | None = None
     scrape_s: float | None = None
-    foreseen: Foreseen | None = None
+    foreseen: DetectionTime | None = None
 
     def lines(self) -> list[str]:
         """The same for a person."""
@@ -70,7 +70,7 @@ class Sight(msgspec.Struct, frozen=True, kw_only=True):
         return [f"{self.policy}: {', '.join(parts)}", f"  watches {about}{more}"]
 
 
-async def look(parts: Parts) -> tuple[list[Sight], list[str]]:
+async def look(parts: Parts) -> tuple[list[PolicyPreview], list[str]]:
     """What every policy sees, and what is wrong with that; never raises for what cannot be read."""
     policies = parts.config.policies
     deployments: list[Deployment] = []
@@ -88,8 +88,8 @@ async def look(parts: Parts) -> tuple[list[Sight], list[str]]:
     sights = []
     for policy in policies:
         mine = {ref: pods.get(ref, set()) for ref, match in matches.items() if match.policy is policy}
-        canary = [len(mine[ref]) for ref in mine if matches[ref].side is Side.CANDIDATE]
-        base = Sight(
+        canary = [len(mine[ref]) for ref in mine if matches[ref].side is WorkloadRole.CANDIDATE]
+        base = PolicyPreview(
             policy=policy.name,
             workloads=tuple(str(ref) for ref in sorted(mine)),
             stable=sum(map(len, mine.values())) - sum(canary),
@@ -120,8 +120,8 @@ async def look(parts: Parts) -> tuple[list[Sight], list[str]]:
 
 
 async def _see(
-    parts: Parts, client: PrometheusClient, signal: Signal, pods: Mapping[WorkloadRef, Set[Pod]], base: Sight
-) -> Sight | Blind:
+    parts: Parts, client: PrometheusClient, signal: Signal, pods: Mapping[WorkloadRef, Set[Pod]], base: PolicyPreview
+) -> PolicyPreview | Blind:
     timeout_s = parts.config.prometheus.timeout
     everything = set().union(*pods.values())
     namespaces = {ref.namespace for ref in pods}

@@ -6,7 +6,7 @@ import msgspec
 
 from watchdog import selectors
 from watchdog.config import Signal
-from watchdog.engine.fleet import Match, Side
+from watchdog.engine.fleet import Match, WorkloadRole
 from watchdog.errors import UsageError
 from watchdog.objects import WorkloadRef
 
@@ -36,7 +36,7 @@ def of_policy(workload: WorkloadRef, match: Match | None) -> Mapping[str, Signal
             f"no policy has signals for {workload}: give --bad and --total,"
             f" or have them proposed by: rollback-watchdog init {workload}"
         )
-    if match.side is not Side.STABLE:
+    if match.side is not WorkloadRole.STABLE:
         return match.policy.signals
     replace = msgspec.structs.replace
     return {

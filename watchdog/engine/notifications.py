@@ -17,7 +17,7 @@ from watchdog.model import IncidentId
 _log = logging.getLogger(__name__)
 
 
-class Telling:
+class Notifications:
     """Has the notifier told of every record that changed; of several changes in a row, of the last only.
 
     Args:

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from watchdog.judge import calibration, historical, starved, vetoes
-from watchdog.judge.blocks import Counts, Reading, Row, steps
+from watchdog.judge.blocks import Counts, Reading, ScrapeTarget, steps
 from watchdog.judge.calibration import Reference, phis
 from watchdog.judge.past import Span, by_pod, spans
 from watchdog.judge.vetoes import Bystander, Vetoed
@@ -43,7 +43,7 @@ Place = tuple[str, str]
 """A namespace, and a Deployment's name in it or the joined label's value."""
 
 
-class Asked(msgspec.Struct, frozen=True, kw_only=True):
+class BaselineQuery(msgspec.Struct, frozen=True, kw_only=True):
     """What is wanted to know of one signal of one rollout.
 
     Args:
@@ -71,18 +71,18 @@ class Asked(msgspec.Struct, frozen=True, kw_only=True):
         """Where its own counts are."""
         return tuple((ref.namespace, self.label or ref.name) for ref in self.workloads)
 
-    def pod_of(self, row: Row) -> str:
+    def pod_of(self, row: ScrapeTarget) -> str:
         """Whose a row of its places is; empty where that is a version that was found bad."""
         if self.label:
             return row.instance
         return "" if row.pod.rpartition("-")[0] in self.condemned else row.pod
 
-    def old_pod_of(self, row: Row) -> str:
+    def old_pod_of(self, row: ScrapeTarget) -> str:
         """The same of the pods that are live at the start only."""
         return self.pod_of(row) if self.label or row.pod.rpartition("-")[0] in self.old else ""
 
 
-class Past(msgspec.Struct, frozen=True, kw_only=True):
+class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     """What is frozen of the past.
 
     Args:
@@ -102,12 +102,12 @@ class Past(msgspec.Struct, frozen=True, kw_only=True):
     rps: float = 0.0
 
 
-def none(why: str) -> Past:
+def none(why: str) -> Baseline:
     """Give the default for an unknown past, and the reason."""
-    return Past(reference=calibration.unknown(), told=f"no history: {why}")
+    return Baseline(reference=calibration.unknown(), told=f"no history: {why}")
 
 
-async def read(signals: Signals, asked: Sequence[Asked], *, step_s: float) -> tuple[Past, ...]:
+async def read(signals: Signals, asked: Sequence[BaselineQuery], *, step_s: float) -> tuple[Baseline, ...]:
     """Read the past of everything that begins, within 30 s; nothing is raised for what cannot be read.
 
     Args:
@@ -115,7 +115,7 @@ async def read(signals: Signals, asked: Sequence[Asked], *, step_s: float) -> tu
         asked: what.
         step_s: the grid.
     """
-    groups: dict[tuple[SignalQuery, int], list[Asked]] = defaultdict(list)
+    groups: dict[tuple[SignalQuery, int], list[BaselineQuery]] = defaultdict(list)
     for each in asked:
         groups[each.query, each.first].append(each)
     found = await asyncio.gather(*(_read(signals, *key, group, step_s) for key, group in groups.items()))
@@ -124,8 +124,8 @@ async def read(signals: Signals, asked: Sequence[Asked], *, step_s: float) -> tu
 
 
 async def _read(
-    signals: Signals, query: SignalQuery, first: int, asked: Sequence[Asked], step_s: float
-) -> Sequence[Past]:
+    signals: Signals, query: SignalQuery, first: int, asked: Sequence[BaselineQuery], step_s: float
+) -> Sequence[Baseline]:
     deadline = asyncio.get_running_loop().time() + _DEADLINE_S
     refs = {ref for each in asked for ref in (*each.workloads, *each.others)}
     names = sorted({ref.name for ref in refs}) if len(refs) <= _MOST_NAMED and not query.join else ()
@@ -151,20 +151,24 @@ async def _read(
     return await asyncio.to_thread(_pasts, asked, far, near, step_s)
 
 
-def _pasts(asked: Sequence[Asked], far: Sequence[Reading], near: Sequence[Reading], step_s: float) -> list[Past]:
+def _pasts(
+    asked: Sequence[BaselineQuery], far: Sequence[Reading], near: Sequence[Reading], step_s: float
+) -> list[Baseline]:
     """Work it out; it takes seconds for hundreds of pods."""
     joined = bool(asked[0].query.join)
     coarse, fine = (_by_place(each, joined=joined) for each in (far, near))
     others: dict[WorkloadRef, tuple[float, Bystander] | None] = {}
     block_s = _block_s(step_s)
 
-    def counted(places: Mapping[Place, Sequence[Reading]], each: Asked, *, old: bool = False) -> tuple[Span, ...]:
+    def counted(
+        places: Mapping[Place, Sequence[Reading]], each: BaselineQuery, *, old: bool = False
+    ) -> tuple[Span, ...]:
         merged = _merged([places[place] for place in each.places if place in places])
         return spans(merged, each.old_pod_of if old else each.pod_of, step_s=step_s, restarts=each.restarts)
 
-    def other(ref: WorkloadRef, like: Asked) -> tuple[float, Bystander] | None:
+    def other(ref: WorkloadRef, like: BaselineQuery) -> tuple[float, Bystander] | None:
         if ref not in others:
-            its = Asked(query=like.query, first=like.first, workloads=(ref,))
+            its = BaselineQuery(query=like.query, first=like.first, workloads=(ref,))
             windows = counted(coarse, its)
             requests = windows[-1].counts.total if windows else 0.0
             found = _reference(windows, phis(by_pod(counted(fine, its)))) if requests else None
@@ -183,7 +187,7 @@ def _pasts(asked: Sequence[Asked], far: Sequence[Reading], near: Sequence[Readin
         # Those of the same namespace stand first; among equals the busier ones.
         seen.sort(key=lambda item: (not item[1].name.startswith(f"{each.workloads[0].namespace}/"), -item[0]))
         pasts.append(
-            Past(
+            Baseline(
                 reference=reference,
                 told=_told(windows),
                 incident_first=vetoes.incident_first(
@@ -224,7 +228,7 @@ def _told(windows: Sequence[Span]) -> str:
     return f"{sum(seen, Counts()).total:.0f} requests in {len(seen)} windows of 5 min of the day before{out}"
 
 
-def place_of(row: Row, *, joined: bool) -> Place:
+def place_of(row: ScrapeTarget, *, joined: bool) -> Place:
     """Give whose a row is: pods are named `<Deployment>-<hash>-<5 characters>`."""
     return row.namespace, row.label if joined else deployment_of(row.pod)
 

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Set
 
 import msgspec
 
-from watchdog.config import Policy, Rule, Signal
-from watchdog.engine import history
-from watchdog.engine.fleet import Match, Side
-from watchdog.engine.history import Asked
+from watchdog.config import Policy, RuleName, Signal
+from watchdog.engine import baselines
+from watchdog.engine.baselines import BaselineQuery
+from watchdog.engine.fleet import Match, WorkloadRole
 from watchdog.engine.rules import controls_of, frozen
 from watchdog.engine.watch import group_of
-from watchdog.judge.foresight import Traffic, seconds_to_see
+from watchdog.judge.detection_time import Traffic, seconds_to_see
 from watchdog.judge.sequential import Control
 from watchdog.objects import Deployment, WorkloadRef
 from watchdog.ports import Signals
@@ -24,7 +24,7 @@ MOST_WORKLOADS = 20
 """Of a policy with more workloads so many are looked at, those with the most pods."""
 
 
-class Foreseen(msgspec.Struct, frozen=True, kw_only=True):
+class DetectionTime(msgspec.Struct, frozen=True, kw_only=True):
     """What the rule would make of the workload with the most requests.
 
     Args:
@@ -75,7 +75,7 @@ async def foresee(
     *,
     step_s: float,
     usual: float,
-) -> Foreseen | None:
+) -> DetectionTime | None:
     """Read the past of a policy's workloads as a rollout that began now would, and look ahead.
 
     Args:
@@ -88,13 +88,13 @@ async def foresee(
         step_s: the grid.
         usual: share of failures of the last day, which stable pods are expected to have.
     """
-    if policy.rule is not Rule.SEQUENTIAL:
+    if policy.rule is not RuleName.SEQUENTIAL:
         return None
-    refs = [ref for ref, match in matches.items() if match.side is not Side.STABLE or match.other is None]
+    refs = [ref for ref, match in matches.items() if match.side is not WorkloadRole.STABLE or match.other is None]
     refs = sorted(refs, key=lambda ref: (-len(pods[ref]), ref))[:MOST_WORKLOADS]
     first = math.floor(time.time() / step_s)
     asked = [
-        Asked(
+        BaselineQuery(
             query=group_of(signal),
             first=first,
             workloads=tuple(each for each in (ref, matches[ref].other) if each),
@@ -102,19 +102,19 @@ async def foresee(
         )
         for ref in refs
     ]
-    pasts = dict(zip(refs, await history.read(signals, asked, step_s=step_s), strict=True))
+    pasts = dict(zip(refs, await baselines.read(signals, asked, step_s=step_s), strict=True))
     ref = max(refs, key=lambda each: pasts[each].rps, default=None)
     if ref is None:
         return None
     canary = len(pods[ref]) or 1
-    beside = matches[ref].other if matches[ref].side is Side.CANDIDATE else None
+    beside = matches[ref].other if matches[ref].side is WorkloadRole.CANDIDATE else None
     share = canary / (canary + len(pods.get(beside, ()))) if beside else 1.0
     strategy = deployments[ref].spec.strategy.type
     settings = frozen(policy, pasts[ref], controls=controls_of(matches[ref].topology, strategy), step_s=step_s)
     rps = pasts[ref].rps
     traffic = Traffic(candidate_rps=rps * share, stable_rps=rps * (1 - share), usual=usual)
     historical = Control.HISTORICAL in settings.controls.each
-    return Foreseen(
+    return DetectionTime(
         workload=str(ref),
         rps=rps,
         history=settings.past,

@@ -5,8 +5,8 @@ from collections.abc import Mapping
 import msgspec
 
 from watchdog.decide import templates
-from watchdog.decide.history import History, live_rollout, read_history
-from watchdog.engine import facts
+from watchdog.decide.revisions import History, live_rollout, read_history
+from watchdog.engine import pod_timeline
 from watchdog.judge.blocks import Track
 from watchdog.model import Guard, Refused, Rollout
 from watchdog.objects import Deployment, Pod, ReplicaSet, Snapshot, TemplateHash, WorkloadRef
@@ -41,7 +41,7 @@ class Look(msgspec.Struct, frozen=True):
         return tuple({pod.metadata.uid: pod for _, pods in self.found.values() for pod in pods}.values())
 
 
-class Scene(msgspec.Struct, frozen=True):
+class Pinned(msgspec.Struct, frozen=True):
     """What is judged, frozen at the gate's start.
 
     Args:
@@ -63,7 +63,7 @@ class Scene(msgspec.Struct, frozen=True):
         """Whether the stable pods are another Deployment's, and stay."""
         return self.stable != self.rollout.workload
 
-    def sides(self, look: Look) -> tuple[facts.Owners, facts.Named]:
+    def sides(self, look: Look) -> tuple[pod_timeline.Owners, pod_timeline.Named]:
         """The ReplicaSets of both tracks, by UID and by name."""
         found: dict[tuple[str, str], tuple[Track, TemplateHash]] = {}
         for ref, (snapshot, _) in look.found.items():
@@ -110,7 +110,7 @@ async def look(cluster: Cluster, ref: WorkloadRef, stable: WorkloadRef, *, timeo
     return Look(found, ref)
 
 
-def pin(seen: Look, stable: WorkloadRef) -> Scene | Refused:
+def pin(seen: Look, stable: WorkloadRef) -> Pinned | Refused:
     """Freeze what is live, and what it is compared with: what is live beside it, or was before it."""
     live = seen.live
     if isinstance(live, Refused):
@@ -122,13 +122,13 @@ def pin(seen: Look, stable: WorkloadRef) -> Scene | Refused:
         if isinstance(beside, Refused):
             return Refused(Guard.NOT_OBSERVED, f"{stable}: {beside.detail}")
         beside_images = templates.images(snapshot.deployment.spec.template)
-        return Scene(live, stable, beside[0].hash, templates.images(template), beside_images)
+        return Pinned(live, stable, beside[0].hash, templates.images(template), beside_images)
     others = [item for item in seen.history.others if item.revision is not None]
     before = max(others, key=lambda item: item.revision or 0, default=None)
-    return Scene(live, stable, before.hash if before else TemplateHash(""), templates.images(template))
+    return Pinned(live, stable, before.hash if before else TemplateHash(""), templates.images(template))
 
 
-def began(scene: Scene, seen: Look, *, now: float) -> float:
+def began(scene: Pinned, seen: Look, *, now: float) -> float:
     """When the version's first pod of those that are there was created, in seconds; now where there is none."""
     times = [pod.metadata.creation_timestamp for pod in scene.pods(seen, Track.CANDIDATE)]
     return min((at.timestamp() for at in times if at), default=now)
