@@ -118,8 +118,8 @@ def decision(blocks: Iterable[Block], frozen: SequentialSettings, *, alert: bool
     state, first = SequentialState(), 0
     for block in blocks:
         state = sequential.step(state, block, frozen, alert=alert)
-        first = first or (block.step if state.spoken else 0)
-        if state.decision is Decision.ACT or len(state.spoken) == len(frozen.controls.each):
+        first = first or (block.step if state.crossed else 0)
+        if state.decision is Decision.ACT or len(state.crossed) == len(frozen.controls.each):
             return state.decision, block.step if state.decision is Decision.ACT else first
     return state.decision, first
 

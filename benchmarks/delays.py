@@ -24,7 +24,7 @@ from tests.component.town import HANGS, House, Town
 from tests.unit.builders import hash_of
 from watchdog.config import parse
 from watchdog.engine import baselines
-from watchdog.engine.rules import frozen
+from watchdog.engine.rules import freeze_settings
 from watchdog.engine.watch import Watch
 from watchdog.judge.blocks import PodTimeline, Reading, Status, Track
 from watchdog.judge.sequential import Controls
@@ -76,7 +76,7 @@ signals.errors = {{bad = "other_errors_total", total = "other_requests_total"}}
 """
 
 
-class Undone(msgspec.Struct, frozen=True, kw_only=True):
+class Undone(msgspec.Struct, freeze_settings=True, kw_only=True):
     """What became of the bad rollout.
 
     Args:
@@ -90,7 +90,7 @@ class Undone(msgspec.Struct, frozen=True, kw_only=True):
     cpu_ms: float
 
 
-class Begun(msgspec.Struct, frozen=True, kw_only=True):
+class Begun(msgspec.Struct, freeze_settings=True, kw_only=True):
     """How soon many rollouts are looked at.
 
     Args:
@@ -187,7 +187,7 @@ def evidence(town: Town, house: House, readings: Sequence[Reading]) -> float | N
         readings: of its pods, of every step.
     """
     policy = next(each for each in town.config.policies if house.ref.namespace in each.namespaces)
-    settings = frozen(policy, baselines.none("nothing is kept"), controls=Controls.BOTH, step_s=STEP_S)
+    settings = freeze_settings(policy, baselines.none("nothing is kept"), controls=Controls.BOTH, step_s=STEP_S)
     old, new = house.deployed[:2]
     facts = [
         PodTimeline(
@@ -211,13 +211,13 @@ def evidence(town: Town, house: House, readings: Sequence[Reading]) -> float | N
         begun=new.born,
         bad_known=dict.fromkeys(policy.signals, True),
         sawtooth={},
-        judged_by=dict.fromkeys(policy.signals, settings),
+        test_settings=dict.fromkeys(policy.signals, settings),
         lowest={},
     )
     for reading in readings:
         if reading.step >= first:
             watch.feed(dict.fromkeys(policy.signals, reading), facts)
-            if any(each.word is Status.BREACH for each in watch.verdicts(urgent=False)):
+            if any(each.status is Status.BREACH for each in watch.verdicts(urgent=False)):
                 return reading.step * STEP_S
     return None
 

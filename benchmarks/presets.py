@@ -73,7 +73,7 @@ def alone_from(sensitivity: Sensitivity, controls: Controls, *, step_s: int = ST
     state = sequential.step(SequentialState(), Block(1, Counts(1, 0), ready=True), settings)
     full = Counts(_RPS * step_s, _RPS * step_s)
     for index in range(2, _IDLE_BLOCKS):
-        if sequential.step(state, Block(index, full, ready=True), settings).spoken:
+        if sequential.step(state, Block(index, full, ready=True), settings).crossed:
             return index
         state = sequential.step(state, Block(index, ready=True), settings)
     return None
@@ -94,7 +94,7 @@ def _breach(sensitivity: Sensitivity, begin_s: int, seconds: int, step_s: int) -
     settings, state = _settings(sensitivity, step_s, Controls.BOTH), SequentialState()
     for block in _blocks(sensitivity, begin_s, seconds, step_s):
         state = sequential.step(state, block, settings)
-        if state.spoken:
+        if state.crossed:
             return True
     return False
 

@@ -16,7 +16,7 @@ from msgspec.structs import replace
 from benchmarks.canaries import SIZES, TRAFFIC, Found, decision, found, seeded, settings
 from benchmarks.worlds import STEP_S, TICK_S, Chance, Numbers, Shares, drawn, history, scraped, shares
 from watchdog.config import Policy, Sensitivity
-from watchdog.judge import calibration, historical, vetoes
+from watchdog.judge import calibration, historical, objections
 from watchdog.judge.blocks import Block, Counts, PodCounts
 from watchdog.judge.sequential import Controls, SequentialSettings
 
@@ -217,7 +217,7 @@ def _frozen(world: World, rng: np.random.Generator) -> SequentialSettings:
     reference = calibration.reference(past, sizes)
     earlier = calibration.reference(past, sizes, newest_out=3)
     before = sum(past[-BEFORE_S // 300 :], Counts())
-    first = vetoes.incident_first(before, limit=historical.limit(earlier.base), phi=earlier.phi_historical)
+    first = objections.incident_first(before, limit=historical.limit(earlier.base), phi=earlier.phi_historical)
     return replace(settings(reference, world.controls), incident_first=first)
 
 

@@ -109,15 +109,25 @@ _PHYSICAL = frozenset(
 _POLICY = frozenset({Guard.PAUSED, Guard.RECREATE, Guard.GITOPS, Guard.CONDEMNED, Guard.HOLD, Guard.KEDA})
 
 
-class Refused(msgspec.Struct, frozen=True):
-    """A guard's no, and what it saw. Where several policy guards refuse, `also` holds the others."""
+class Objection(msgspec.Struct, frozen=True, omit_defaults=True):
+    """A guard's no, or its wish that a person is asked (`asks`), and what it saw.
+
+    Args:
+        guard: which.
+        detail: one sentence.
+        at: when, in a record.
+        asks: it turns acting into asking; `lowers` in a record, where it is always written.
+        also: where several policy guards refuse, the others.
+    """
 
     guard: Guard
     detail: str
-    also: tuple["Refused", ...] = ()
+    at: dt.datetime | None = None
+    asks: bool = msgspec.field(default_factory=bool, name="lowers")
+    also: tuple["Objection", ...] = ()
 
     def __str__(self) -> str:
-        return "; ".join(f"{refusal.guard}: {refusal.detail}" for refusal in (self, *self.also))
+        return "; ".join(f"{each.guard}: {each.detail}" for each in (self, *self.also))
 
 
 class Outcome(StrEnum):
@@ -216,7 +226,7 @@ class Undo(msgspec.Struct, frozen=True):
     patch: bytes
     mark: str
     changes: tuple[str, ...] = ()
-    forced: tuple[Refused, ...] = ()
+    forced: tuple[Objection, ...] = ()
 
 
 class ScaleDown(msgspec.Struct, frozen=True):
@@ -227,7 +237,7 @@ class ScaleDown(msgspec.Struct, frozen=True):
     replicas: int
     patch: bytes
     mark: str
-    forced: tuple[Refused, ...] = ()
+    forced: tuple[Objection, ...] = ()
 
 
 class Restore(msgspec.Struct, frozen=True):
@@ -251,7 +261,7 @@ class Pause(msgspec.Struct, frozen=True):
     live: Revision
     patch: bytes
     mark: str
-    forced: tuple[Refused, ...] = ()
+    forced: tuple[Objection, ...] = ()
 
 
 Plan = Undo | ScaleDown | Restore | Pause
@@ -300,7 +310,7 @@ class ScaleUp(msgspec.Struct, frozen=True):
     before: int
     replicas: int
     patch: bytes
-    refused: Refused
+    refused: Objection
 
 
 class EventReason(StrEnum):
@@ -359,7 +369,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
 
     outcome: Outcome
     detail: str
-    refused: Refused | None = None
+    refused: Objection | None = None
     plan: Plan | SwitchBack | ScaleUp | None = None
     revision: int | None = None
     elapsed_s: float | None = None

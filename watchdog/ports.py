@@ -6,7 +6,7 @@ from typing import Protocol
 
 import msgspec
 
-from watchdog.decide.record import Record, Told
+from watchdog.decide.record import Notified, Record
 from watchdog.judge.blocks import Reading, Sample, ScrapeTarget
 from watchdog.model import Alert, Event, IncidentId, Silence
 from watchdog.objects import (
@@ -219,7 +219,7 @@ class Store(Protocol):
 class Notifier(Protocol):
     """Where people are told."""
 
-    async def tell(self, record: Record) -> Told | None:
+    async def tell(self, record: Record) -> Notified | None:
         """Post or update the one message of this record; None where there is nothing new to say.
 
         It may take as long as it must, is cancelled at shutdown, and finds its own earlier message before it posts

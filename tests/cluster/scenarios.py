@@ -275,7 +275,7 @@ def _played(cast: tuple[Scenario, Scene]) -> End | Exception:
         )
     except Exception as error:  # the test about this scenario raises it
         for record in scene.records.of(scene.namespace):
-            verdicts = [f"{each.word}: {each.detail}" for each in record.verdicts]
+            verdicts = [f"{each.status}: {each.detail}" for each in record.verdicts]
             error.add_note(
                 f"{record.workload} {record.id}: {record.state} {record.outcome} {record.detail}, {verdicts}"
             )

@@ -139,7 +139,7 @@ def test_a_colour_that_was_scaled_away_gets_its_pods_back_first(colours: Cluster
         "switched agent back agent-green → agent-blue",
     ]
     assert colours.get("deployments", "agent-blue")["spec"]["replicas"] == 2
-    assert [veto.guard for veto in record.vetoes] == ["no-capacity"]
+    assert [objection.guard for objection in record.objections] == ["no-capacity"]
     assert len(events(colours, "RollbackStarted")) == 1
 
 

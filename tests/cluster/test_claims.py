@@ -159,14 +159,14 @@ def test_a_persons_own_event_stands_as_they_wrote_it(played: Played, play: Calla
 @pytest.mark.parametrize("way", claims.BY_HAND)
 def test_the_image_that_a_person_took_back_is_watched_anew_and_passes(played: Played, way: str) -> None:
     record = played(claims.enforced_and_by_hand).record(4, way)
-    assert (record.outcome, record.vetoes) == (Outcome.PASSED, ())
+    assert (record.outcome, record.objections) == (Outcome.PASSED, ())
 
 
 @pytest.mark.parametrize("way", claims.BY_HAND)
 def test_a_persons_rollback_costs_no_budget_and_no_cool_down(played: Played, way: str) -> None:
     end = played(claims.enforced_after_by_hand)
     record = end.record(4, way)
-    assert (record.vetoes, record.outcome, end.image(way)) == ((), Outcome.RECOVERED, "v1")
+    assert (record.objections, record.outcome, end.image(way)) == ((), Outcome.RECOVERED, "v1")
 
 
 # -- containment -------------------------------------------------------------------------------------------------------

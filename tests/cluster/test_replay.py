@@ -174,7 +174,7 @@ def differences(run: Run, undisturbed: Run) -> list[str]:
 
 def breach(record: Record) -> list[str]:
     """What was said of a breach."""
-    return [each.detail for each in record.verdicts if each.word == "breach"]
+    return [each.detail for each in record.verdicts if each.status == "breach"]
 
 
 @pytest.mark.looptime
@@ -185,8 +185,8 @@ async def test_whoever_is_killed_at_any_moment_has_a_successor_with_the_same_evi
     undisturbed = await live(story, prometheus.url, [])
     assert undisturbed.record
     assert len(undisturbed.stands) > 50
-    assert undisturbed.record.judged_by["errors"].known
-    assert {veto.guard for veto in undisturbed.record.vetoes} == ASKS[story.name]
+    assert undisturbed.record.test_settings["errors"].known
+    assert {objection.guard for objection in undisturbed.record.objections} == ASKS[story.name]
     chance = random.Random(story.name)
     for _ in range(KILLS):
         call = chance.randrange(10, undisturbed.calls * 4 // 5)
@@ -216,12 +216,12 @@ async def test_an_outage_that_begins_long_after_the_rollout_is_asked_about(prome
     assert LATE_S - LATE.completed > 720
     run = await live(LATE, prometheus.url, [])
     assert run.record
-    [veto] = [each for each in run.record.vetoes if each.guard == "late"]
-    assert veto.lowers
+    [objection] = [each for each in run.record.objections if each.guard == "late"]
+    assert objection.asks
     assert "evidence" in breach(run.record)[-1]
     assert (run.record.state, run.record.writes) == (State.ASKING, ())
     stands = list(run.stands.values())[-1]
-    assert stands[Control.HISTORICAL] > run.record.judged_by["errors"].bar
+    assert stands[Control.HISTORICAL] > run.record.test_settings["errors"].bar
 
 
 @pytest.mark.looptime
@@ -241,7 +241,7 @@ async def test_a_healthy_version_is_left_alone_for_a_day(prometheus: PastServer)
     assert len(blocks) > 5700
     assert {block.blind for block in blocks} == {None}
     assert sum(block.candidate.total for block in blocks) > 800_000
-    assert [each.word for each in record.verdicts if each.word == "breach"] == []
+    assert [each.status for each in record.verdicts if each.status == "breach"] == []
     assert record.state is State.WATCHING
     assert "patch" not in world.writes
     assert all(each.reached is None for each in seen.watch.evidence()["errors"])
@@ -257,7 +257,7 @@ async def test_evaluate_gives_the_records_number_from_the_records_blocks(story: 
     assert kept
     record = read(write(kept))
     assert record.blocks == kept.blocks, "nothing was left out to make it short"
-    settings, stands = record.judged_by["errors"], record.evidence["errors"]
+    settings, stands = record.test_settings["errors"], record.evidence["errors"]
     for stand, phi in zip(stands, (settings.phi_concurrent, settings.phi_historical), strict=True):
         found = evaluated(trace_of(record, "errors"), settings, phi=phi)
         column = {"concurrent": "log_e", "historical": "log_e_historical"}[stand.control]

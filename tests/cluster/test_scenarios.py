@@ -160,7 +160,7 @@ def test_without_data_a_rollout_is_unjudged(played: Played) -> None:
 def test_counters_that_are_no_number_leave_a_rollout_unjudged(played: Played) -> None:
     end = played(scenarios.not_a_number)
     assert (end.record().outcome, untouched(end)) == (Outcome.UNJUDGED, True)
-    assert end.record().verdicts[-1].word == "blind"
+    assert end.record().verdicts[-1].status == "blind"
 
 
 def test_counters_that_go_down_without_a_restart_leave_a_rollout_unjudged(played: Played) -> None:
@@ -172,7 +172,7 @@ def test_counters_that_go_down_without_a_restart_leave_a_rollout_unjudged(played
 def test_pods_that_find_no_room_are_not_the_versions_fault(played: Played) -> None:
     end = played(scenarios.pending)
     assert untouched(end)
-    assert not any(verdict.word == "breach" for verdict in end.record().verdicts)
+    assert not any(verdict.status == "breach" for verdict in end.record().verdicts)
 
 
 def test_a_hotfix_pushed_while_evidence_comes_in_stays(played: Played) -> None:
@@ -184,7 +184,7 @@ def test_a_hotfix_pushed_while_evidence_comes_in_stays(played: Played) -> None:
 def test_a_bad_hotfix_in_an_incident_is_asked_about(played: Played) -> None:
     end = played(scenarios.hotfix_in_an_incident)
     record = end.record(3)
-    assert (record.state, record.vetoes[0].guard) == (State.ASKING, "incident-first")
+    assert (record.state, record.objections[0].guard) == (State.ASKING, "incident-first")
     assert untouched(end, image="v3")
 
 
@@ -233,7 +233,7 @@ def test_a_policy_that_matches_nothing_is_reported(
 def test_a_guard_refuses_and_nothing_is_written(played: Played, play: Callable[[Scene], None], guard: str) -> None:
     end = played(play)
     record = end.record()
-    assert (record.outcome, [veto.guard for veto in record.vetoes]) == (Outcome.REFUSED, [guard])
+    assert (record.outcome, [objection.guard for objection in record.objections]) == (Outcome.REFUSED, [guard])
     assert "deployments" not in end.writes
     assert not end.mark("condemned", end.image())
     assert [note for note in end.notes("RollbackRefused") if guard in note]
@@ -242,13 +242,13 @@ def test_a_guard_refuses_and_nothing_is_written(played: Played, play: Callable[[
 def test_under_a_silence_a_person_is_asked_and_nothing_is_written(played: Played) -> None:
     end = played(scenarios.silenced)
     record = end.record()
-    assert (record.state, [veto.guard for veto in record.vetoes]) == (State.ASKING, ["silence"])
+    assert (record.state, [objection.guard for objection in record.objections]) == (State.ASKING, ["silence"])
     assert untouched(end)
 
 
 def test_an_approval_on_the_deployment_has_the_undo_done(played: Played) -> None:
     end = played(scenarios.approved)
-    assert [(said.answer, said.way) for said in end.record().people] == [("approve", "annotation")]
+    assert [(said.answer, said.via) for said in end.record().people] == [("approve", "annotation")]
     assert (end.record().outcome, end.image()) == (Outcome.RECOVERED, "v1")
 
 

@@ -205,7 +205,7 @@ def test_an_outage_of_both_tracks_leaves_the_canary_alone(played: Played) -> Non
     end = played(upstream_outage)
     record = end.record(name="web-canary")
     assert record.outcome in (Outcome.PASSED, Outcome.UNJUDGED), record.detail
-    assert [each.word for each in record.verdicts if each.word == "breach"] == []
+    assert [each.status for each in record.verdicts if each.status == "breach"] == []
     assert "deployments" not in end.writes
     assert end.deployments["web-canary"]["spec"]["replicas"] == 1
     [stand] = stands(end, "web-canary").values()

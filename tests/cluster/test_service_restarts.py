@@ -237,7 +237,7 @@ def test_a_healthy_rollout_is_left_alone_while_prometheus_does_not_answer(
 def words(cluster: Cluster) -> list[str]:
     """What has been thought of revision 2, one after the other."""
     found = record(cluster)
-    return [seen.word for seen in found.verdicts] if found else []
+    return [seen.status for seen in found.verdicts] if found else []
 
 
 # -- limits ------------------------------------------------------------------------------------------------------------
@@ -287,7 +287,7 @@ def test_three_breaches_of_different_images_at_once_stop_everybody_and_people_ar
     # What happened meanwhile is judged in one step: all three are found in breach before the first is acted on.
     service.start()
     service.until(lambda: [each.state for each in records(cluster)] == [State.ASKING] * 3, "asking about all three")
-    assert [{veto.guard for veto in each.vetoes} for each in records(cluster)] == [{Guard.BREAKER}] * 3
+    assert [{objection.guard for objection in each.objections} for each in records(cluster)] == [{Guard.BREAKER}] * 3
     assert [image(each) for each in shops] == ["v2-0", "v2-1", "v2-2"]
 
 
@@ -304,5 +304,5 @@ def test_after_an_action_budget_and_cool_down_have_a_person_asked_about_the_next
 
     service.until(asking, "asking about the next")
     [asked] = [each for each in records(good, 4) if each.state is State.ASKING]
-    assert {veto.guard for veto in asked.vetoes} == {Guard.BUDGET, Guard.COOL_DOWN}
+    assert {objection.guard for objection in asked.objections} == {Guard.BUDGET, Guard.COOL_DOWN}
     assert image(good) == "v3"

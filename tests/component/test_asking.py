@@ -66,7 +66,10 @@ async def test_after_budget_and_cool_down_a_person_is_asked_and_an_approval_has_
     seen = await told
     assert seen[1] > seen[0], "it is watched while a person is asked"
     record = about(world, "worse")
-    assert {veto.guard: veto.lowers for veto in record.vetoes} == {Guard.BUDGET: True, Guard.COOL_DOWN: True}
+    assert {objection.guard: objection.asks for objection in record.objections} == {
+        Guard.BUDGET: True,
+        Guard.COOL_DOWN: True,
+    }
     assert record.outcome is Outcome.RECOVERED, record.detail
     assert world.writes.count("patch") == 2
 
@@ -88,7 +91,7 @@ async def test_in_mode_observe_nobody_is_asked_whatever_speaks_against_it() -> N
     await world.live(60)
     record = about(world, "bad")
     assert record.state is State.ENDED
-    assert (record.asked, record.vetoes[0].guard, record.vetoes[0].lowers) == (None, Guard.MODE, False)
+    assert (record.asked, record.objections[0].guard, record.objections[0].asks) == (None, Guard.MODE, False)
 
 
 class Deaf(World):

@@ -420,7 +420,7 @@ async def peers(_: Path) -> AsyncIterator[Feed]:
             alert.starts_at.timestamp()
         silences = await source.silences(timeout_s=5)
         seen = limits.Facts(verdict=verdict_of(), others=(), silences=silences)
-        limits.vetoes(RECORD, seen, LIMITS, now=NOW)
+        limits.objections(RECORD, seen, LIMITS, now=NOW)
 
     yield feed
 
@@ -467,7 +467,7 @@ async def records(_: Path) -> AsyncIterator[Feed]:
         expendable(found, now=NOW)
         limits.condemned_images(found, (REF,), now=NOW)
         seen = limits.Facts(verdict=verdict_of(), others=found)
-        limits.vetoes(RECORD, seen, LIMITS, now=NOW)
+        limits.objections(RECORD, seen, LIMITS, now=NOW)
         for each in found:
             write(each)
 

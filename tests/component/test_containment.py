@@ -11,7 +11,7 @@ import pytest
 from tests.component.world import WEB, World
 from tests.unit.builders import hash_of
 from watchdog.decide import incident as life
-from watchdog.decide.record import Record, State, Told
+from watchdog.decide.record import Notified, Record, State
 from watchdog.engine.faults import Faults
 from watchdog.errors import NotificationError
 from watchdog.metrics import Metrics, Part
@@ -115,7 +115,7 @@ async def test_a_loop_that_has_worked_for_long_begins_with_a_short_pause() -> No
 class SlackAway(World):
     """A world in which Slack hangs for a quarter of an hour, and only the newest record is kept meanwhile."""
 
-    async def tell(self, record: Record) -> Told | None:
+    async def tell(self, record: Record) -> Notified | None:
         await asyncio.sleep(900)
         raise NotificationError("Slack is not reached")
 
@@ -181,7 +181,7 @@ async def test_a_record_that_ended_or_was_lowered_stays_so_whoever_held_an_older
 class OneHangs(World):
     """Slack takes no message about one version, for ever."""
 
-    async def tell(self, record: Record) -> Told | None:
+    async def tell(self, record: Record) -> Notified | None:
         if record.rollout.hash == hash_of("bad"):
             await asyncio.Event().wait()
         return await super().tell(record)

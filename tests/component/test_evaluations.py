@@ -65,7 +65,7 @@ async def play(*posted: Posted, die_after: int | None = None) -> tuple[World, Re
 
 
 def breach(record: Record) -> str:
-    return next(each.detail for each in record.verdicts if each.word == "breach")
+    return next(each.detail for each in record.verdicts if each.status == "breach")
 
 
 async def test_a_version_whose_answers_are_bad_is_undone_although_its_requests_are_fine() -> None:
@@ -85,7 +85,7 @@ async def test_a_version_whose_answers_are_bad_is_undone_although_its_requests_a
 async def test_without_evaluations_of_the_stable_version_a_person_is_asked() -> None:
     world, record, _ = await play(batch("bad", 60))
     assert (record.outcome, world.writes.count("patch")) == (Outcome.REFUSED, 0)
-    assert "no-history" in [veto.guard for veto in record.vetoes]
+    assert "no-history" in [objection.guard for objection in record.objections]
 
 
 async def test_good_evaluations_and_none_at_all_let_a_rollout_pass() -> None:

@@ -14,7 +14,7 @@ from tests.unit.builders import NOW, Json, decoded, hash_of, history, status, te
 from watchdog.cli.gate import exit_code
 from watchdog.config import Policy, Seconds
 from watchdog.decide import marks
-from watchdog.decide.limits import Facts, SafetyLimits, condemned_images, vetoes
+from watchdog.decide.limits import Facts, SafetyLimits, condemned_images, objections
 from watchdog.decide.plan import Request
 from watchdog.decide.record import Answer, Record, State
 from watchdog.decide.revisions import live_rollout, read_history
@@ -33,8 +33,8 @@ from watchdog.model import (
     Guard,
     IncidentId,
     Mode,
+    Objection,
     Outcome,
-    Refused,
     Result,
     Rollout,
     ScaleDown,
@@ -215,7 +215,7 @@ async def ran(world: World, **changes: Any) -> Report:
 
 def ended(report: Report) -> tuple[Status, Outcome | None, int]:
     """Verdict, outcome, and what a pipeline is told."""
-    return report.verdict.word, report.outcome, exit_code(report, allow_insufficient=False)
+    return report.verdict.status, report.outcome, exit_code(report, allow_insufficient=False)
 
 
 def later(seconds: float, what: Callable[..., object], *arguments: object) -> None:
@@ -379,7 +379,7 @@ async def test_too_few_requests_are_no_verdict_unless_that_is_allowed(*, allowed
     world.rps = 0.1
     world.deploy("fix")
     report = await ran(world, stable=STABLE)
-    assert (report.verdict.word, report.outcome) == (Status.INSUFFICIENT, None)
+    assert (report.verdict.status, report.outcome) == (Status.INSUFFICIENT, None)
     assert "20 are needed" in report.verdict.detail
     assert exit_code(report, allow_insufficient=allowed) == code
     assert world.writes == []
@@ -392,7 +392,7 @@ async def test_a_gate_that_cannot_see_ends_blind_whatever_is_allowed_and_moves_n
     world.blind = Blind(BlindReason.UNREACHABLE, "Prometheus does not answer")
     world.deploy("bad")
     report = await ran(world, stable=STABLE, action=Action.SCALE_DOWN)
-    assert (report.verdict.word, report.outcome) == (Status.BLIND, None)
+    assert (report.verdict.status, report.outcome) == (Status.BLIND, None)
     assert report.verdict.detail == "Prometheus does not answer"
     assert exit_code(report, allow_insufficient=allowed) == 3
     assert world.writes == []
@@ -615,8 +615,8 @@ async def test_what_a_gate_did_counts_neither_for_the_budget_nor_for_the_cool_do
         budget=1, cool_down=dt.timedelta(hours=1), breaker=0, breaker_all=0, breaker_window=dt.timedelta(minutes=10)
     )
     facts = Facts(verdict=Verdict(Status.BREACH, "bad"), others=(record,))
-    spoken = vetoes(world.records[rollout(world).incident], facts, limits, now=world.now())
-    assert {veto.guard for veto in spoken} & {Guard.BUDGET, Guard.COOL_DOWN} == set()
+    crossed = objections(world.records[rollout(world).incident], facts, limits, now=world.now())
+    assert {objection.guard for objection in crossed} & {Guard.BUDGET, Guard.COOL_DOWN} == set()
 
 
 async def test_a_gate_that_may_write_no_record_says_that_nothing_is_condemned() -> None:
@@ -739,7 +739,7 @@ class Secretive(World):
 def rollout(world: World) -> Rollout:
     """What is live."""
     found = live_rollout(world.scene.snapshot.deployment, read_history(world.scene.snapshot))
-    assert not isinstance(found, Refused)
+    assert not isinstance(found, Objection)
     return found[0]
 
 
@@ -773,7 +773,7 @@ async def test_the_running_service_learns_what_a_gate_condemned_though_its_recor
         plan = Request(cause=CI, rollout=bad)
         result = await acting(world).undo(WEB, plan, verify=False, condemned=True)
         scene = pin(await look(world, WEB, WEB, timeout_s=2), WEB)
-        assert not isinstance(scene, Refused)
+        assert not isinstance(scene, Objection)
         running_images = msgspec.structs.replace(scene, rollout=bad, images={"web": "registry.example/web:bad"})
         keeper = ServiceState(world, running_images, request_s=2)
         seen = await look(world, WEB, WEB, timeout_s=2)

@@ -12,17 +12,8 @@ from tests.component.fake_api import FakeApi, good, page, status
 from tests.component.test_cli import WEB, Run, configure, runner
 from tests.unit.builders import NOW, UID, Json, Scene, hash_of, history
 from watchdog.decide import marks
-from watchdog.decide.record import (
-    DecisionCounts,
-    Planned,
-    Record,
-    SignalUsed,
-    State,
-    VerdictSeen,
-    Veto,
-    Written,
-)
-from watchdog.model import Action, IncidentId, Mode, Outcome, Rollout, Topology
+from watchdog.decide.record import DecisionCounts, Planned, Record, SignalUsed, State, VerdictSeen, Written
+from watchdog.model import Action, Guard, IncidentId, Mode, Objection, Outcome, Rollout, Topology
 from watchdog.objects import WorkloadRef
 from watchdog.records import form
 
@@ -63,7 +54,7 @@ def asking() -> Record:
         images={"web": "registry.example/web:v3"},
         signals=(SignalUsed("errors", "bad_total", "all_total"),),
         verdicts=(VerdictSeen(NOW + dt.timedelta(seconds=60), "breach", "8 % \x1b[31mred", "threshold", "errors"),),
-        vetoes=(Veto("mode", "approve", NOW + dt.timedelta(seconds=61), lowers=True),),
+        objections=(Objection(Guard.MODE, "approve", NOW + dt.timedelta(seconds=61), asks=True),),
         plan=Planned(Action.UNDO, 3, hash_of("v3"), 2, hash_of("v2"), "threshold", numbers),
     )
 

@@ -81,7 +81,7 @@ async def test_an_ended_record_is_thin_in_memory_and_whole_where_it_is_asked_for
         await asyncio.sleep(1)
         town.deploy(house, version)
         record = await ended(service)
-        assert (record.blocks, record.pods, record.judged_by) == ({}, (), {})
+        assert (record.blocks, record.pods, record.test_settings) == ({}, (), {})
         assert record.outcome is (Outcome.PASSED if version == "good" else Outcome.RECOVERED)
         whole = await service.record(record.id)
         assert whole is not None
@@ -99,10 +99,10 @@ async def test_the_blocks_of_a_record_give_the_evidence_that_it_names() -> None:
         await ended(service)
     record, state = stored(town), SequentialState()
     for block in record.blocks["errors"]:
-        state = sequential.step(state, block, record.judged_by["errors"])
+        state = sequential.step(state, block, record.test_settings["errors"])
     stands = {stand.control: stand.log_e for stand in record.evidence["errors"]}
     assert stands == pytest.approx({str(control): state.evidence(control).log_e for control in Control})
-    assert max(stands.values()) > record.judged_by["errors"].bar
+    assert max(stands.values()) > record.test_settings["errors"].bar
 
 
 async def test_a_record_that_changes_after_its_end_is_saved_whole() -> None:

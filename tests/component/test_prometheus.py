@@ -15,8 +15,8 @@ import msgspec
 import pytest
 from aiohttp import web
 
-from tests.component.fake_api import FakeApi, Stream, cut, hang, no_bytes, raw
 from tests.component.fake_api import Answer as Script
+from tests.component.fake_api import FakeApi, Stream, cut, hang, no_bytes, raw
 from tests.component.fake_prometheus import QUERY, QUERY_RANGE, by_query, forms, matrix, refused, result, vector
 from watchdog.config import Prometheus
 from watchdog.errors import ConfigError

@@ -16,12 +16,12 @@ from tests.component.fake_api import FakeApi, hang, page, running, status, write
 from tests.unit.builders import NOW, Json
 from tests.unit.json_patch import apply
 from watchdog.config import RecordKind
-from watchdog.decide.record import AlertSeen, Answer, Planned, Record, State, VerdictSeen, Veto, Written
+from watchdog.decide.record import AlertSeen, Answer, Planned, Record, State, VerdictSeen, Written
 from watchdog.errors import ClusterError, Denied, Rejected, Unanswered
 from watchdog.judge.blocks import Blind, BlindReason, Block, Counts, PodCounts, PodTimeline, Restart, Track
 from watchdog.kube import KubeCluster, connect
 from watchdog.kube.watching import WatchSettings
-from watchdog.model import Action, IncidentId, Mode, Outcome, Rollout, Topology
+from watchdog.model import Action, Guard, IncidentId, Mode, Objection, Outcome, Rollout, Topology
 from watchdog.objects import TemplateHash, WorkloadRef
 from watchdog.records import RecordStore
 from watchdog.records.form import LONGEST_BYTES, read, write
@@ -150,7 +150,7 @@ FULL = record(
     pods=(pod(1), pod(2, gone=1.77e9)),
     blocks={"errors": (block(1), Block(2, blind=Blind(BlindReason.STALE, "no sample")))},
     verdicts=(verdict(1),),
-    vetoes=(Veto("shared", "stable fails too", NOW, lowers=True),),
+    objections=(Objection(Guard.SHARED, "stable fails too", NOW, asks=True),),
     people=(Answer("approve", "jane ☂", NOW, "slack"),),
 )
 
@@ -331,11 +331,13 @@ def test_of_two_thousand_pods_and_480_blocks_those_pods_stay_that_went_last() ->
 
 
 def test_a_guard_that_lowered_the_incident_is_never_forgotten() -> None:
-    lowered = Veto("late", "no traffic", NOW, lowers=True)
-    spoke = tuple(Veto("not-observed", "wait " * 40, NOW + dt.timedelta(seconds=index)) for index in range(1000))
-    kept = stored(record(vetoes=(lowered, *spoke)))
-    assert kept.vetoes == (lowered, *spoke[-len(kept.vetoes) + 1 :])
-    assert len(kept.vetoes) > 100
+    lowered = Objection(Guard.LATE, "no traffic", NOW, asks=True)
+    spoke = tuple(
+        Objection(Guard.NOT_OBSERVED, "wait " * 40, NOW + dt.timedelta(seconds=index)) for index in range(1000)
+    )
+    kept = stored(record(objections=(lowered, *spoke)))
+    assert kept.objections == (lowered, *spoke[-len(kept.objections) + 1 :])
+    assert len(kept.objections) > 100
 
 
 def test_what_was_decided_and_done_outlives_everything_else() -> None:

@@ -246,7 +246,7 @@ async def test_observing_shows_the_guards_that_would_have_refused(
     world.scene.spec.update(spec)
     await play(world, 60)
     record = record_of(world)
-    assert (record.outcome, [veto.guard for veto in record.vetoes]) == (Outcome.OBSERVED, ["mode", guard])
+    assert (record.outcome, [objection.guard for objection in record.objections]) == (Outcome.OBSERVED, ["mode", guard])
     message = render(record)
     assert message is not None
     assert message.first_line.startswith(f"OBSERVE: shop/web: would NOT roll back 2 → 1 ({guard}), ")
@@ -258,5 +258,5 @@ async def test_observing_shows_that_a_person_would_have_been_asked() -> None:
     await play(world, 60)
     record = record_of(world)
     assert record.outcome is Outcome.OBSERVED
-    assert "target-not-passed" in [veto.guard for veto in record.vetoes]
+    assert "target-not-passed" in [objection.guard for objection in record.objections]
     assert record.detail.startswith("would have asked before this: undo 2 → 1; target-not-passed: ")

@@ -52,14 +52,14 @@ def newest(world: World) -> Record:
 
 
 def breach(record: Record) -> str:
-    return next(each.detail for each in record.verdicts if each.word == "breach")
+    return next(each.detail for each in record.verdicts if each.status == "breach")
 
 
 async def test_without_a_history_the_past_only_asks_and_says_what_it_cannot_know() -> None:
     world, record = await play(0.3, age=dt.timedelta(minutes=3))
     assert record.outcome is Outcome.REFUSED
-    [veto] = [veto for veto in record.vetoes if veto.guard == "no-history"]
-    assert "in 0 windows of 5 min of the day before" in veto.detail
+    [objection] = [objection for objection in record.objections if objection.guard == "no-history"]
+    assert "in 0 windows of 5 min of the day before" in objection.detail
     assert record.plan
     assert record.plan.cause == "sequential"
     assert "cannot tell the version from an outage" in breach(record)
@@ -71,7 +71,7 @@ async def test_without_a_history_the_past_only_asks_and_says_what_it_cannot_know
 async def test_with_a_history_a_bad_version_whose_old_pods_are_gone_at_once_is_undone_by_the_time_before() -> None:
     world, record = await play(0.3)
     assert record.outcome is Outcome.RECOVERED, record.detail
-    settings = record.judged_by["errors"]
+    settings = record.test_settings["errors"]
     assert settings.known
     assert settings.base == pytest.approx(0.004, abs=0.001)
     assert "windows of 5 min of the day before" in settings.past
@@ -97,10 +97,10 @@ async def test_an_outage_that_other_workloads_show_too_is_asked_about(failing: i
     out, well = (0.2, NOW.timestamp() + 5), (0.0, 0.0)
     world.neighbours = {f"o{index}": out if index < failing else well for index in range(4)}
     record = await lived(world)
-    assert [each.name for each in record.judged_by["errors"].bystanders] == [f"shop/o{index}" for index in range(4)]
+    assert [each.name for each in record.test_settings["errors"].bystanders] == [f"shop/o{index}" for index in range(4)]
     assert record.outcome is outcome
-    vetoes = [veto.detail for veto in record.vetoes if veto.guard == "bystanders"]
-    assert vetoes == (["2 of 4 other workloads fail too: shop/o0, shop/o1"] if failing == 2 else [])
+    objections = [objection.detail for objection in record.objections if objection.guard == "bystanders"]
+    assert objections == (["2 of 4 other workloads fail too: shop/o0, shop/o1"] if failing == 2 else [])
 
 
 async def test_one_pod_with_nearly_all_failures_is_asked_about_with_its_node() -> None:
@@ -108,7 +108,7 @@ async def test_one_pod_with_nearly_all_failures_is_asked_about_with_its_node() -
     world.errors = {"good": 0.004, "bad": 0.004, "bad-1": 0.5}
     record = await lived(world)
     assert record.outcome is Outcome.REFUSED
-    [detail] = [veto.detail for veto in record.vetoes if veto.guard == "one-pod"]
+    [detail] = [objection.detail for objection in record.objections if objection.guard == "one-pod"]
     assert detail.endswith(f"are of pod web-{hash_of('bad')}-00001 on node node-1")
 
 
@@ -172,7 +172,7 @@ async def test_whoever_replays_the_past_after_a_death_comes_to_the_same_counts_a
     for write in range(1, 8):
         _, record = await play(0.3, die_after=write)
         assert (record.outcome, breach(record)) == (undisturbed.outcome, breach(undisturbed)), write
-        assert record.judged_by == undisturbed.judged_by
+        assert record.test_settings == undisturbed.test_settings
 
 
 @pytest.mark.parametrize(("rps", "outcome"), [(0.2, Outcome.REFUSED), (5.0, Outcome.PASSED)])
@@ -188,7 +188,7 @@ async def test_a_version_that_callers_stay_away_from_is_asked_about_two_minutes_
     assert world.writes.count("patch") == 0
     if outcome is Outcome.REFUSED:
         assert breach(record) == "72 requests in the last 2 min, where the day before had 18000 and more"
-        assert [veto.guard for veto in record.vetoes] == ["unconfirmed"]
+        assert [objection.guard for objection in record.objections] == ["unconfirmed"]
         assert record.plan
         assert record.plan.cause == "starved"
 
@@ -252,13 +252,13 @@ async def test_an_alert_has_the_default_rule_act_at_once_on_the_evidence_that_is
         record = await lived(world)
         assert record.outcome is Outcome.RECOVERED, record.detail
         assert [each.what for each in record.alerts] == ["attributed"] * alert
-        acted.append((next(each for each in record.verdicts if each.word == "breach"), record.evidence["errors"]))
+        acted.append((next(each for each in record.verdicts if each.status == "breach"), record.evidence["errors"]))
         if story:
             await story
-    (hurried, stands), (calm, stands_alone) = acted
-    assert (hurried.at - NOW).total_seconds() == pytest.approx(HEARD, abs=0.1)
+    (with_alert, stands), (calm, stands_alone) = acted
+    assert (with_alert.at - NOW).total_seconds() == pytest.approx(HEARD, abs=0.1)
     assert (calm.at - NOW).total_seconds() == pytest.approx(29, abs=0.1), "the rule alone goes on until the higher bar"
-    assert ("needed 40 : 1" in hurried.detail, "needed 200 : 1" in calm.detail) == (True, True)
+    assert ("needed 40 : 1" in with_alert.detail, "needed 200 : 1" in calm.detail) == (True, True)
     assert [(stand.control, stand.reached) for stand in stands] == [
         ("concurrent", None),
         ("historical", pytest.approx(3.688879, abs=1e-6)),

@@ -14,7 +14,7 @@ from tests.component.fake_api import running
 from tests.component.fake_slack import CHANNEL, FakeSlack, Trouble, broken, hangs, limited, lost, no
 from tests.unit.test_slack_wording import BASE, EVIL, SAMPLES, evil, said
 from watchdog.config import Slack
-from watchdog.decide.record import Record, Told
+from watchdog.decide.record import Notified, Record
 from watchdog.errors import NotificationError
 from watchdog.slack import SlackNotifier
 
@@ -80,7 +80,7 @@ async def notifier(slack: FakeSlack) -> AsyncIterator[SlackNotifier]:
         yield notifier
 
 
-async def tell(notifier: SlackNotifier, record: Record) -> Told:
+async def tell(notifier: SlackNotifier, record: Record) -> Notified:
     told = await notifier.tell(record)
     assert told is not None
     return told
@@ -93,7 +93,7 @@ async def test_an_incident_is_one_message_with_its_details_in_the_thread(
     slack: FakeSlack, notifier: SlackNotifier
 ) -> None:
     told = await tell(notifier, ACTING)
-    told = await tell(notifier, replace(RECOVERED, told=told))
+    told = await tell(notifier, replace(RECOVERED, notified=told))
     assert slack.channel == [said(RECOVERED).text]
     assert slack.thread == list(said(RECOVERED).thread)
     assert (told.channel, told.ts, len(told.details)) == (CHANNEL, slack.messages[0]["ts"], len(slack.thread))
@@ -103,9 +103,9 @@ async def test_an_incident_is_one_message_with_its_details_in_the_thread(
 async def test_the_same_text_is_not_sent_again(slack: FakeSlack, notifier: SlackNotifier) -> None:
     told = await tell(notifier, ACTING)
     calls = len(slack.calls)
-    assert await notifier.tell(replace(ACTING, told=told)) is None
+    assert await notifier.tell(replace(ACTING, notified=told)) is None
     async with notifying(slack) as other:
-        assert await other.tell(replace(ACTING, told=told)) is None
+        assert await other.tell(replace(ACTING, notified=told)) is None
     assert len(slack.calls) == calls
 
 
@@ -166,7 +166,7 @@ async def test_a_detail_comes_once_in_the_thread_whatever_happens(
     slack.trouble(POST, trouble)
     slack.trouble(UPDATE, trouble)
     slack.trouble(REPLIES, trouble)
-    await tell(notifier, replace(RECOVERED, told=told))
+    await tell(notifier, replace(RECOVERED, notified=told))
     assert slack.channel == [said(RECOVERED).text]
     assert slack.thread == list(said(RECOVERED).thread)
 
@@ -268,7 +268,7 @@ async def test_a_breach_that_was_told_is_taken_back_even_if_its_record_could_not
     slack: FakeSlack, notifier: SlackNotifier
 ) -> None:
     await tell(notifier, SAMPLES["breach"])
-    await tell(notifier, replace(SAMPLES["cleared"], told=None))
+    await tell(notifier, replace(SAMPLES["cleared"], notified=None))
     assert slack.channel == [said(SAMPLES["cleared"]).text]
 
 
@@ -294,7 +294,7 @@ async def test_a_message_that_cannot_be_edited_any_more_gets_a_successor(
     first = await tell(notifier, ACTING)
     slack.trouble(UPDATE, no(error), no(error))
     slack.trouble(POST, lost)
-    second = await tell(notifier, replace(RECOVERED, told=first))
+    second = await tell(notifier, replace(RECOVERED, notified=first))
     assert second.ts > first.ts
     assert slack.channel == [said(ACTING).text, said(RECOVERED).text]
     assert [each["text"] for each in slack.messages if each.get("thread_ts") == second.ts] == list(
@@ -320,7 +320,7 @@ async def test_the_token_is_read_anew_for_each_call(slack: FakeSlack, tmp_path: 
     async with notifying(slack, token_file=str(path)) as notifier:
         told = await tell(notifier, replace(ACTING, verdicts=()))
         path.write_text("xoxb-second\n")
-        await tell(notifier, replace(RECOVERED, verdicts=(), told=told))
+        await tell(notifier, replace(RECOVERED, verdicts=(), notified=told))
     assert slack.called(POST)[0].token == "xoxb-first"
     assert slack.called(UPDATE)[0].token == "xoxb-second"
 

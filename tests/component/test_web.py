@@ -29,7 +29,7 @@ from watchdog.errors import (
     UsageError,
 )
 from watchdog.kube.transport import Transport
-from watchdog.model import Cause, Guard, Outcome, Refused, Result
+from watchdog.model import Cause, Guard, Objection, Outcome, Result
 from watchdog.objects import WorkloadRef
 
 # The clock jumps when nothing has come for so many looks at the sockets: enough for the kernel's loopback.
@@ -346,8 +346,8 @@ async def test_a_dry_run_and_a_write_that_is_not_waited_for_are_told_apart(
 
 
 async def test_a_refusal_is_a_conflict_that_names_every_guard(served: Served, backend: FakeBackend) -> None:
-    also = Refused(Guard.HOLD, "held until noon")
-    refused = Refused(Guard.PAUSED, "spec.paused is true", (also,))
+    also = Objection(Guard.HOLD, "held until noon")
+    refused = Objection(Guard.PAUSED, "spec.paused is true", also=(also,))
     backend.result = Result(outcome=Outcome.REFUSED, detail=str(refused), refused=refused)
     reply = await served.ask("POST", "/rollback", ROLLBACK, token=P)
     assert (reply.status, reply.error["code"], reply.error["detail"]) == (409, "paused", "policy")
@@ -357,7 +357,7 @@ async def test_a_refusal_is_a_conflict_that_names_every_guard(served: Served, ba
 async def test_a_rollback_that_another_one_made_needless_is_answered_200_already(
     served: Served, backend: FakeBackend
 ) -> None:
-    refused = Refused(Guard.ALREADY, "revision 4 was put there by the rollback 3 → 2")
+    refused = Objection(Guard.ALREADY, "revision 4 was put there by the rollback 3 → 2")
     backend.result = Result(outcome=Outcome.ALREADY, detail=refused.detail, refused=refused)
     for dry_run in (False, True):
         reply = await served.ask("POST", "/rollback", ROLLBACK | {"dry_run": dry_run}, token=P)
@@ -375,7 +375,7 @@ async def test_a_key_that_came_with_another_request_is_refused_and_the_field_is_
 
 
 async def test_a_revision_that_is_not_live_any_more_is_a_conflict(served: Served, backend: FakeBackend) -> None:
-    refused = Refused(Guard.SUPERSEDED, "live is revision 3")
+    refused = Objection(Guard.SUPERSEDED, "live is revision 3")
     backend.result = Result(outcome=Outcome.SUPERSEDED, detail=str(refused), refused=refused)
     reply = await served.ask("POST", "/rollback", {**ROLLBACK, "expected_current_revision": 2}, token=P)
     assert (reply.status, reply.error["code"], reply.json["outcome"]) == (409, "superseded", "superseded")
@@ -585,7 +585,7 @@ async def test_what_a_person_answers_is_passed_on_with_name_and_way(
     backend.kept = [record("shop", "web")]
     reply = await served.ask("POST", f"/incidents/{backend.kept[0].id}/{word}", token=P)
     assert (reply.status, reply.json["incident"]["people"][0]["answer"]) == (200, word)
-    assert [(each.answer, each.by, each.way) for each in backend.answers] == [(word, "static token", "http")]
+    assert [(each.answer, each.by, each.via) for each in backend.answers] == [(word, "static token", "http")]
 
 
 async def test_an_answer_that_nobody_waits_for_is_a_conflict(served: Served, backend: FakeBackend) -> None:

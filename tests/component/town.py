@@ -17,7 +17,7 @@ import msgspec
 from tests.component.memory import MemoryCluster
 from tests.unit.builders import NOW, Json, hash_of, history, replicaset, status
 from watchdog.config import Config
-from watchdog.decide.record import Record, State, Told
+from watchdog.decide.record import Notified, Record, State
 from watchdog.engine.act import Actor
 from watchdog.engine.context import Context, Ports
 from watchdog.engine.service import Service
@@ -426,12 +426,12 @@ class Town:
             self.texts.pop(record.id, None)
         return tuple(record.id for record in gone)
 
-    async def tell(self, record: Record) -> Told | None:
+    async def tell(self, record: Record) -> Notified | None:
         """Keep one message per incident, as the real notifier does."""
         await self._waits("tell")
         if record.state is State.WATCHING:
-            return record.told
-        return Told("C1", record.id, f"{record.state} {record.outcome or ''}")
+            return record.notified
+        return Notified("C1", record.id, f"{record.state} {record.outcome or ''}")
 
 
 def stamp(seconds: float) -> str:

@@ -14,7 +14,7 @@ from tests.component.memory import MemoryCluster, complete
 from tests.unit.builders import NOW, Json, decoded, hash_of, history, replicaset
 from watchdog.config import Config, parse
 from watchdog.decide import templates
-from watchdog.decide.record import Record, State, Told
+from watchdog.decide.record import Notified, Record, State
 from watchdog.engine.act import Actor
 from watchdog.engine.context import Context, Ports
 from watchdog.engine.service import Service
@@ -294,11 +294,11 @@ class World(MemoryCluster):
     async def prune(self, records: Sequence[Record], *, timeout_s: float) -> tuple[IncidentId, ...]:
         return ()
 
-    async def tell(self, record: Record) -> Told | None:
+    async def tell(self, record: Record) -> Notified | None:
         """Keep one message per incident, as the real notifier does."""
         await self._alive()
         if record.state == "watching":
-            return record.told
+            return record.notified
         text = f"{record.state} {record.outcome or ''} {record.detail}"
         found = next((texts for incident, texts in self.said if incident == record.id), None)
         if found is None:
@@ -307,7 +307,7 @@ class World(MemoryCluster):
         if not found or found[-1] != text:
             found.append(text)
             await self._wrote(f"slack {record.state}")
-        return Told("C1", str(len(self.said)), text)
+        return Notified("C1", str(len(self.said)), text)
 
 
 def _neighbour(name: str) -> Deployment:

@@ -24,8 +24,7 @@ from watchdog.decide import marks
 from watchdog.engine.baselines import Baseline
 from watchdog.judge.blocks import BlindReason, Counts, Reading, Sample, ScrapeTarget
 from watchdog.judge.calibration import Reference
-from watchdog.judge.vetoes import Vetoed, VetoReason
-from watchdog.model import IncidentId, Topology
+from watchdog.model import Guard, IncidentId, Objection, Topology
 from watchdog.objects import REVISION, WorkloadRef
 
 WEB = WorkloadRef("shop", "web")
@@ -327,7 +326,7 @@ def test_a_canary_is_judged_beside_the_pods_of_the_other_deployment() -> None:
 
 
 def test_an_incident_that_began_before_only_asks() -> None:
-    first = Vetoed(VetoReason.INCIDENT_FIRST, "40 of 900 failed before")
+    first = Objection(Guard.INCIDENT_FIRST, "40 of 900 failed before")
     replayed = judged(readings(share=0.2), past=Baseline(reference=PAST.reference, told="", incident_first=first))
     assert {outcome(replayed, rule) for rule in RuleName} == {FindingOutcome.ASKED}
     assert all(each.why.startswith("incident-first") for each in replayed.ours)

@@ -7,9 +7,9 @@ import pytest
 from watchdog.engine.rules import ByThreshold
 from watchdog.judge import sequential, threshold
 from watchdog.judge.blocks import Blind, BlindReason, Block, Counts, PodCounts, Reading, Sample, ScrapeTarget, Trace
+from watchdog.judge.objections import together
 from watchdog.judge.sequential import Control, SequentialSettings, SequentialState
 from watchdog.judge.threshold import ThresholdSettings
-from watchdog.judge.vetoes import together
 
 DARK = Blind(BlindReason.STALE, "nothing new")
 
@@ -126,4 +126,4 @@ def test_the_threshold_rule_remembers_a_breach_that_its_blocks_no_longer_show(se
             said = rule.verdict("errors", kept, urgent=False, baked_s=baked_s)
             if baked_s is None or len(blocks) <= len(kept):
                 assert said == threshold.judge(blocks, limits, signal="errors", baked_s=baked_s)
-            assert said.word == threshold.judge(blocks, limits, signal="errors", baked_s=baked_s).word
+            assert said.status == threshold.judge(blocks, limits, signal="errors", baked_s=baked_s).status

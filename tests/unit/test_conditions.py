@@ -120,7 +120,7 @@ def test_a_rollout_that_goes_well_is_nothing_to_talk_about() -> None:
 def test_a_candidate_that_crashes_is_a_breach_with_the_numbers() -> None:
     found = judge(crashing(), crashing("new-2"), well("new-3"))
     assert found
-    assert (found.word, found.cause) == (Status.BREACH, "crash-loop")
+    assert (found.status, found.cause) == (Status.BREACH, "crash-loop")
     assert found.detail == "container web crashes in 2 of 3 candidate pods and in no stable one"
 
 
@@ -182,7 +182,7 @@ def test_init_containers_crash_as_well_and_a_first_rollout_changes_everything() 
 def test_an_image_that_cannot_be_pulled_for_long_is_a_breach() -> None:
     found = judge(pulling(age=130), well("new-2", pulled=False))
     assert found
-    assert (found.word, found.cause) == (Status.BREACH, "image-pull")
+    assert (found.status, found.cause) == (Status.BREACH, "image-pull")
     assert found.detail == "container web cannot pull its image in 1 of 2 candidate pods, for 130 s"
     assert cause(judge(pulling(age=110), well("new-2", pulled=False))) == ""
 
@@ -209,7 +209,7 @@ def test_the_container_that_cannot_pull_is_named() -> None:
 def test_an_exceeded_progress_deadline_is_a_breach() -> None:
     found = judge(pod(), well("new-2"), said=(EXCEEDED,))
     assert found
-    assert (found.word, found.cause) == (Status.BREACH, "progress-deadline")
+    assert (found.status, found.cause) == (Status.BREACH, "progress-deadline")
     assert found.detail.endswith("1 of 2 pods are not ready")
 
 
@@ -297,9 +297,9 @@ def test_a_cluster_at_fault_for_every_pod_is_never_a_breach(
     candidate: list[Pod], stable: list[Pod], said: list[Json], elsewhere: bool
 ) -> None:
     found = judge(*candidate, stable=tuple(stable), said=tuple(said), elsewhere=elsewhere)
-    assert found is None or (found.word is Status.BREACH) == bool(found.cause) == (found.blind is None)
+    assert found is None or (found.status is Status.BREACH) == bool(found.cause) == (found.blind is None)
     if {each.metadata.name for each in candidate} <= FAULTS.keys() | {"d", "g"}:
-        assert not found or found.word is Status.BLIND
+        assert not found or found.status is Status.BLIND
 
 
 @given(PODS, st.permutations(range(11)))

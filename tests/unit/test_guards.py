@@ -7,7 +7,7 @@ import pytest
 from tests.unit.builders import NOW, Json, Scene, autoscaler, decoded, hash_of, history, managed, replicaset, template
 from watchdog.decide import guards, marks
 from watchdog.decide.revisions import read_history
-from watchdog.model import Guard, GuardClass, IncidentId, Refused
+from watchdog.model import Guard, GuardClass, IncidentId, Objection
 from watchdog.objects import Autoscaler, ReplicaSet
 
 LIVE = hash_of("v2")
@@ -21,7 +21,7 @@ def gitops(scene: Scene) -> str:
     return refused.detail
 
 
-def hold(scene: Scene) -> Refused | None:
+def hold(scene: Scene) -> Objection | None:
     live = read_history(scene.snapshot).live or scene.snapshot.replicasets[-1]
     return guards.hold(scene.snapshot.deployment, live, now=NOW)
 
@@ -171,7 +171,7 @@ def test_a_hold_says_until_when_and_why() -> None:
     scene = history("v1", "v2")
     scene.annotations[marks.HOLD] = "until=2026-03-01T13:00:00Z;database migration"
     refused = hold(scene)
-    assert refused == Refused(Guard.HOLD, "held until 2026-03-01T13:00:00Z: database migration")
+    assert refused == Objection(Guard.HOLD, "held until 2026-03-01T13:00:00Z: database migration")
 
 
 def test_a_hold_in_another_zone_is_shown_in_utc() -> None:

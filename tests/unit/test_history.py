@@ -4,7 +4,7 @@ import pytest
 
 from tests.unit.builders import UID, Scene, hash_of, history, replicaset, template
 from watchdog.decide.revisions import choose_target, describe, live_rollout, read_history
-from watchdog.model import Guard, Refused, Rollout
+from watchdog.model import Guard, Objection, Rollout
 from watchdog.objects import (
     CHANGE_CAUSE,
     HASH_LABEL,
@@ -15,7 +15,7 @@ from watchdog.objects import (
 )
 
 
-def target(scene: Scene, *, to_revision: int | None = None) -> ReplicaSet | Refused:
+def target(scene: Scene, *, to_revision: int | None = None) -> ReplicaSet | Objection:
     snapshot = scene.snapshot
     return choose_target(snapshot.deployment, read_history(snapshot), to_revision=to_revision)
 
@@ -26,16 +26,16 @@ def target_hash(scene: Scene, *, to_revision: int | None = None) -> str:
     return found.hash
 
 
-def no_target(scene: Scene, *, to_revision: int | None = None) -> Refused:
+def no_target(scene: Scene, *, to_revision: int | None = None) -> Objection:
     found = target(scene, to_revision=to_revision)
-    assert isinstance(found, Refused), found
+    assert isinstance(found, Objection), found
     return found
 
 
-def live(scene: Scene) -> Rollout | Refused:
+def live(scene: Scene) -> Rollout | Objection:
     snapshot = scene.snapshot
     found = live_rollout(snapshot.deployment, read_history(snapshot))
-    if isinstance(found, Refused):
+    if isinstance(found, Objection):
         return found
     rollout, replicaset = found
     assert (rollout.revision, rollout.hash) == (replicaset.revision, replicaset.hash)
@@ -44,7 +44,7 @@ def live(scene: Scene) -> Rollout | Refused:
 
 def not_observed(scene: Scene) -> str:
     found = live(scene)
-    assert isinstance(found, Refused)
+    assert isinstance(found, Objection)
     assert found.guard is Guard.NOT_OBSERVED
     return found.detail
 

@@ -2,11 +2,12 @@
 
 import msgspec
 import pytest
+from msgspec.structs import replace
 
 from tests.unit.builders import NOW
-from watchdog.decide.incident import ENDS, TRANSITIONS, Happening, advance, end, lower, veto
-from watchdog.decide.record import Record, State, Veto
-from watchdog.model import Action, IncidentId, Mode, Outcome, Rollout, Topology
+from watchdog.decide.incident import ENDS, TRANSITIONS, Happening, advance, end, lower, with_objections
+from watchdog.decide.record import Record, State
+from watchdog.model import Action, Guard, IncidentId, Mode, Objection, Outcome, Rollout, Topology
 from watchdog.objects import TemplateHash, WorkloadRef
 
 RECORD = Record(
@@ -57,8 +58,9 @@ def test_a_person_is_asked_at_a_time() -> None:
 
 
 def test_a_guard_speaks_once() -> None:
-    first, again = Veto("mode", "one", NOW), Veto("mode", "two", NOW)
-    assert veto(veto(RECORD, first), again, Veto("shared", "x", NOW)).vetoes == (first, Veto("shared", "x", NOW))
+    first, again, other = Objection(Guard.MODE, "one", NOW), Objection(Guard.MODE, "two"), Objection(Guard.SHARED, "x")
+    found = with_objections(with_objections(RECORD, first, now=NOW), again, other, now=NOW)
+    assert found.objections == (first, replace(other, at=NOW))
 
 
 def test_a_mode_is_lowered_and_never_raised() -> None:

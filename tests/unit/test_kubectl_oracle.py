@@ -42,7 +42,7 @@ from tests.oracle.histories import (
 from tests.oracle.kubectl import Answer, Did, Kubectl
 from tests.unit import json_patch
 from watchdog.decide.plan import Request, plan_undo
-from watchdog.model import Cause, Guard, Refused, Undo
+from watchdog.model import Cause, Guard, Objection, Undo
 from watchdog.objects import Deployment, ReplicaSet, Snapshot
 
 HISTORIES = 1600
@@ -121,7 +121,7 @@ def test_a_forced_undo_goes_where_kubectl_goes_without_what_we_pass_over_and_wit
     for case in cases:
         history = without_unknown_fields(case.history)
         ours = undo(history, force=True)
-        refused = ours.guard if isinstance(ours, Refused) else None
+        refused = ours.guard if isinstance(ours, Objection) else None
         choice = kubectl_choice(as_we_see(history))
         only_annotations = choice is not None and same_template(choice, history.deployment, annotations=False)
         if refused is Guard.NOT_OBSERVED or (refused is Guard.NOTHING_TO_UNDO and only_annotations):
@@ -179,7 +179,7 @@ def test_an_undo_keeps_the_annotations_that_kubectl_wipes_and_leaves_those_that_
 # -- Our side ----------------------------------------------------------------------------------------------------------
 
 
-def undo(history: History, *, force: bool = False) -> Undo | Refused:
+def undo(history: History, *, force: bool = False) -> Undo | Objection:
     """What we do, seen through the same list of ReplicaSets that kubectl gets from the server."""
     deployment = msgspec.json.decode(json.dumps(history.deployment), type=Deployment)
     listed = json.dumps(kubectl.select(history, str(deployment.spec.selector)))
@@ -197,16 +197,16 @@ def knows_more_than_kubectl(history: History) -> bool:
     return UNKNOWN_FIELD in json.dumps([item["spec"]["template"] for item in history.replicasets])
 
 
-def said(ours: Undo | Refused) -> str:
-    return str(ours) if isinstance(ours, Refused) else f"to {ours.target.replicaset}: {ours.patch.decode()}"
+def said(ours: Undo | Objection) -> str:
+    return str(ours) if isinstance(ours, Objection) else f"to {ours.target.replicaset}: {ours.patch.decode()}"
 
 
 # -- Comparison --------------------------------------------------------------------------------------------------------
 
 
-def agrees(ours: Undo | Refused, theirs: Answer, history: History) -> bool:
+def agrees(ours: Undo | Objection, theirs: Answer, history: History) -> bool:
     """Whether both did the same: left the same template and cause, or nothing for the same reason."""
-    if isinstance(ours, Refused):
+    if isinstance(ours, Objection):
         return same_refusal(ours.guard, theirs.did)
     if theirs.deployment is None:
         return False
@@ -219,9 +219,9 @@ def agrees(ours: Undo | Refused, theirs: Answer, history: History) -> bool:
     return same and causes[0] == causes[1] and "pod-template-hash" not in json.dumps(mine["spec"]["template"])
 
 
-def is_what_the_name_says(name: Difference | None, ours: Undo | Refused, case: Case, history: History) -> bool:
+def is_what_the_name_says(name: Difference | None, ours: Undo | Objection, case: Case, history: History) -> bool:
     """Whether our answer is the one that this difference stands for."""
-    guard = ours.guard if isinstance(ours, Refused) else None
+    guard = ours.guard if isinstance(ours, Objection) else None
     match name:
         case None:
             return False

@@ -9,8 +9,8 @@ from watchdog.engine import baselines
 from watchdog.engine.baselines import BaselineQuery
 from watchdog.engine.bystanders import Bystanders
 from watchdog.judge.blocks import Blind, BlindReason, Counts, Reading, Sample, ScrapeTarget
+from watchdog.judge.objections import Bystander
 from watchdog.judge.past import Span, by_pod, spans
-from watchdog.judge.vetoes import Bystander
 from watchdog.objects import WorkloadRef
 from watchdog.ports import SignalQuery
 

@@ -38,9 +38,9 @@ from watchdog.decide.plan import (
 from watchdog.model import (
     MANAGER,
     Guard,
+    Objection,
     Pause,
     Plan,
-    Refused,
     Restore,
     Rollout,
     ScaleDown,
@@ -67,7 +67,7 @@ def bad_rollout() -> Scene:
     return history("v1", "v2", "v3")
 
 
-def decide_undo(scene: Scene, **asked: Any) -> Undo | Refused:
+def decide_undo(scene: Scene, **asked: Any) -> Undo | Objection:
     return plan_undo(scene.snapshot, Request(cause=CAUSE, **asked), now=NOW)
 
 
@@ -95,8 +95,8 @@ def restore(scene: Scene) -> Restore:
     return plan
 
 
-def refused(answer: Plan | Refused | None) -> Refused:
-    assert isinstance(answer, Refused), answer
+def refused(answer: Plan | Objection | None) -> Objection:
+    assert isinstance(answer, Objection), answer
     return answer
 
 
@@ -297,7 +297,7 @@ def test_an_undo_goes_on_where_it_would_not_go_to_what_the_last_one_left() -> No
 )
 def test_only_an_undo_of_the_last_hour_counts_and_none_of_the_future(ago: dt.timedelta, *, already: bool) -> None:
     answer = decide_undo(after_undo(bad_rollout(), at=NOW - ago))
-    assert (isinstance(answer, Refused) and answer.guard is Guard.ALREADY) == already
+    assert (isinstance(answer, Objection) and answer.guard is Guard.ALREADY) == already
 
 
 @pytest.mark.parametrize(
@@ -829,7 +829,7 @@ def test_the_service_writes_nothing_where_somebody_has_just_asked_to_observe_onl
     scene = history("v1", "v2")
     scene.annotations[marks.MODE] = "observe"
     refused = decide_undo(scene, nonce="ab" * 16)
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, Objection)
     assert refused.guard is Guard.MODE
     assert isinstance(decide_undo(scene), Undo), "a person is not bound by it"
 

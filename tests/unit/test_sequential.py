@@ -4,10 +4,11 @@ import pytest
 from msgspec.structs import replace
 
 from tests.unit.test_eprocess import S1, S2, S4
-from watchdog.judge import calibration, sequential, vetoes
+from watchdog.judge import calibration, objections, sequential
 from watchdog.judge.blocks import Block, Counts, PodCounts
+from watchdog.judge.objections import Bystander
 from watchdog.judge.sequential import Control, Controls, Decision, SequentialSettings, SequentialState
-from watchdog.judge.vetoes import Bystander, VetoReason
+from watchdog.model import Guard, Objection
 
 SETTINGS = SequentialSettings(step_s=15, base=0.0056, phi_concurrent=1.5, phi_historical=1.5)
 
@@ -25,11 +26,11 @@ def play(
 
 
 def first(states: list[SequentialState]) -> int | None:
-    return next((index for index, state in enumerate(states, start=1) if state.spoken), None)
+    return next((index for index, state in enumerate(states, start=1) if state.crossed), None)
 
 
-def reasons(state: SequentialState) -> set[VetoReason]:
-    return {each.reason for each in state.speaker.vetoes} if state.speaker else set()
+def reasons(state: SequentialState) -> set[Guard]:
+    return {each.guard for each in state.deciding.objections} if state.deciding else set()
 
 
 @pytest.mark.parametrize(("rows", "base", "at", "onset"), [(S1, 0.0056, 5, 2), (S2, 0.0056, 9, 6), (S4, 0.0073, 4, 2)])
@@ -39,8 +40,8 @@ def test_published_streams_are_acted_upon_in_the_published_block(
     states = play(rows, replace(SETTINGS, base=base))
     assert first(states) == at
     assert states[-1].decision is Decision.ACT
-    assert states[-1].speaker
-    assert (states[-1].speaker.control, states[-1].speaker.onset_s) == (Control.HISTORICAL, 15 * (onset - 1))
+    assert states[-1].deciding
+    assert (states[-1].deciding.control, states[-1].deciding.onset_s) == (Control.HISTORICAL, 15 * (onset - 1))
 
 
 def test_a_canary_has_all_of_alpha_and_a_signal_its_share() -> None:
@@ -54,23 +55,23 @@ def test_a_canary_has_all_of_alpha_and_a_signal_its_share() -> None:
 def test_old_pods_that_fail_too_turn_acting_into_asking_for_good() -> None:
     states = play([(40, 0, 60, 40, 1), *S4[1:], *[(15, 15, 0, 0, 0)] * 4])
     assert states[-1].decision is Decision.APPROVE
-    assert reasons(states[-1]) == {VetoReason.SHARED}
+    assert reasons(states[-1]) == {Guard.SHARED}
 
 
 def test_too_little_history_asks_and_the_concurrent_control_may_still_act() -> None:
     rows = [(150, 45, 0, 0, 0)] * 6 + [(50, 25, 450, 2, 1)] * 8
     states = play(rows, replace(SETTINGS, known=False))
-    assert (states[5].decision, reasons(states[5])) == (Decision.APPROVE, {VetoReason.NO_HISTORY})
+    assert (states[5].decision, reasons(states[5])) == (Decision.APPROVE, {Guard.NO_HISTORY})
     assert states[-1].decision is Decision.ACT
-    assert states[-1].speaker
-    assert states[-1].speaker.control is Control.CONCURRENT
+    assert states[-1].deciding
+    assert states[-1].deciding.control is Control.CONCURRENT
 
 
 @pytest.mark.parametrize(("minutes", "decision"), [(5, Decision.ACT), (20, Decision.APPROVE)])
 def test_a_failure_long_after_completion_is_asked_about(minutes: int, decision: Decision) -> None:
     states = play([(150, 0, 0, 0, 0)] * (4 * minutes) + [(150, 45, 0, 0, 0)] * 8)
     assert states[-1].decision is decision
-    assert reasons(states[-1]) == (set() if decision is Decision.ACT else {VetoReason.LATE})
+    assert reasons(states[-1]) == (set() if decision is Decision.ACT else {Guard.LATE})
 
 
 @pytest.mark.parametrize(("bad", "decision"), [(0, Decision.ACT), (30, Decision.APPROVE)])
@@ -81,7 +82,7 @@ def test_other_workloads_that_fail_too_turn_acting_into_asking(bad: int, decisio
 
 
 def test_an_incident_before_the_rollout_is_found_at_the_published_number() -> None:
-    found = [vetoes.incident_first(Counts(2400, bad), limit=0.015, phi=1.5) for bad in (61.0454, 61.04541)]
+    found = [objections.incident_first(Counts(2400, bad), limit=0.015, phi=1.5) for bad in (61.0454, 61.04541)]
     assert [each is not None for each in found] == [False, True]
 
 
@@ -95,9 +96,9 @@ def test_an_incident_before_the_rollout_is_found_at_the_published_number() -> No
 )
 def test_one_bad_pod_is_told_at_the_published_chance(pods: list[tuple[int, int]], chance: float, trips: bool) -> None:
     counts = [Counts(*each) for each in pods]
-    assert vetoes.one_pod_chance(counts, counts[0], phi=1.5) == pytest.approx(chance, rel=1e-6)
+    assert objections.one_pod_chance(counts, counts[0], phi=1.5) == pytest.approx(chance, rel=1e-6)
     block = [PodCounts(f"web-{index}", each) for index, each in enumerate(counts)]
-    assert (vetoes.one_pod([block], limit=0.0162, phi=1.5) is not None) is trips
+    assert (objections.one_pod([block], limit=0.0162, phi=1.5) is not None) is trips
 
 
 def test_the_reference_is_the_published_one() -> None:
@@ -129,28 +130,28 @@ BREWING = [(150, 0, 400, 2, 1)] * 2 + [(150, 13, 400, 2, 1)] * 3 + [(150, 0, 400
 
 def test_an_alert_has_the_evidence_that_is_in_judged_at_once_against_the_lower_bar() -> None:
     before = play(BREWING)[4]
-    assert not before.spoken
+    assert not before.crossed
     most = max(before.evidence(control).log_e for control in Control)
     assert SETTINGS.alert_bar <= most < SETTINGS.bar
-    after = sequential.hurried(before, SETTINGS)
+    after = sequential.with_alert(before, SETTINGS)
     assert after.decision is Decision.ACT
-    assert after.speaker
-    assert (after.speaker.step, after.speaker.bar, after.speaker.log_e) == (5, SETTINGS.alert_bar, most)
-    assert after.speaker.onset_s == 30, "with the third block"
+    assert after.deciding
+    assert (after.deciding.step, after.deciding.bar, after.deciding.log_e) == (5, SETTINGS.alert_bar, most)
+    assert after.deciding.onset_s == 30, "with the third block"
     assert before.decision is Decision.NONE, "what follows from an alert is no part of the state"
 
 
 def test_an_alert_that_speaks_for_nothing_in_the_counters_changes_nothing() -> None:
     for state in play([(150, 1, 400, 2, 1)] * 60):
-        assert sequential.hurried(state, SETTINGS) == state
-    assert sequential.hurried(SequentialState(), SETTINGS) == SequentialState()
+        assert sequential.with_alert(state, SETTINGS) == state
+    assert sequential.with_alert(SequentialState(), SETTINGS) == SequentialState()
 
 
 def test_what_speaks_against_acting_speaks_against_it_at_the_lower_bar_too() -> None:
-    first = vetoes.Vetoed(VetoReason.INCIDENT_FIRST, "the old pods were failing")
+    first = Objection(Guard.INCIDENT_FIRST, "the old pods were failing")
     settings = replace(SETTINGS, incident_first=first)
-    found = sequential.hurried(play(BREWING, settings)[4], settings)
-    assert (found.decision, reasons(found)) == (Decision.APPROVE, {VetoReason.INCIDENT_FIRST})
+    found = sequential.with_alert(play(BREWING, settings)[4], settings)
+    assert (found.decision, reasons(found)) == (Decision.APPROVE, {Guard.INCIDENT_FIRST})
 
 
 @pytest.mark.parametrize("heard", range(len(BREWING) + 1))
@@ -160,12 +161,12 @@ def test_whoever_replays_an_alert_that_came_between_two_blocks_decides_as_the_on
     for index, (n, e, ns, es, up) in enumerate(BREWING, start=1):
         block = Block(index, Counts(n, e), Counts(ns, es), ready=True, old_live=bool(up))
         firing = index > heard
-        live = sequential.hurried(live, SETTINGS) if firing else live
+        live = sequential.with_alert(live, SETTINGS) if firing else live
         live = sequential.step(live, block, SETTINGS, alert=firing)
         replayed = sequential.step(replayed, block, SETTINGS, alert=firing)
-        assert sequential.hurried(live, SETTINGS) == sequential.hurried(replayed, SETTINGS)
+        assert sequential.with_alert(live, SETTINGS) == sequential.with_alert(replayed, SETTINGS)
     assert live == replayed
-    assert bool(live.spoken) == (heard <= 5)
+    assert bool(live.crossed) == (heard <= 5)
 
 
 def test_an_alert_never_raises_the_bar() -> None:

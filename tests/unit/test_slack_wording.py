@@ -12,17 +12,16 @@ from watchdog.decide.record import (
     AlertSeen,
     Answer,
     DecisionCounts,
+    Notified,
     Planned,
     Record,
     SignalUsed,
     State,
-    Told,
     Tried,
     VerdictSeen,
-    Veto,
     Written,
 )
-from watchdog.model import Action, Guard, Mode, Outcome, Rollout, Topology
+from watchdog.model import Action, Guard, Mode, Objection, Outcome, Rollout, Topology
 from watchdog.objects import TemplateHash, WorkloadRef
 from watchdog.slack.wording import Message, render
 
@@ -31,7 +30,7 @@ NOW = dt.datetime(2026, 3, 1, 13, 35, tzinfo=dt.UTC)
 OLD, BAD = TemplateHash("78ddb67599"), TemplateHash("55945cbcf6")
 ROLLOUT = Rollout(WorkloadRef("production", "agent-api"), "5f2f7b9e", 7, BAD)
 BREACH = VerdictSeen(NOW, "breach", "8.3 % of 735 requests failed, allowed are 5.0 %", "threshold", "errors")
-TOLD = Told("C0123456789", "1.1")
+TOLD = Notified("C0123456789", "1.1")
 replace = msgspec.structs.replace
 
 PLAN = Planned(
@@ -65,12 +64,12 @@ def ended(outcome: Outcome, detail: str = "", *, written: bool = False, record: 
     return replace(record, state=State.ENDED, outcome=outcome, ended=NOW, detail=detail, write_at=write_at)
 
 
-def vetoed(record: Record, guard: Guard, detail: str = "", *, lowers: bool = False) -> Record:
-    return replace(record, vetoes=(*record.vetoes, Veto(guard, detail, NOW, lowers)))
+def objections(record: Record, guard: Guard, detail: str = "", *, asks: bool = False) -> Record:
+    return replace(record, objections=(*record.objections, Objection(guard, detail, NOW, asks)))
 
 
 def observed(record: Record) -> Record:
-    return replace(vetoed(record, Guard.MODE, "the mode is observe"), mode=Mode.OBSERVE)
+    return replace(objections(record, Guard.MODE, "the mode is observe"), mode=Mode.OBSERVE)
 
 
 def planned(**changes: object) -> Record:
@@ -85,10 +84,10 @@ FEW = "12 requests in 15 min, 20 are needed"
 CLEAN = "0.3 % vs 0.4 % errors"
 
 SAMPLES = {
-    "cleared": replace(UNPLANNED, told=TOLD),
+    "cleared": replace(UNPLANNED, notified=TOLD),
     "breach": replace(UNPLANNED, state=State.BREACH),
-    "waiting": vetoed(replace(BASE, state=State.BREACH), Guard.NOT_OBSERVED),
-    "asking": vetoed(replace(BASE, state=State.ASKING, asked=NOW), Guard.SHARED, "stable fails too", lowers=True),
+    "waiting": objections(replace(BASE, state=State.BREACH), Guard.NOT_OBSERVED),
+    "asking": objections(replace(BASE, state=State.ASKING, asked=NOW), Guard.SHARED, "stable fails too", asks=True),
     "acting": replace(BASE, state=State.ACTING),
     "acting-refused": replace(BASE, state=State.ACTING, tried=TRIED),
     "acting-again": replace(BASE, state=State.ACTING, tried=replace(TRIED, by="")),
@@ -101,10 +100,10 @@ SAMPLES = {
     "scaled-down": ended(Outcome.SCALED_DOWN, written=True, record=planned(action=Action.SCALE_DOWN)),
     "switched-back": ended(Outcome.SWITCHED_BACK, written=True, record=planned(action=Action.SWITCH_BACK)),
     "paused": ended(Outcome.PAUSED, written=True, record=planned(action=Action.PAUSE)),
-    "refused-gitops": vetoed(REFUSED, Guard.GITOPS, "managed by Argo CD"),
-    "refused-no-target": vetoed(REFUSED, Guard.NO_TARGET),
-    "refused-hold": vetoed(REFUSED, Guard.HOLD),
-    "refused-unanswered": vetoed(replace(REFUSED, asked=NOW), Guard.SHARED, lowers=True),
+    "refused-gitops": objections(REFUSED, Guard.GITOPS, "managed by Argo CD"),
+    "refused-no-target": objections(REFUSED, Guard.NO_TARGET),
+    "refused-hold": objections(REFUSED, Guard.HOLD),
+    "refused-unanswered": objections(replace(REFUSED, asked=NOW), Guard.SHARED, asks=True),
     "refused-dismissed": replace(REFUSED, asked=NOW, people=(Answer("dismiss", "jane@example.com", NOW, "cli"),)),
     "superseded": ended(Outcome.SUPERSEDED),
     "superseded-after": ended(Outcome.SUPERSEDED, written=True),
@@ -116,9 +115,9 @@ SAMPLES = {
     "passed": ended(Outcome.PASSED, CLEAN, record=UNSEEN),
     "unjudged": ended(Outcome.UNJUDGED, FEW, record=UNSEEN),
     "observe": observed(OBSERVED),
-    "observe-refused": vetoed(observed(OBSERVED), Guard.GITOPS, "managed by Argo CD"),
-    "observe-asking": vetoed(observed(OBSERVED), Guard.SHARED, lowers=True),
-    "observe-cleared": observed(replace(UNPLANNED, told=TOLD)),
+    "observe-refused": objections(observed(OBSERVED), Guard.GITOPS, "managed by Argo CD"),
+    "observe-asking": objections(observed(OBSERVED), Guard.SHARED, asks=True),
+    "observe-cleared": observed(replace(UNPLANNED, notified=TOLD)),
     "observe-superseded": observed(ended(Outcome.SUPERSEDED)),
     "observe-passed": observed(ended(Outcome.PASSED, CLEAN, record=UNSEEN)),
     "observe-unjudged": observed(ended(Outcome.UNJUDGED, FEW, record=UNSEEN)),
@@ -258,13 +257,13 @@ def test_the_body_says_why_and_nothing_that_the_first_line_says() -> None:
 
 def test_a_refusal_after_an_answer_does_not_say_that_nobody_answered() -> None:
     approved = replace(REFUSED, asked=NOW, people=(Answer("approve", "jane@example.com", NOW, "cli"),))
-    line = said(vetoed(approved, Guard.NOTHING_TO_UNDO)).first_line
+    line = said(objections(approved, Guard.NOTHING_TO_UNDO)).first_line
     assert line.startswith("production/agent-api: NOT rolled back 7 → 5 (nothing-to-undo), 8.3 %")
 
 
-@pytest.mark.parametrize("record", [observed(REFUSED), vetoed(REFUSED, Guard.NOTHING_TO_UNDO)])
+@pytest.mark.parametrize("record", [observed(REFUSED), objections(REFUSED, Guard.NOTHING_TO_UNDO)])
 def test_a_guard_that_gave_way_in_the_end_is_not_named(record: Record) -> None:
-    waited = replace(record, vetoes=(*record.vetoes, Veto(Guard.NOT_OBSERVED, "", NOW)))
+    waited = replace(record, objections=(*record.objections, Objection(Guard.NOT_OBSERVED, "", NOW)))
     assert said(waited).first_line == said(record).first_line
 
 
@@ -274,7 +273,7 @@ def test_a_guard_that_gave_way_in_the_end_is_not_named(record: Record) -> None:
 def test_the_thread_tells_the_whole_story_in_order() -> None:
     record = replace(
         SAMPLES["recovered"],
-        vetoes=(Veto(Guard.SHARED, "stable fails too", NOW, lowers=True),),
+        objections=(Objection(Guard.SHARED, "stable fails too", NOW, asks=True),),
         alerts=(AlertSeen("f", "AgentErrors", NOW, "attributed"), AlertSeen("g", "Other", NOW, "resolved")),
         asked=NOW,
         people=(Answer("approve", "jane@example.com", NOW, "cli"),),
@@ -309,7 +308,7 @@ EVIL = "<!channel> & <https://evil.example|click>\n*bold*\x1b[31m\u202eesrever"
 
 
 def evil(text: str) -> Record:
-    record = vetoed(ended(Outcome.REFUSED, text, record=planned(numbers=None)), Guard.HOLD, text)
+    record = objections(ended(Outcome.REFUSED, text, record=planned(numbers=None)), Guard.HOLD, text)
     return replace(
         record,
         policy=text,

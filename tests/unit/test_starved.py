@@ -17,8 +17,8 @@ def said(blocks: list[Block], *, usual: float = USUAL, alone: bool = False) -> V
 def test_less_than_a_twentieth_of_the_quietest_two_minutes_is_a_breach_that_asks() -> None:
     found = said([QUIET] * 8)
     assert found
-    assert (found.word, found.cause, found.candidate) == (Status.BREACH, "starved", Counts(40, 0))
-    assert [each.guard for each in found.doubts] == ["unconfirmed"]
+    assert (found.status, found.cause, found.candidate) == (Status.BREACH, "starved", Counts(40, 0))
+    assert [each.guard for each in found.objections] == ["unconfirmed"]
     assert found.detail == "40 requests in the last 2 min, where the day before had 1000 and more"
 
 

@@ -12,7 +12,7 @@ from tests.unit.json_patch import PatchFailedError, apply
 from watchdog.decide import marks
 from watchdog.decide.record import Record, Switched
 from watchdog.decide.switch import Colours, colour_before, plan_switch_back, stands, written_switch
-from watchdog.model import Action, Guard, Mode, Refused, Rollout, ScaleUp, SwitchBack, Topology
+from watchdog.model import Action, Guard, Mode, Objection, Rollout, ScaleUp, SwitchBack, Topology
 from watchdog.objects import (
     HASH_LABEL,
     REVISION,
@@ -66,7 +66,7 @@ class Stage:
         pods = tuple(decoded(pod, Pod) for pod in self.pods)
         return Colours(service=decoded(self.service, Service), live=live, old=old, pods=pods)
 
-    def plan(self, *, gitops_act: bool = False) -> SwitchBack | ScaleUp | Refused:
+    def plan(self, *, gitops_act: bool = False) -> SwitchBack | ScaleUp | Objection:
         return plan_switch_back(self.seen(), self.record, CAUSE, nonce=NONCE, gitops_act=gitops_act, now=NOW)
 
     def switch_back(self) -> SwitchBack:
@@ -76,7 +76,7 @@ class Stage:
 
     def guard(self) -> Guard:
         plan = self.plan()
-        assert isinstance(plan, Refused), plan
+        assert isinstance(plan, Objection), plan
         return plan.guard
 
 

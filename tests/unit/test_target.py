@@ -6,7 +6,7 @@ from tests.unit.builders import NOW, Scene, hash_of, history, template
 from watchdog.decide import marks
 from watchdog.decide.revisions import read_history
 from watchdog.decide.target import service_target
-from watchdog.model import Guard, Refused
+from watchdog.model import Guard, Objection
 
 BAKE = dt.timedelta(minutes=15)
 HOURS = dt.timedelta(hours=1)
@@ -19,7 +19,7 @@ def target(
     doubtful: tuple[str, ...] = (),
     cut_short: tuple[str, ...] = (),
     began: dt.datetime = NOW,
-) -> tuple[int | None, bool] | Refused:
+) -> tuple[int | None, bool] | Objection:
     found = service_target(
         scene.snapshot.deployment,
         read_history(scene.snapshot),
@@ -30,7 +30,7 @@ def target(
         began=began,
         now=NOW,
     )
-    return found if isinstance(found, Refused) else (found[0].revision, found[1])
+    return found if isinstance(found, Objection) else (found[0].revision, found[1])
 
 
 def passed(scene: Scene, version: str, *, days_ago: float = 0) -> None:
@@ -82,7 +82,7 @@ def test_a_condemned_revision_is_never_the_target() -> None:
     assert target(scene) == (1, True)
     scene.condemn("v1")
     refused = target(scene)
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, Objection)
     assert refused.guard is Guard.NO_TARGET
 
 
@@ -94,7 +94,7 @@ def test_a_mark_of_another_hash_says_nothing() -> None:
 
 def test_without_a_history_there_is_no_target() -> None:
     refused = target(history("v3"))
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, Objection)
     assert refused.guard is Guard.NO_TARGET
 
 
@@ -104,5 +104,5 @@ def test_a_restart_is_nothing_to_undo() -> None:
     scene.spec["template"] = restarted
     scene.replicasets[1]["spec"]["template"] |= {"spec": restarted["spec"], "metadata": restarted["metadata"]}
     refused = target(scene, begun_from="v1")
-    assert isinstance(refused, Refused)
+    assert isinstance(refused, Objection)
     assert refused.guard is Guard.NOTHING_TO_UNDO

@@ -43,9 +43,9 @@ def judge(
 
 
 def test_two_steps_in_a_row_over_the_limit_are_a_breach() -> None:
-    assert judge(rollout(BAD)).word is Status.INSUFFICIENT
+    assert judge(rollout(BAD)).status is Status.INSUFFICIENT
     found = judge(rollout(GOOD, BAD, BAD))
-    assert (found.word, found.cause, found.signal) == (Status.BREACH, "threshold", "errors")
+    assert (found.status, found.cause, found.signal) == (Status.BREACH, "threshold", "errors")
     assert (found.candidate, found.stable) == (Counts(300, 40), Counts(3000, 3))
 
 
@@ -65,7 +65,7 @@ def test_the_numbers_are_in_the_sentence() -> None:
 )
 def test_what_is_lacking_is_said(counts: Pair, said: str) -> None:
     found = judge(rollout(GOOD, GOOD, GOOD, GOOD, *[counts, (0, 0), (0, 0), (0, 0)], stable=(0, 0)))
-    assert (found.word, found.detail) == (Status.INSUFFICIENT, said)
+    assert (found.status, found.detail) == (Status.INSUFFICIENT, said)
 
 
 @pytest.mark.parametrize(
@@ -73,12 +73,12 @@ def test_what_is_lacking_is_said(counts: Pair, said: str) -> None:
 )
 def test_limits_are_exceeded_not_met(counts: Pair, *, breach: bool) -> None:
     found = judge(rollout(counts, (0, 0), stable=(0, 0)))
-    assert (found.word is Status.BREACH) is breach
+    assert (found.status is Status.BREACH) is breach
 
 
 def test_a_burst_that_left_the_window_is_forgotten() -> None:
-    assert judge(rollout(BAD, *[(0, 0)] * 3)).word is Status.BREACH
-    assert judge(rollout(BAD, *[(0, 0)] * 4)).word is Status.INSUFFICIENT
+    assert judge(rollout(BAD, *[(0, 0)] * 3)).status is Status.BREACH
+    assert judge(rollout(BAD, *[(0, 0)] * 4)).status is Status.INSUFFICIENT
 
 
 def test_a_window_is_rounded_up_to_steps() -> None:
@@ -87,8 +87,8 @@ def test_a_window_is_rounded_up_to_steps() -> None:
 
 
 def test_a_candidate_no_worse_than_twice_the_stable_pods_is_no_breach() -> None:
-    assert judge(rollout(BAD, BAD, stable=(100, 10))).word is Status.INSUFFICIENT
-    assert judge(rollout(BAD, BAD, stable=(100, 9))).word is Status.BREACH
+    assert judge(rollout(BAD, BAD, stable=(100, 10))).status is Status.INSUFFICIENT
+    assert judge(rollout(BAD, BAD, stable=(100, 9))).status is Status.BREACH
 
 
 def test_stable_pods_that_fail_the_same_limit_share_the_fault() -> None:
@@ -98,35 +98,35 @@ def test_stable_pods_that_fail_the_same_limit_share_the_fault() -> None:
 
 
 def test_one_step_suffices_while_an_alert_fires() -> None:
-    assert judge(rollout(BAD), urgent=True).word is Status.BREACH
-    assert judge(rollout(GOOD), urgent=True).word is Status.INSUFFICIENT
+    assert judge(rollout(BAD), urgent=True).status is Status.BREACH
+    assert judge(rollout(GOOD), urgent=True).status is Status.INSUFFICIENT
 
 
 def test_a_blind_block_is_never_a_breach_and_says_why() -> None:
     found = judge(rollout(BAD, BAD, AWAY), urgent=True)
-    assert (found.word, found.blind, found.detail) == (Status.BLIND, AWAY, AWAY.detail)
+    assert (found.status, found.blind, found.detail) == (Status.BLIND, AWAY, AWAY.detail)
 
 
 def test_after_a_blind_block_it_takes_all_the_steps_again() -> None:
-    assert judge(rollout(BAD, AWAY, BAD)).word is Status.INSUFFICIENT
-    assert judge(rollout(BAD, AWAY, BAD, BAD)).word is Status.BREACH
+    assert judge(rollout(BAD, AWAY, BAD)).status is Status.INSUFFICIENT
+    assert judge(rollout(BAD, AWAY, BAD, BAD)).status is Status.BREACH
 
 
 def test_no_blocks_say_nothing() -> None:
-    assert judge([]).word is Status.INSUFFICIENT
-    assert judge([], urgent=True).word is Status.INSUFFICIENT
+    assert judge([]).status is Status.INSUFFICIENT
+    assert judge([], urgent=True).status is Status.INSUFFICIENT
 
 
 # The bake
 
 
 def test_a_bake_without_a_breach_is_healthy() -> None:
-    assert judge(rollout(*[GOOD] * 60), baked_s=900).word is Status.HEALTHY
-    assert judge(rollout(*[GOOD] * 60)).word is Status.INSUFFICIENT
+    assert judge(rollout(*[GOOD] * 60), baked_s=900).status is Status.HEALTHY
+    assert judge(rollout(*[GOOD] * 60)).status is Status.INSUFFICIENT
 
 
 def test_a_bake_with_a_blind_block_here_and_there_is_healthy_even_at_its_end() -> None:
-    assert judge(rollout(*[GOOD, *MIXED] * 10), baked_s=900).word is Status.HEALTHY
+    assert judge(rollout(*[GOOD, *MIXED] * 10), baked_s=900).status is Status.HEALTHY
 
 
 @pytest.mark.parametrize(
@@ -142,13 +142,13 @@ def test_a_bake_with_a_blind_block_here_and_there_is_healthy_even_at_its_end() -
 )
 def test_a_bake_that_leaves_a_doubt_is_not_healthy(blocks: list[Block], doubt: str) -> None:
     found = judge(blocks, baked_s=900)
-    assert found.word is Status.INSUFFICIENT
+    assert found.status is Status.INSUFFICIENT
     assert found.detail.endswith(doubt)
 
 
 def test_a_bake_that_ends_in_a_breach_is_a_breach_and_one_that_was_blind_is_blind() -> None:
-    assert judge(rollout(*[GOOD] * 60, BAD, BAD, BAD), baked_s=900).word is Status.BREACH
-    assert judge(rollout(*[AWAY] * 60), baked_s=900).word is Status.BLIND
+    assert judge(rollout(*[GOOD] * 60, BAD, BAD, BAD), baked_s=900).status is Status.BREACH
+    assert judge(rollout(*[AWAY] * 60), baked_s=900).status is Status.BLIND
 
 
 # The time before
@@ -172,14 +172,14 @@ BLOCKS = st.lists(st.tuples(COUNTS | st.just(AWAY), COUNTS), max_size=14).map(
 
 @given(BLOCKS)
 def test_an_alert_only_makes_a_breach_come_earlier(blocks: list[Block]) -> None:
-    if judge(blocks).word is Status.BREACH:
-        assert judge(blocks, urgent=True).word is Status.BREACH
+    if judge(blocks).status is Status.BREACH:
+        assert judge(blocks, urgent=True).status is Status.BREACH
 
 
 @given(BLOCKS)
 def test_a_breach_always_has_the_numbers_for_it(blocks: list[Block]) -> None:
     found = judge(blocks)
-    if found.word is Status.BREACH:
+    if found.status is Status.BREACH:
         assert found.candidate.total >= SETTINGS.min_requests
         assert found.candidate.bad >= SETTINGS.min_bad
         assert found.candidate.ratio > max(SETTINGS.max_ratio, 2 * found.stable.ratio)
@@ -189,15 +189,15 @@ def test_a_breach_always_has_the_numbers_for_it(blocks: list[Block]) -> None:
 @given(BLOCKS)
 def test_nothing_older_than_window_and_steps_matters_to_a_breach(blocks: list[Block]) -> None:
     reach = SETTINGS.steps(SETTINGS.window_s) + SETTINGS.consecutive - 1
-    assert (judge(blocks).word is Status.BREACH) == (judge(blocks[-reach:]).word is Status.BREACH)
+    assert (judge(blocks).status is Status.BREACH) == (judge(blocks[-reach:]).status is Status.BREACH)
 
 
 @given(BLOCKS, st.integers(1, 300))
 def test_a_healthy_bake_was_never_in_breach_and_mostly_seen(blocks: list[Block], baked_s: int) -> None:
-    if judge(blocks, baked_s=baked_s).word is Status.HEALTHY:
+    if judge(blocks, baked_s=baked_s).status is Status.HEALTHY:
         steps = math.ceil(baked_s / 15)
         assert sum(not block.blind for block in blocks[-steps:]) > 0.8 * steps
-        assert all(judge(blocks[:end]).word is not Status.BREACH for end in range(len(blocks) + 1))
+        assert all(judge(blocks[:end]).status is not Status.BREACH for end in range(len(blocks) + 1))
 
 
 @given(BLOCKS)

@@ -33,13 +33,13 @@ def test_breaches_win_in_their_order() -> None:
     assert of(BREACH, conditions=CRASHES, alert="HighErrorRate fires") == CRASHES
     assert of(BREACH, alert="HighErrorRate fires") == BREACH
     found = of(INSUFFICIENT, alert="HighErrorRate fires")
-    assert (found.word, found.cause, found.detail) == (Status.BREACH, "alert", "HighErrorRate fires")
+    assert (found.status, found.cause, found.detail) == (Status.BREACH, "alert", "HighErrorRate fires")
 
 
 @pytest.mark.parametrize("other", [BLIND, HEALTHY, INSUFFICIENT])
 def test_a_breach_wins_over_everything_else(other: Verdict) -> None:
     assert of(other, BREACH, conditions=PENDING, bake_over=True) == BREACH
-    assert of(other, conditions=PENDING, alert="HighErrorRate fires").word is Status.BREACH
+    assert of(other, conditions=PENDING, alert="HighErrorRate fires").status is Status.BREACH
 
 
 def test_of_two_breaches_the_one_that_is_not_shared_speaks() -> None:
@@ -55,14 +55,14 @@ def test_blindness_wins_over_health() -> None:
 
 def test_health_takes_the_whole_bake_and_every_signal() -> None:
     slow = says(Status.HEALTHY, signal="slow")
-    assert of(HEALTHY, slow, bake_over=True).word is Status.HEALTHY
-    assert of(HEALTHY, slow).word is Status.INSUFFICIENT
-    assert of(HEALTHY, INSUFFICIENT, bake_over=True).word is Status.INSUFFICIENT
+    assert of(HEALTHY, slow, bake_over=True).status is Status.HEALTHY
+    assert of(HEALTHY, slow).status is Status.INSUFFICIENT
+    assert of(HEALTHY, INSUFFICIENT, bake_over=True).status is Status.INSUFFICIENT
 
 
 def test_a_rollout_without_signals_is_never_called_healthy() -> None:
     found = of(bake_over=True)
-    assert (found.word, found.detail) == (Status.INSUFFICIENT, "no signal to judge by")
+    assert (found.status, found.detail) == (Status.INSUFFICIENT, "no signal to judge by")
     assert of(conditions=PENDING, bake_over=True) == PENDING
 
 
@@ -84,10 +84,10 @@ def test_the_verdict_is_the_strongest_word_and_a_breach_has_a_cause(
     signals: list[Verdict], conditions: Verdict | None, image: str, alert: str, bake_over: bool
 ) -> None:
     found = of(*signals, conditions=conditions, image=image, alert=alert, bake_over=bake_over)
-    words = [each.word for each in signals] + ([conditions.word] if conditions else [])
-    assert (found.word is Status.BREACH) == bool(image or alert or Status.BREACH in words)
-    assert (found.word is Status.BREACH) == bool(found.cause)
-    assert (found.word is Status.BLIND) == bool(found.blind)
-    if found.word is Status.HEALTHY:
+    words = [each.status for each in signals] + ([conditions.status] if conditions else [])
+    assert (found.status is Status.BREACH) == bool(image or alert or Status.BREACH in words)
+    assert (found.status is Status.BREACH) == bool(found.cause)
+    assert (found.status is Status.BLIND) == bool(found.blind)
+    if found.status is Status.HEALTHY:
         assert bake_over
         assert set(words) == {Status.HEALTHY}

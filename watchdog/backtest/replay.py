@@ -15,7 +15,7 @@ from watchdog.backtest.rollouts import PastRollout
 from watchdog.backtest.scene import PastPods
 from watchdog.config import RuleName
 from watchdog.engine.baselines import Baseline
-from watchdog.engine.rules import controls_of, frozen
+from watchdog.engine.rules import controls_of, freeze_settings
 from watchdog.engine.watch import Watch, rule_of
 from watchdog.judge import starved, threshold
 from watchdog.judge.blocks import Blind, Block, Counts, Reading, Status, Verdict
@@ -24,7 +24,7 @@ _MOST_BLIND = 0.2
 """A rollout that was blind for longer is not called good, as it would not have passed."""
 
 
-class Finding(msgspec.Struct, frozen=True, kw_only=True):
+class Finding(msgspec.Struct, freeze_settings=True, kw_only=True):
     """What a rule did in one rollout.
 
     Args:
@@ -44,7 +44,7 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     saved_errors: float = 0.0
 
 
-class Point(msgspec.Struct, frozen=True):
+class Point(msgspec.Struct, freeze_settings=True):
     """One block for the plots: its end, both tracks, and the evidence of each control over its bar."""
 
     time: float
@@ -53,7 +53,7 @@ class Point(msgspec.Struct, frozen=True):
     evidence: tuple[float, ...]
 
 
-class Replayed(msgspec.Struct, frozen=True, kw_only=True):
+class Replayed(msgspec.Struct, freeze_settings=True, kw_only=True):
     """A rollout after its replay.
 
     Args:
@@ -91,7 +91,7 @@ def steps_of(rollout: PastRollout, *, step_s: float) -> tuple[int, int]:
     return first, max(first, math.floor(rollout.until / step_s))
 
 
-class Known(msgspec.Struct, frozen=True, kw_only=True):
+class Known(msgspec.Struct, freeze_settings=True, kw_only=True):
     """What the service would have frozen of one signal when the rollout began.
 
     Args:
@@ -192,8 +192,9 @@ def _watched(
         begun=rollout.started,
         bad_known={name: each.bad_known for name, each in known.items()},
         sawtooth={name: each.sawtooth for name, each in known.items() if each.sawtooth},
-        judged_by={
-            name: frozen(subject.policy, each.past, controls=controls, step_s=step_s) for name, each in known.items()
+        test_settings={
+            name: freeze_settings(subject.policy, each.past, controls=controls, step_s=step_s)
+            for name, each in known.items()
         },
         lowest=lowest,
     )
@@ -225,20 +226,24 @@ def _by_threshold(watch: Watch, known: Mapping[str, Known], there: PastPods, *, 
             if finding.acted is None and time <= there.watched:
                 first = known[name].past.incident_first
                 verdict = threshold.judge(blocks[: index + 1], limits, signal=name)
-                finding = _said(finding, (verdict,), time, ask=str(first.reason) if first else "")
+                finding = _said(finding, (verdict,), time, ask=str(first.guard) if first else "")
     return finding
 
 
 def _said(finding: Finding, verdicts: Sequence[Verdict], time: float, *, ask: str) -> Finding:
     """Take in what was said after a block."""
     for verdict in verdicts:
-        if verdict.word is not Status.BREACH:
+        if verdict.status is not Status.BREACH:
             continue
-        doubts = [*([ask] if ask else []), *(["shared"] if verdict.shared else []), *(d.guard for d in verdict.doubts)]
-        if not doubts:
+        objections = [
+            *([ask] if ask else []),
+            *(["shared"] if verdict.shared else []),
+            *(d.guard for d in verdict.objections),
+        ]
+        if not objections:
             return msgspec.structs.replace(finding, acted=time, why=verdict.detail)
         if finding.asked is None:
-            finding = msgspec.structs.replace(finding, asked=time, why=f"{', '.join(doubts)}: {verdict.detail}")
+            finding = msgspec.structs.replace(finding, asked=time, why=f"{', '.join(objections)}: {verdict.detail}")
     return finding
 
 

@@ -10,7 +10,7 @@ from watchdog.config import Policy, RuleName, Signal
 from watchdog.engine import baselines
 from watchdog.engine.baselines import BaselineQuery
 from watchdog.engine.fleet import Match, WorkloadRole
-from watchdog.engine.rules import controls_of, frozen
+from watchdog.engine.rules import controls_of, freeze_settings
 from watchdog.engine.watch import group_of
 from watchdog.judge.detection_time import Traffic, seconds_to_see
 from watchdog.judge.sequential import Control
@@ -24,7 +24,7 @@ MOST_WORKLOADS = 20
 """Of a policy with more workloads so many are looked at, those with the most pods."""
 
 
-class DetectionTime(msgspec.Struct, frozen=True, kw_only=True):
+class DetectionTime(msgspec.Struct, freeze_settings=True, kw_only=True):
     """What the rule would make of the workload with the most requests.
 
     Args:
@@ -110,7 +110,7 @@ async def foresee(
     beside = matches[ref].other if matches[ref].side is WorkloadRole.CANDIDATE else None
     share = canary / (canary + len(pods.get(beside, ()))) if beside else 1.0
     strategy = deployments[ref].spec.strategy.type
-    settings = frozen(policy, pasts[ref], controls=controls_of(matches[ref].topology, strategy), step_s=step_s)
+    settings = freeze_settings(policy, pasts[ref], controls=controls_of(matches[ref].topology, strategy), step_s=step_s)
     rps = pasts[ref].rps
     traffic = Traffic(candidate_rps=rps * share, stable_rps=rps * (1 - share), usual=usual)
     historical = Control.HISTORICAL in settings.controls.each

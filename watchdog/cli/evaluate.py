@@ -1,4 +1,4 @@
-"""``evaluate``: judges a file of blocks by the rule `sequential`, without vetoes; one row at a time."""
+"""``evaluate``: judges a file of blocks by the rule `sequential`, without objections; one row at a time."""
 
 import csv
 import datetime as dt
@@ -92,7 +92,7 @@ async def evaluate(
     n_min: float,
     horizon: int,
 ) -> int:
-    """Judge blocks of a CSV file (also .gz, or - for standard input) as `run` would, without vetoes."""
+    """Judge blocks of a CSV file (also .gz, or - for standard input) as `run` would, without objections."""
     controls = Controls(control or (Controls.CONCURRENT if baseline is None else Controls.BOTH))
     if baseline is None and controls is not Controls.CONCURRENT:
         raise UsageError(f"--control {controls} needs a reference: give --baseline, such as 0.005")
@@ -138,16 +138,16 @@ def judge(rows: Iterator[TraceRow], plan: Plan) -> Iterator[Judged]:
         )
         if plan.historical:
             alone = historical.step(alone, row.candidate, plan.historical, index=index, started=started)
-        spoken = alone if plan.historical else beside.evidence
+        crossed = alone if plan.historical else beside.evidence
         times[index] = row.time
-        times = {each: times[each] for each in {*spoken.onsets, index} if each in times}
+        times = {each: times[each] for each in {*crossed.onsets, index} if each in times}
         said = {Control.CONCURRENT: beside.evidence.log_e, Control.HISTORICAL: alone.log_e}
         breach = breach or any(said[each] >= plan.bar for each in plan.controls.each)
         yield Judged(
             time=row.time,
             log_e=beside.evidence.log_e,
             log_e_historical=alone.log_e if plan.historical else None,
-            onset=None if spoken.onset is None else times[spoken.onset],
+            onset=None if crossed.onset is None else times[crossed.onset],
             verdict=Status.BREACH if breach else Status.INSUFFICIENT,
         )
 

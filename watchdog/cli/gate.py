@@ -183,9 +183,9 @@ def exit_code(report: Report, *, allow_insufficient: bool) -> int:
     """What a pipeline is told."""
     if report.outcome in _NOT_DONE:
         return NOT_DONE
-    if report.verdict.word is Status.BREACH:
+    if report.verdict.status is Status.BREACH:
         return BREACH
-    if report.verdict.word is Status.HEALTHY or (allow_insufficient and report.verdict.word is Status.INSUFFICIENT):
+    if report.verdict.status is Status.HEALTHY or (allow_insufficient and report.verdict.status is Status.INSUFFICIENT):
         return GOOD
     return CANNOT
 
@@ -226,7 +226,7 @@ def _fields(report: Report, task: GateRequest, code: int) -> dict[str, object]:
         "revision": report.rollout.revision if report.rollout else None,
         "hash": report.rollout.hash if report.rollout else None,
         "incident": report.rollout.incident if report.rollout else None,
-        "verdict": str(report.verdict.word),
+        "verdict": str(report.verdict.status),
         "cause": report.verdict.cause or None,
         "blind": str(report.verdict.blind.reason) if report.verdict.blind else None,
         "why": report.verdict.detail,

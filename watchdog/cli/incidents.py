@@ -36,12 +36,7 @@ async def incidents(shared: Common, *, incident: str | None, namespace: str) -> 
     if shared.form is Form.JSON:
         print_json(
             "incidents",
-            {
-                "incidents": [
-                    msgspec.to_builtins(msgspec.structs.asdict(record)) if incident else _row(record)
-                    for record in found
-                ]
-            },
+            {"incidents": [_all_fields(record) if incident else _row(record) for record in found]},
         )
     elif incident:
         for line in _describe(found[0]):
@@ -93,6 +88,12 @@ def _known(record: Record | None, incident: str) -> Record:
     return record
 
 
+def _all_fields(record: Record) -> dict[str, object]:
+    """The fields by their names in the store, empty ones too."""
+    fields = msgspec.structs.fields(record)
+    return {field.encode_name: msgspec.to_builtins(getattr(record, field.name)) for field in fields}
+
+
 def _row(record: Record) -> dict[str, object]:
     return {
         "id": record.id,
@@ -127,14 +128,17 @@ def _describe(record: Record) -> list[str]:
     happened = [
         (record.started, "rollout began"),
         (record.completed, "rollout complete"),
-        *((seen.at, f"{' '.join(filter(None, (seen.signal, seen.word)))}: {seen.detail}") for seen in record.verdicts),
         *(
-            (veto.at, f"{veto.guard}: {veto.detail}{' (asks instead of acting)' if veto.lowers else ''}")
-            for veto in record.vetoes
+            (seen.at, f"{' '.join(filter(None, (seen.signal, seen.status)))}: {seen.detail}")
+            for seen in record.verdicts
+        ),
+        *(
+            (objection.at, f"{objection}{' (asks instead of acting)' if objection.asks else ''}")
+            for objection in record.objections
         ),
         *((alert.starts_at, f"alert {alert.name}: {alert.what}") for alert in record.alerts),
         (record.asked, "a person is asked"),
-        *((said.at, f"{said.answer} by {said.by} ({said.way})") for said in record.people),
+        *((said.at, f"{said.answer} by {said.by} ({said.via})") for said in record.people),
         *((write.at, f"wrote: {write.what}") for write in record.writes),
         (record.ended, f"ended: {record.outcome}"),
     ]

@@ -33,7 +33,7 @@ from watchdog.engine.watch import query_of
 from watchdog.judge import counters
 from watchdog.judge.blocks import Counts, PodTimeline, Track
 from watchdog.judge.counters import CounterSettings
-from watchdog.model import Cause, Outcome, Refused, Result, Rollout, Undo
+from watchdog.model import Cause, Objection, Outcome, Result, Rollout, Undo
 from watchdog.objects import WorkloadRef
 from watchdog.ports import Signals
 
@@ -127,7 +127,7 @@ async def _look(
     signals, step_s = parts.signals(await parts.prometheus(url)), parts.config.prometheus.step
     snapshot = await parts.snapshot(workload)
     live = live_rollout(snapshot.deployment, read_history(snapshot))
-    if isinstance(live, Refused):
+    if isinstance(live, Objection):
         return None, [SignalSeen(unknown=str(live))]
     rollout, replicaset = live
     selector = snapshot.deployment.spec.selector

@@ -10,7 +10,7 @@ import click
 import msgspec
 
 from watchdog.errors import ClusterError, ConfigError, WatchdogError
-from watchdog.model import Refused, Revision
+from watchdog.model import Objection, Revision
 
 GOOD, BREACH, USAGE, CANNOT, NOT_DONE = range(5)
 
@@ -102,7 +102,7 @@ def revision_fields(revision: Revision) -> dict[str, object]:
     return {"revision": fields.pop("number"), **fields}
 
 
-def refusal_fields(refusal: Refused) -> list[dict[str, object]]:
+def refusal_fields(refusal: Objection) -> list[dict[str, object]]:
     """The guards that refused, in JSON."""
     return [
         {"guard": str(each.guard), "class": str(each.guard.guard_class), "detail": each.detail}

@@ -8,7 +8,7 @@ import datetime as dt
 from collections.abc import Iterable
 
 from watchdog.decide import marks, templates
-from watchdog.model import MANAGER, Guard, Mode, Refused
+from watchdog.model import MANAGER, Guard, Mode, Objection
 from watchdog.objects import Autoscaler, Deployment, ReplicaSet, Service, TemplateHash
 
 _ARGO_TRACKING = "argocd.argoproj.io/tracking-id"
@@ -25,12 +25,12 @@ _ANNOTATION_PATH = ("f:metadata", "f:annotations")
 _POD_ANNOTATION_PATH = ("f:spec", "f:template", "f:metadata", "f:annotations")
 
 
-def paused(deployment: Deployment, live: TemplateHash | None) -> Refused | None:
+def paused(deployment: Deployment, live: TemplateHash | None) -> Objection | None:
     """Somebody else's pause: what it protects is not known here."""
     if not deployment.spec.paused or paused_by_us(deployment, live):
         return None
     where = f"deployment/{deployment.metadata.name} -n {deployment.metadata.namespace}"
-    return Refused(
+    return Objection(
         Guard.PAUSED,
         "spec.paused is true; to undo all the same:"
         f" kubectl rollout resume {where} && rollback-watchdog rollback {deployment.ref}",
@@ -48,26 +48,26 @@ def paused_by_us(deployment: Deployment, live: TemplateHash | None) -> bool:
     return deployment.spec.paused and mark is not None and (owner is None or owner.manager == MANAGER)
 
 
-def recreate(deployment: Deployment) -> Refused | None:
+def recreate(deployment: Deployment) -> Objection | None:
     """An undo under this strategy takes every pod away before the first new one starts."""
     if deployment.spec.strategy.type != "Recreate":
         return None
-    return Refused(Guard.RECREATE, "strategy Recreate: an undo means downtime until the old version is up")
+    return Objection(Guard.RECREATE, "strategy Recreate: an undo means downtime until the old version is up")
 
 
-def condemned(deployment: Deployment, target: ReplicaSet) -> Refused | None:
+def condemned(deployment: Deployment, target: ReplicaSet) -> Objection | None:
     """An incident found the target bad."""
     incident = marks.condemned_by(target)
     if not incident:
         return None
-    return Refused(
+    return Objection(
         Guard.CONDEMNED,
         f"revision {target.revision} was found bad by incident {incident};"
         f" lift it with: rollback-watchdog history {deployment.ref} --absolve {target.revision}",
     )
 
 
-def gitops(item: Deployment | Service) -> Refused | None:
+def gitops(item: Deployment | Service) -> Objection | None:
     """A controller that follows Git would put the bad version back within its next sync."""
     metadata = item.metadata
     argo = metadata.annotations.get(_ARGO_TRACKING, "").partition(":")[0] or metadata.labels.get(_ARGO_INSTANCE)
@@ -86,15 +86,15 @@ def gitops(item: Deployment | Service) -> Refused | None:
     return None
 
 
-def _refuse_gitops(owner: str, stop: str) -> Refused:
-    return Refused(
+def _refuse_gitops(owner: str, stop: str) -> Objection:
+    return Objection(
         Guard.GITOPS,
         f"managed by {owner}, which would put the bad version back; revert the commit in Git (git revert),"
         f" or stop the sync ({stop}) and undo with --force",
     )
 
 
-def hold(deployment: Deployment, live: ReplicaSet, *, now: dt.datetime) -> Refused | None:
+def hold(deployment: Deployment, live: ReplicaSet, *, now: dt.datetime) -> Objection | None:
     """Somebody asked that nothing be undone, on the Deployment or inside this revision's pod template."""
     for annotations, path, else_set_at in (
         (deployment.metadata.annotations, _ANNOTATION_PATH, None),
@@ -106,18 +106,18 @@ def hold(deployment: Deployment, live: ReplicaSet, *, now: dt.datetime) -> Refus
         set_at = owner.time if owner else else_set_at
         found = marks.read_hold(annotations[marks.HOLD], set_at=set_at, now=now)
         if found:
-            return Refused(Guard.HOLD, f"held until {found.until:%Y-%m-%dT%H:%M:%SZ}: {found.reason or 'no reason'}")
+            return Objection(Guard.HOLD, f"held until {found.until:%Y-%m-%dT%H:%M:%SZ}: {found.reason or 'no reason'}")
     return None
 
 
-def mode(deployment: Deployment) -> Refused | None:
+def mode(deployment: Deployment) -> Objection | None:
     """Somebody wants nothing but observing here, since a moment ago perhaps."""
     if marks.read_mode(deployment.metadata.annotations) is not Mode.OBSERVE:
         return None
-    return Refused(Guard.MODE, f"the annotation {marks.MODE} says observe: nothing is ever written")
+    return Objection(Guard.MODE, f"the annotation {marks.MODE} says observe: nothing is ever written")
 
 
-def keda(deployment: Deployment, autoscalers: Iterable[Autoscaler]) -> Refused | None:
+def keda(deployment: Deployment, autoscalers: Iterable[Autoscaler]) -> Objection | None:
     """KEDA would scale the workload up again from zero, and fight for it."""
     for autoscaler in autoscalers:
         target = autoscaler.spec.scale_target_ref
@@ -125,7 +125,7 @@ def keda(deployment: Deployment, autoscalers: Iterable[Autoscaler]) -> Refused |
             continue
         scaled_object = autoscaler.metadata.labels.get("scaledobject.keda.sh/name")
         if scaled_object:
-            return Refused(
+            return Objection(
                 Guard.KEDA,
                 f"KEDA scales it (ScaledObject {scaled_object}) and would scale it up again: use the action undo",
             )

@@ -16,9 +16,9 @@ from enum import StrEnum
 
 import msgspec
 
-from watchdog.decide.record import Record, State, Tried, Veto
+from watchdog.decide.record import Record, State, Tried
 from watchdog.errors import ClusterError, NotAdmitted
-from watchdog.model import Mode, Outcome
+from watchdog.model import Mode, Objection, Outcome
 
 _FIRST_PAUSE_S, _LONGEST_PAUSE_S = 1.0, 60.0
 _NOES = 2
@@ -121,12 +121,11 @@ def try_again(
     return tried, min(pause_s, left_s)
 
 
-def veto(record: Record, *vetoes: Veto) -> Record:
-    """The record with guards that spoke, each once."""
-    known = {each.guard for each in record.vetoes}
-    return msgspec.structs.replace(
-        record, vetoes=(*record.vetoes, *(each for each in vetoes if each.guard not in known))
-    )
+def with_objections(record: Record, *objections: Objection, now: dt.datetime) -> Record:
+    """The record with the guards that objected, each once and with its time."""
+    known = {each.guard for each in record.objections}
+    new = [msgspec.structs.replace(each, at=each.at or now, also=()) for each in objections if each.guard not in known]
+    return msgspec.structs.replace(record, objections=(*record.objections, *new))
 
 
 def lower(record: Record, mode: Mode) -> Record:

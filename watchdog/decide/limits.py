@@ -9,10 +9,10 @@ from collections.abc import Iterable, Sequence
 
 import msgspec
 
-from watchdog.decide.record import Record, Veto
+from watchdog.decide.record import Record
 from watchdog.expressions import BadExpression, matches
 from watchdog.judge.blocks import Verdict
-from watchdog.model import Action, Guard, Mode, Outcome, Silence
+from watchdog.model import Action, Guard, Mode, Objection, Outcome, Silence
 from watchdog.objects import WorkloadRef
 
 _DAY = dt.timedelta(days=1)
@@ -66,37 +66,36 @@ WAITING = frozenset({Guard.NOT_OBSERVED, Guard.NO_CAPACITY, Guard.BLIND})
 """Refusals that are asked again at each step while the breach lasts."""
 
 
-def vetoes(record: Record, facts: Facts, limits: SafetyLimits, *, now: dt.datetime) -> tuple[Veto, ...]:
+def objections(record: Record, facts: Facts, limits: SafetyLimits, *, now: dt.datetime) -> tuple[Objection, ...]:
     """Every judgement guard that speaks, refusals before those that turn acting into asking."""
     found = [
-        _mode(record, now),
-        _silence(record, facts, now),
+        _mode(record),
+        _silence(record, facts),
         _budget(record, facts, limits, now),
         _cool_down(record, facts, limits, now),
         _loop(record, facts, limits, now),
         _breaker(record, facts.others, limits, now),
         _ineffective(record, facts.others, now),
-        *_doubts(record, facts, now),
+        *_of_verdict(record, facts),
     ]
-    spoken = [each for each in found if each]
-    return tuple(sorted(spoken, key=lambda each: each.lowers))
+    return tuple(sorted((each for each in found if each), key=lambda each: each.asks))
 
 
-def _mode(record: Record, now: dt.datetime) -> Veto | None:
+def _mode(record: Record) -> Objection | None:
     match record.mode:
         case Mode.OBSERVE:
-            return Veto(Guard.MODE, "the mode is observe: nothing is ever written", now)
+            return Objection(Guard.MODE, "the mode is observe: nothing is ever written")
         case Mode.APPROVE:
-            return Veto(Guard.MODE, "the mode is approve: a person decides", now, lowers=True)
+            return Objection(Guard.MODE, "the mode is approve: a person decides", asks=True)
         case Mode.ENFORCE:
             return None
 
 
-def _silence(record: Record, facts: Facts, now: dt.datetime) -> Veto | None:
+def _silence(record: Record, facts: Facts) -> Objection | None:
     for silence in facts.silences or ():
         if _covers(silence, record.workload):
             why = f"silence {silence.id} by {silence.by} until {silence.until:%H:%M} UTC: {silence.comment}"
-            return Veto(Guard.SILENCE, why[:300], now, lowers=True)
+            return Objection(Guard.SILENCE, why[:300], asks=True)
     return None
 
 
@@ -123,24 +122,24 @@ def _acted(record: Record, facts: Facts) -> list[dt.datetime]:
     return sorted((*recorded, *((facts.claimed,) if facts.claimed else ())))
 
 
-def _budget(record: Record, facts: Facts, limits: SafetyLimits, now: dt.datetime) -> Veto | None:
+def _budget(record: Record, facts: Facts, limits: SafetyLimits, now: dt.datetime) -> Objection | None:
     today = [at for at in _acted(record, facts) if now - at < _DAY]
     if not limits.budget or len(today) < limits.budget:
         return None
     why = f"{len(today)} actions on {record.workload} within a day; limits.budget is that many"
-    return Veto(Guard.BUDGET, why, now, lowers=True)
+    return Objection(Guard.BUDGET, why, asks=True)
 
 
-def _cool_down(record: Record, facts: Facts, limits: SafetyLimits, now: dt.datetime) -> Veto | None:
+def _cool_down(record: Record, facts: Facts, limits: SafetyLimits, now: dt.datetime) -> Objection | None:
     latest = max(_acted(record, facts), default=None)
     if latest is None or now - latest >= limits.cool_down:
         return None
     ends = latest + limits.cool_down
     why = f"the last action was at {latest:%H:%M:%S} UTC; limits.cool_down ends {ends:%H:%M}"
-    return Veto(Guard.COOL_DOWN, why, now, lowers=True)
+    return Objection(Guard.COOL_DOWN, why, asks=True)
 
 
-def _loop(record: Record, facts: Facts, limits: SafetyLimits, now: dt.datetime) -> Veto | None:
+def _loop(record: Record, facts: Facts, limits: SafetyLimits, now: dt.datetime) -> Objection | None:
     if not facts.condemned_by:
         return None
     before = next((other for other in facts.others if other.id == facts.condemned_by), None)
@@ -149,15 +148,15 @@ def _loop(record: Record, facts: Facts, limits: SafetyLimits, now: dt.datetime) 
     absolve = f"rollback-watchdog history {record.workload} --absolve {record.rollout.revision}"
     soon = " soon" if at and record.started - at < limits.cool_down else ""
     who = ", written by a GitOps controller" if facts.gitops else ""
-    return Veto(Guard.LOOP, f"{again}{soon}{who}; a person decides, or lifts it: {absolve}", now, lowers=True)
+    return Objection(Guard.LOOP, f"{again}{soon}{who}; a person decides, or lifts it: {absolve}", asks=True)
 
 
 def breached(record: Record) -> dt.datetime | None:
     """When a rollout was first found in breach."""
-    return next((seen.at for seen in record.verdicts if seen.word == "breach"), None)
+    return next((seen.at for seen in record.verdicts if seen.status == "breach"), None)
 
 
-def _breaker(record: Record, others: Iterable[Record], limits: SafetyLimits, now: dt.datetime) -> Veto | None:
+def _breaker(record: Record, others: Iterable[Record], limits: SafetyLimits, now: dt.datetime) -> Objection | None:
     """Whether so many fail at once that they may share the cause, in the workload's namespace or in all of them."""
     everywhere = [record, *(other for other in others if _counts(other, limits, now))]
     here = [each for each in everywhere if each.workload.namespace == record.workload.namespace]
@@ -167,7 +166,7 @@ def _breaker(record: Record, others: Iterable[Record], limits: SafetyLimits, now
         if most and len(images) >= most:
             names = ", ".join(sorted({str(each.workload) for each in recent})[:5])
             found = f"{len(images)} different images in breach within {limits.breaker_window} in {where}"
-            return Veto(Guard.BREAKER, f"{found}: {names}; something they share?", now, lowers=True)
+            return Objection(Guard.BREAKER, f"{found}: {names}; something they share?", asks=True)
     return None
 
 
@@ -177,30 +176,30 @@ def _counts(other: Record, limits: SafetyLimits, now: dt.datetime) -> bool:
     return at is not None and now - at <= limits.breaker_window
 
 
-def _ineffective(record: Record, others: Iterable[Record], now: dt.datetime) -> Veto | None:
+def _ineffective(record: Record, others: Iterable[Record], now: dt.datetime) -> Objection | None:
     for other in others:
         late = other.workload == record.workload and other.ended is not None and now - other.ended < _DAY
         if late and other.outcome is Outcome.INEFFECTIVE:
             why = f"the undo of {other.id} did not help; a person decides for a day"
-            return Veto(Guard.LOOP, why, now, lowers=True)
+            return Objection(Guard.LOOP, why, asks=True)
     return None
 
 
-def _doubts(record: Record, facts: Facts, now: dt.datetime) -> Iterable[Veto | None]:
+def _of_verdict(record: Record, facts: Facts) -> Iterable[Objection | None]:
     """What turns acting into asking."""
     if facts.verdict.shared and record.action is not Action.SCALE_DOWN:
-        yield Veto(Guard.SHARED, "the stable pods fail the same limit", now, lowers=True)
+        yield Objection(Guard.SHARED, "the stable pods fail the same limit", asks=True)
     if record.incident_first:
-        yield Veto(Guard.INCIDENT_FIRST, f"{record.incident_first}: this may be the fix", now, lowers=True)
-    for doubt in facts.verdict.doubts:
-        if doubt.guard != Guard.SHARED or record.action is not Action.SCALE_DOWN:
-            yield Veto(doubt.guard, doubt.detail, now, lowers=True)
+        yield Objection(Guard.INCIDENT_FIRST, f"{record.incident_first}: this may be the fix", asks=True)
+    for objection in facts.verdict.objections:
+        if objection.guard != Guard.SHARED or record.action is not Action.SCALE_DOWN:
+            yield objection
     if not facts.target_passed and record.action in (Action.UNDO, Action.SWITCH_BACK):
-        yield Veto(Guard.TARGET_NOT_PASSED, "the revision to go back to is not known to be good", now, lowers=True)
+        yield Objection(Guard.TARGET_NOT_PASSED, "the revision to go back to is not known to be good", asks=True)
     if facts.signals_blind:
-        yield Veto(Guard.BLIND, f"an alert alone, while the policy's own signal is blind: {facts.signals_blind}", now)
+        yield Objection(Guard.BLIND, f"an alert alone, while the policy's own signal is blind: {facts.signals_blind}")
     elif not facts.confirmed:
-        yield Veto(Guard.UNCONFIRMED, "an alert alone; the policy's confirm is signal", now, lowers=True)
+        yield Objection(Guard.UNCONFIRMED, "an alert alone; the policy's confirm is signal", asks=True)
 
 
 def condemned_images(

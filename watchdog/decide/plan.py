@@ -18,9 +18,9 @@ from watchdog.decide.status import Progress, rollout_status
 from watchdog.model import (
     Cause,
     Guard,
+    Objection,
     Pause,
     Plan,
-    Refused,
     Restore,
     Revision,
     Rollout,
@@ -64,17 +64,17 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     nonce: str = ""
 
 
-def plan_undo(snapshot: Snapshot, request: Request, *, now: dt.datetime) -> Undo | Refused:
+def plan_undo(snapshot: Snapshot, request: Request, *, now: dt.datetime) -> Undo | Objection:
     """Decide one undo. Physical guards come first: where they refuse, no force would help."""
     deployment, history = snapshot.deployment, read_history(snapshot)
     judged = _judged(deployment, history, request)
-    if isinstance(judged, Refused):
+    if isinstance(judged, Objection):
         return judged
     rollout, live = judged
     before = None if request.to_revision else _undo_before(deployment, live, now)
     further = before.to_revision if before and request.expected_revision is not None else None
     target = choose_target(deployment, history, to_revision=request.to_revision, below=further)
-    if isinstance(target, Refused):
+    if isinstance(target, Objection):
         return target
     if before and before.from_hash == target.hash:
         return _already(rollout, before)
@@ -111,10 +111,10 @@ def _undo_before(deployment: Deployment, live: ReplicaSet, now: dt.datetime) -> 
     return msgspec.structs.replace(mark, at=mark.at.astimezone(dt.UTC))
 
 
-def _already(rollout: Rollout, before: LastRollback) -> Refused:
+def _already(rollout: Rollout, before: LastRollback) -> Objection:
     """An undo would bring back what the last one left: the emergency button pressed twice must not."""
     cause = f" ({before.cause[:_LONGEST_CAUSE]})" if before.cause else ""
-    return Refused(
+    return Objection(
         Guard.ALREADY,
         f"revision {rollout.revision} was put there by the rollback {before.from_revision} → {before.to_revision}"
         f" at {before.at:%H:%M:%S} UTC by {before.by[:_LONGEST_CAUSE]}{cause}; to go further back, name"
@@ -144,7 +144,7 @@ def _undo_operations(deployment: Deployment, target: ReplicaSet, mark: str) -> I
 
 def plan_scale_down(
     snapshot: Snapshot, request: Request, *, autoscalers: Sequence[Autoscaler], now: dt.datetime
-) -> ScaleDown | Refused:
+) -> ScaleDown | Objection:
     """Decide to take every pod of a canary away, remembering how many there were.
 
     One patch on the Deployment and not on its scale subresource, which at 0 has no count to test and drops annotations
@@ -152,12 +152,12 @@ def plan_scale_down(
     """
     deployment, history = snapshot.deployment, read_history(snapshot)
     judged = _judged(deployment, history, request)
-    if isinstance(judged, Refused):
+    if isinstance(judged, Objection):
         return judged
     rollout, live = judged
     replicas = deployment.spec.replicas
     if replicas == 0:
-        return Refused(Guard.NOTHING_TO_UNDO, "it has 0 replicas")
+        return Objection(Guard.NOTHING_TO_UNDO, "it has 0 replicas")
     refusals = _refusals(guards.keda(deployment, autoscalers), *_common_guards(deployment, live, request, now))
     if refusals and not request.force:
         return _first(refusals)
@@ -189,7 +189,7 @@ def plan_restore(snapshot: Snapshot, *, condemned_images: frozenset[tuple[str, s
     mark = deployment.metadata.annotations.get(marks.REPLICAS_BEFORE)
     before = marks.replicas_before(deployment.metadata.annotations)
     going = deployment.metadata.deletion_timestamp is not None
-    if mark is None or before is None or isinstance(found, Refused) or going:
+    if mark is None or before is None or isinstance(found, Objection) or going:
         return None
     rollout, live = found
     about, count = before
@@ -205,17 +205,17 @@ def plan_restore(snapshot: Snapshot, *, condemned_images: frozenset[tuple[str, s
     return Restore(rollout, describe(live), replicas, encode(operations), mark)
 
 
-def plan_pause(snapshot: Snapshot, request: Request, *, now: dt.datetime) -> Pause | Refused:
+def plan_pause(snapshot: Snapshot, request: Request, *, now: dt.datetime) -> Pause | Objection:
     """Decide to stop a rolling update where it stands. A later undo by us lifts the pause."""
     deployment, history = snapshot.deployment, read_history(snapshot)
     judged = _judged(deployment, history, request)
-    if isinstance(judged, Refused):
+    if isinstance(judged, Objection):
         return judged
     rollout, live = judged
     if deployment.spec.paused:
-        return guards.paused(deployment, rollout.hash) or Refused(Guard.NOTHING_TO_UNDO, "it is paused by us already")
+        return guards.paused(deployment, rollout.hash) or Objection(Guard.NOTHING_TO_UNDO, "it is paused by us already")
     if rollout_status(deployment).progress is Progress.COMPLETE:
-        return Refused(Guard.NOTHING_TO_UNDO, "the rollout is complete: there is nothing left to stop")
+        return Objection(Guard.NOTHING_TO_UNDO, "the rollout is complete: there is nothing left to stop")
     refusals = _common_guards(deployment, live, request, now)
     if refusals and not request.force:
         return _first(refusals)
@@ -300,40 +300,42 @@ def marked(plan: Plan, deployment: Deployment) -> bool:
     return not isinstance(plan, Restore) and deployment.metadata.annotations.get(key) == plan.mark
 
 
-def _judged(deployment: Deployment, history: History, request: Request) -> tuple[Rollout, ReplicaSet] | Refused:
+def _judged(deployment: Deployment, history: History, request: Request) -> tuple[Rollout, ReplicaSet] | Objection:
     """What is live, if it still is what was judged."""
     if deployment.metadata.deletion_timestamp:
-        return Refused(Guard.SUPERSEDED, "it is being deleted: no controller rolls anything out for it any more")
+        return Objection(Guard.SUPERSEDED, "it is being deleted: no controller rolls anything out for it any more")
     found = live_rollout(deployment, history)
-    if isinstance(found, Refused):
+    if isinstance(found, Objection):
         # A pause explains why nothing is observed; waiting for it would be in vain.
         waiting = None if request.force else guards.paused(deployment, None)
         return waiting or found
     rollout, live = found
     if request.rollout not in (None, rollout):
-        return Refused(
+        return Objection(
             Guard.SUPERSEDED,
             f"revision {rollout.revision} ({rollout.hash}) is live now, put there by someone else",
         )
     if request.expected_revision not in (None, rollout.revision):
-        return Refused(
+        return Objection(
             Guard.SUPERSEDED,
             f"revision {rollout.revision} is live, not the expected {request.expected_revision}",
         )
     return rollout, live
 
 
-def _common_guards(deployment: Deployment, live: ReplicaSet, request: Request, now: dt.datetime) -> tuple[Refused, ...]:
+def _common_guards(
+    deployment: Deployment, live: ReplicaSet, request: Request, now: dt.datetime
+) -> tuple[Objection, ...]:
     gitops = None if request.gitops_act else guards.gitops(deployment)
     mode = guards.mode(deployment) if request.nonce else None  # it binds the service alone
     return _refusals(mode, gitops, guards.hold(deployment, live, now=now))
 
 
-def _refusals(*answers: Refused | None) -> tuple[Refused, ...]:
+def _refusals(*answers: Objection | None) -> tuple[Objection, ...]:
     return tuple(answer for answer in answers if answer)
 
 
-def _first(refusals: tuple[Refused, ...]) -> Refused:
+def _first(refusals: tuple[Objection, ...]) -> Objection:
     return msgspec.structs.replace(refusals[0], also=refusals[1:])
 
 

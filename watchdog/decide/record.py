@@ -13,7 +13,7 @@ import msgspec
 from watchdog.judge.blocks import Block, PodTimeline
 from watchdog.judge.evaluations import Evaluation
 from watchdog.judge.sequential import SequentialSettings
-from watchdog.model import Action, IncidentId, Mode, Outcome, Rollout, Topology
+from watchdog.model import Action, IncidentId, Mode, Objection, Outcome, Rollout, Topology
 from watchdog.objects import TemplateHash, WorkloadRef
 
 SCHEMA = 1
@@ -49,19 +49,10 @@ class VerdictSeen(msgspec.Struct, frozen=True):
     """A verdict that differed from the one before, and when."""
 
     at: dt.datetime
-    word: str
+    status: str = msgspec.field(name="word")
     detail: str
     cause: str = ""
     signal: str = ""
-
-
-class Veto(msgspec.Struct, frozen=True):
-    """A guard that said no, or that turned acting into asking (`lowers`)."""
-
-    guard: str
-    detail: str
-    at: dt.datetime
-    lowers: bool = False
 
 
 class AlertSeen(msgspec.Struct, frozen=True):
@@ -169,27 +160,27 @@ class Tried(msgspec.Struct, frozen=True):
 
 
 class Answer(msgspec.Struct, frozen=True):
-    """What a person said: `approve` or `dismiss`, by which way, about which hash and target."""
+    """What a person said, `approve` or `dismiss`, and via what."""
 
     answer: str
     by: str
     at: dt.datetime
-    way: str
+    via: str = msgspec.field(name="way")
 
 
-class Told(msgspec.Struct, frozen=True):
+class Notified(msgspec.Struct, frozen=True):
     """The Slack message of this incident, and what it said last.
 
     Args:
         channel: the channel's id.
         ts: the message's timestamp, which is its id.
-        said: digest of the text that it shows.
+        digest: of the text that it shows.
         details: digests of what stands in its thread.
     """
 
     channel: str
     ts: str
-    said: str = ""
+    digest: str = msgspec.field(default="", name="said")
     details: tuple[str, ...] = ()
 
 
@@ -234,7 +225,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         signals: what was asked of Prometheus.
         incident_first: why the workload was already failing when the rollout began; empty where it was not.
         bad_known: by signal: whether `bad` was seen in the 7 days before.
-        judged_by: by signal: what the rule `sequential` is held to; empty under another rule.
+        test_settings: by signal: what the rule `sequential` is held to; empty under another rule.
         lowest: by signal: requests of the quietest two minutes of the day before, where that is known.
         evaluated_by: what posted evaluations are held to; None where none are taken.
         evaluations: those that were posted, oldest first.
@@ -242,7 +233,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         pods: facts that Prometheus does not know.
         blocks: by signal, oldest first.
         verdicts: changes only.
-        vetoes: every guard that spoke.
+        objections: of every guard that spoke; `vetoes` in the stored form.
         alerts: about this workload.
         plan: what was decided.
         tried: what became of the action's write while it was not accepted; None where it was, or was not tried.
@@ -255,7 +246,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         people: what people said.
         outcome: how it ended.
         detail: the outcome in one sentence.
-        told: the Slack message.
+        notified: the Slack message; `told` in the stored form.
         proofs: digests of the nonces that the service's own writes carry (`marks.digest`).
     """
 
@@ -278,7 +269,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     signals: tuple[SignalUsed, ...] = ()
     incident_first: str = ""
     bad_known: Mapping[str, bool] = {}
-    judged_by: Mapping[str, SequentialSettings] = {}
+    test_settings: Mapping[str, SequentialSettings] = msgspec.field(default_factory=dict, name="judged_by")
     lowest: Mapping[str, float] = {}
     evaluated_by: SequentialSettings | None = None
     evaluations: tuple[Evaluation, ...] = ()
@@ -286,7 +277,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     pods: tuple[PodTimeline, ...] = ()
     blocks: Mapping[str, tuple[Block, ...]] = {}
     verdicts: tuple[VerdictSeen, ...] = ()
-    vetoes: tuple[Veto, ...] = ()
+    objections: tuple[Objection, ...] = msgspec.field(default=(), name="vetoes")
     alerts: tuple[AlertSeen, ...] = ()
     plan: Planned | None = None
     tried: Tried | None = None
@@ -299,7 +290,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     people: tuple[Answer, ...] = ()
     outcome: Outcome | None = None
     detail: str = ""
-    told: Told | None = None
+    notified: Notified | None = msgspec.field(default=None, name="told")
     proofs: tuple[str, ...] = ()
 
     @property
@@ -328,7 +319,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         )
 
 
-_LONG = ("blocks", "pods", "judged_by", "evaluations")
+_LONG = ("blocks", "pods", "test_settings", "evaluations")
 """What most of a record is, and no guard, message or list of an ended one asks for."""
 
 

@@ -16,7 +16,7 @@ import datetime as dt
 import msgspec
 
 from watchdog.decide import marks, templates
-from watchdog.model import Guard, Refused, Revision, Rollout
+from watchdog.model import Guard, Objection, Revision, Rollout
 from watchdog.objects import REVISION, Deployment, ReplicaSet, Snapshot
 
 _LONG_AGO = dt.datetime.min.replace(tzinfo=dt.UTC)
@@ -62,7 +62,7 @@ def read_history(snapshot: Snapshot) -> History:
     return History(live, tuple(replicaset for replicaset in owned if replicaset is not live))
 
 
-def live_rollout(deployment: Deployment, history: History) -> tuple[Rollout, ReplicaSet] | Refused:
+def live_rollout(deployment: Deployment, history: History) -> tuple[Rollout, ReplicaSet] | Objection:
     """What is live, or `not-observed` while the controller has yet to see it.
 
     The revision is written before observedGeneration is (TESTBED b2), so that equal generations mean that the revision
@@ -70,18 +70,18 @@ def live_rollout(deployment: Deployment, history: History) -> tuple[Rollout, Rep
     """
     metadata, live = deployment.metadata, history.live
     if metadata.generation > deployment.status.observed_generation:
-        return Refused(Guard.NOT_OBSERVED, "the controller has not seen the newest change yet")
+        return Objection(Guard.NOT_OBSERVED, "the controller has not seen the newest change yet")
     if live is None:
         why = "; it is paused: resume it first" if deployment.spec.paused else ""
-        return Refused(Guard.NOT_OBSERVED, f"no ReplicaSet has the live template{why}")
+        return Objection(Guard.NOT_OBSERVED, f"no ReplicaSet has the live template{why}")
     if live.revision is None or REVISION not in metadata.annotations:
-        return Refused(Guard.NOT_OBSERVED, "the live ReplicaSet has no revision number yet")
+        return Objection(Guard.NOT_OBSERVED, "the live ReplicaSet has no revision number yet")
     return Rollout(deployment.ref, metadata.uid, live.revision, live.hash), live
 
 
 def choose_target(
     deployment: Deployment, history: History, *, to_revision: int | None, below: int | None = None
-) -> ReplicaSet | Refused:
+) -> ReplicaSet | Objection:
     """The ReplicaSet that a person's undo goes to.
 
     Without a number this passes over condemned revisions, as long as there is another; that a condemned one is the
@@ -98,7 +98,7 @@ def choose_target(
         target = next((item for item in history.numbered if item.revision == to_revision), None)
         if target is None:
             numbers = ", ".join(str(number) for number in sorted(set(map(_number, history.numbered))))
-            return Refused(Guard.NO_TARGET, f"there is no revision {to_revision}; there are: {numbers or 'none'}")
+            return Objection(Guard.NO_TARGET, f"there is no revision {to_revision}; there are: {numbers or 'none'}")
     else:
         known = history.numbered
         if below is not None:
@@ -107,13 +107,13 @@ def choose_target(
     if target is None:
         limit = deployment.spec.revision_history_limit
         why = "revisionHistoryLimit is 0" if limit == 0 else "no older ReplicaSet is left"
-        return Refused(Guard.NO_TARGET, f"there is nothing to go back to: {why}")
+        return Objection(Guard.NO_TARGET, f"there is nothing to go back to: {why}")
     if templates.same(target.spec.template, deployment.spec.template):
         if to_revision is None and target is history.live:  # it was read before a change, the others after it
-            return Refused(Guard.NOT_OBSERVED, f"a newer revision than the live {target.revision} is about to be")
-        return Refused(Guard.NOTHING_TO_UNDO, f"revision {target.revision} is what is live")
+            return Objection(Guard.NOT_OBSERVED, f"a newer revision than the live {target.revision} is about to be")
+        return Objection(Guard.NOTHING_TO_UNDO, f"revision {target.revision} is what is live")
     if templates.differ_only_in_annotations(target.spec.template, deployment.spec.template):
-        return Refused(
+        return Objection(
             Guard.NOTHING_TO_UNDO,
             f"revision {target.revision} differs from the live one only in annotations of its pods;"
             " an older one can be named with --to-revision",

@@ -15,7 +15,7 @@ from watchdog.decide.marks import LastRollback
 from watchdog.decide.patches import Operation, add, annotation, encode, replace, test
 from watchdog.decide.record import Record, Switched
 from watchdog.decide.revisions import describe, live_rollout, read_history
-from watchdog.model import Cause, Guard, Refused, Revision, Rollout, ScaleUp, SwitchBack
+from watchdog.model import Cause, Guard, Objection, Revision, Rollout, ScaleUp, SwitchBack
 from watchdog.objects import Pod, ReplicaSet, Service, Snapshot, TemplateHash
 
 ENOUGH = 0.8
@@ -33,7 +33,7 @@ class Colours(msgspec.Struct, frozen=True, kw_only=True):
 
 def plan_switch_back(
     seen: Colours, record: Record, cause: Cause, *, nonce: str, gitops_act: bool, now: dt.datetime
-) -> SwitchBack | ScaleUp | Refused:
+) -> SwitchBack | ScaleUp | Objection:
     """Decide one switch-back.
 
     Args:
@@ -46,9 +46,9 @@ def plan_switch_back(
     """
     switched = record.switched
     if switched is None:
-        return Refused(Guard.NO_TARGET, "this rollout was no switch")
+        return Objection(Guard.NO_TARGET, "this rollout was no switch")
     sides = _sides(seen, record, switched)
-    if isinstance(sides, Refused):
+    if isinstance(sides, Objection):
         return sides
     live, old = sides
     by_gitops = (None if gitops_act else guards.gitops(item) for item in (seen.service, seen.live.deployment))
@@ -89,44 +89,44 @@ def plan_switch_back(
     )
 
 
-def _sides(seen: Colours, record: Record, switched: Switched) -> tuple[ReplicaSet, ReplicaSet] | Refused:
+def _sides(seen: Colours, record: Record, switched: Switched) -> tuple[ReplicaSet, ReplicaSet] | Objection:
     """What is live and what was before, if both still are what they were."""
     service, colour = seen.service, seen.old.deployment
     for what, item in (("Service", service), ("Deployment", seen.live.deployment), ("Deployment", colour)):
         if item.metadata.deletion_timestamp:
-            return Refused(Guard.SUPERSEDED, f"the {what} {item.ref.name} is being deleted")
+            return Objection(Guard.SUPERSEDED, f"the {what} {item.ref.name} is being deleted")
     if service.metadata.uid != switched.uid:
-        return Refused(Guard.SUPERSEDED, f"the Service {service.ref.name} was made anew by someone else")
+        return Objection(Guard.SUPERSEDED, f"the Service {service.ref.name} was made anew by someone else")
     if service.spec.selector != switched.after:
         text = selector_text(service.spec.selector)
-        return Refused(Guard.SUPERSEDED, f"the Service {service.ref.name} selects {text} now, by someone else")
+        return Objection(Guard.SUPERSEDED, f"the Service {service.ref.name} selects {text} now, by someone else")
     found = live_rollout(seen.live.deployment, read_history(seen.live))
-    if isinstance(found, Refused):
+    if isinstance(found, Objection):
         return found
     if (found[0].uid, found[0].hash) != (record.rollout.uid, record.rollout.hash):
         why = f"revision {found[0].revision} ({found[0].hash}) is live now, put there by someone else"
-        return Refused(Guard.SUPERSEDED, why)
+        return Objection(Guard.SUPERSEDED, why)
     before = live_rollout(colour, read_history(seen.old))
-    if isinstance(before, Refused):
+    if isinstance(before, Objection):
         return before
     if not switched.before or not record.stable_hash:
-        return Refused(Guard.NO_TARGET, f"what {colour.ref.name} was before the switch is not known")
+        return Objection(Guard.NO_TARGET, f"what {colour.ref.name} was before the switch is not known")
     if before[1].hash != record.stable_hash:
         why = f"{colour.ref.name} has been changed since the switch: {before[1].hash}, not {record.stable_hash}"
-        return Refused(Guard.NO_TARGET, why)
+        return Objection(Guard.NO_TARGET, why)
     if not switched.before.items() <= templates.labels(colour.spec.template).items():
         why = f"{selector_text(switched.before)} does not select the pods of {colour.ref.name} any more"
-        return Refused(Guard.NO_TARGET, why)
+        return Objection(Guard.NO_TARGET, why)
     return found[1], before[1]
 
 
 def _make_room(
     seen: Colours, rollout: Rollout, switched: Switched, *, ready: tuple[int, int], needed: int, gitops_act: bool
-) -> ScaleUp | Refused:
+) -> ScaleUp | Objection:
     """Give the colour of before the pods that it had; where it is to have them already, they are waited for."""
     colour = seen.old.deployment
     why = f"{colour.ref.name} has {ready[0]} ready pods, the {ready[1]} of the live colour need {needed}"
-    refused, wanted = Refused(Guard.NO_CAPACITY, why), max(switched.replicas, needed)
+    refused, wanted = Objection(Guard.NO_CAPACITY, why), max(switched.replicas, needed)
     if colour.spec.replicas >= wanted:
         return refused
     if not gitops_act and (by_gitops := guards.gitops(colour)):
@@ -153,14 +153,14 @@ def _operations(service: Service, switched: Switched, mark: str) -> Iterable[Ope
         yield add("/metadata/annotations", {marks.LAST_ROLLBACK: mark})
 
 
-def _held(service: Service, *, now: dt.datetime) -> Refused | None:
+def _held(service: Service, *, now: dt.datetime) -> Objection | None:
     text = service.metadata.annotations.get(marks.HOLD)
     if text is None:
         return None
     owner = marks.field_owner(service.metadata, ("f:metadata", "f:annotations", f"f:{marks.HOLD}"))
     found = marks.read_hold(text, set_at=owner.time if owner else None, now=now)
     until = f"{found.until:%Y-%m-%dT%H:%M:%SZ}: {found.reason or 'no reason'}" if found else ""
-    return Refused(Guard.HOLD, f"the Service is held until {until}") if found else None
+    return Objection(Guard.HOLD, f"the Service is held until {until}") if found else None
 
 
 def _ready(pods: Iterable[Pod], replicaset: ReplicaSet, selector: Mapping[str, str]) -> int:

@@ -8,7 +8,7 @@ from collections.abc import Collection
 
 from watchdog.decide import marks, templates
 from watchdog.decide.revisions import History
-from watchdog.model import Guard, Refused
+from watchdog.model import Guard, Objection
 from watchdog.objects import Deployment, ReplicaSet, TemplateHash
 
 _NEWEST = dt.timedelta(days=7)
@@ -25,7 +25,7 @@ def service_target(
     bake: dt.timedelta,
     began: dt.datetime,
     now: dt.datetime,
-) -> tuple[ReplicaSet, bool] | Refused:
+) -> tuple[ReplicaSet, bool] | Objection:
     """The target, and whether it passed.
 
     Args:
@@ -47,7 +47,7 @@ def service_target(
     if not others:
         limit = deployment.spec.revision_history_limit
         why = "revisionHistoryLimit is 0" if limit == 0 else "no older ReplicaSet that is not condemned is left"
-        return Refused(Guard.NO_TARGET, f"there is nothing to go back to: {why}")
+        return Objection(Guard.NO_TARGET, f"there is nothing to go back to: {why}")
     before = next((item for item in others if item.hash == begun_from), others[0])
 
     def passed_when(item: ReplicaSet) -> dt.datetime | None:
@@ -61,7 +61,7 @@ def service_target(
                 target, passed = item, True
                 break
     if templates.differ_only_in_annotations(target.spec.template, deployment.spec.template):
-        return Refused(
+        return Objection(
             Guard.NOTHING_TO_UNDO,
             f"revision {target.revision} differs from the live one only in annotations of its pods",
         )

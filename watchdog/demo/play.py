@@ -107,9 +107,9 @@ class _Teller:
         if record is None:
             return
         for verdict in record.verdicts:
-            self._once(f"verdict {verdict.word}: {verdict.detail}" + (f" ({verdict.cause})" if verdict.cause else ""))
-        for veto in record.vetoes:
-            self._once(f"guard {veto.guard}: {veto.detail}")
+            self._once(f"verdict {verdict.status}: {verdict.detail}" + (f" ({verdict.cause})" if verdict.cause else ""))
+        for objection in record.objections:
+            self._once(f"guard {objection}")
         for write in record.writes:
             self._once(f"write accepted: {write.what}")
         if record.verified:

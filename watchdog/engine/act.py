@@ -43,7 +43,7 @@ from watchdog.errors import (
     Throttled,
     Unanswered,
 )
-from watchdog.model import Action, Event, Guard, Plan, Refused, Restore, Result, Rollout, ScaleDown, Undo
+from watchdog.model import Action, Event, Guard, Objection, Plan, Restore, Result, Rollout, ScaleDown, Undo
 from watchdog.objects import Deployment, Metadata, Snapshot, WorkloadRef
 from watchdog.ports import Cluster
 
@@ -54,8 +54,8 @@ _OBSERVE_EVERY_S = 0.1
 _READ_AGAIN_AFTER_S = 1.0
 
 T = TypeVar("T")
-Choose = Callable[[Snapshot], int | Refused]
-Decide = Callable[[Snapshot, Request], Awaitable[Plan | Refused]]
+Choose = Callable[[Snapshot], int | Objection]
+Decide = Callable[[Snapshot, Request], Awaitable[Plan | Objection]]
 
 
 class _Written(msgspec.Struct, frozen=True):
@@ -70,7 +70,7 @@ class _Written(msgspec.Struct, frozen=True):
 class _Answer(msgspec.Struct, frozen=True):
     """What became of deciding and writing: of which rollout, where one was found, and how the workload looked."""
 
-    end: _Written | Refused
+    end: _Written | Objection
     deployment: Deployment
     rollout: Rollout | None
 
@@ -147,7 +147,7 @@ class Actor:
 
     async def foresee(
         self, action: Action, ref: WorkloadRef, request: Request, *, choose: Choose | None = None
-    ) -> Plan | Refused:
+    ) -> Plan | Objection:
         """What an action would write now, or which guard would refuse it; nothing is written. Raises `ClusterError`."""
         decide = self._undoing(choose)
         if action is not Action.UNDO:
@@ -218,9 +218,9 @@ class Actor:
     ) -> Result:
         """Give a scaled-down workload its replicas back, if a good template has arrived. Raises as `undo` does."""
 
-        async def decide(snapshot: Snapshot, request: Request) -> Plan | Refused:
+        async def decide(snapshot: Snapshot, request: Request) -> Plan | Objection:
             plan = plan_restore(snapshot, condemned_images=condemned_images)
-            return plan or Refused(Guard.NOTHING_TO_UNDO, "no replicas are to be restored")
+            return plan or Objection(Guard.NOTHING_TO_UNDO, "no replicas are to be restored")
 
         return await self._act(ref, request, decide)
 
@@ -235,10 +235,10 @@ class Actor:
     def _undoing(self, choose: Choose | None) -> Decide:
         now = self._now()
 
-        async def decide(snapshot: Snapshot, request: Request) -> Plan | Refused:
+        async def decide(snapshot: Snapshot, request: Request) -> Plan | Objection:
             if choose:
                 chosen = choose(snapshot)
-                if isinstance(chosen, Refused):
+                if isinstance(chosen, Objection):
                     return chosen
                 request = msgspec.structs.replace(request, to_revision=chosen)
             return plan_undo(snapshot, request, now=now)
@@ -248,7 +248,7 @@ class Actor:
     def _scaling_down(self, ref: WorkloadRef) -> Decide:
         now = self._now()
 
-        async def decide(snapshot: Snapshot, request: Request) -> Plan | Refused:
+        async def decide(snapshot: Snapshot, request: Request) -> Plan | Objection:
             autoscalers = await self._cluster.autoscalers(ref.namespace, timeout_s=self._patience.request_s)
             return plan_scale_down(snapshot, request, autoscalers=autoscalers, now=now)
 
@@ -257,7 +257,7 @@ class Actor:
     def _pausing(self) -> Decide:
         now = self._now()
 
-        async def decide(snapshot: Snapshot, request: Request) -> Plan | Refused:
+        async def decide(snapshot: Snapshot, request: Request) -> Plan | Objection:
             return plan_pause(snapshot, request, now=now)
 
         return decide
@@ -288,7 +288,7 @@ class Actor:
             return _Written(plan, patched, loop.time())
 
         answer = await self._write(ref, request, decide, commit, dry_run=dry_run, deadline=deadline, attempts=attempts)
-        if isinstance(answer.end, Refused):
+        if isinstance(answer.end, Objection):
             return await self._end(wording.refused(answer.end), answer, dry_run=dry_run)
         written, result = answer.end, wording.planned(answer.end.plan)
         if written.replaced:
@@ -350,7 +350,7 @@ class Actor:
                     if given_up(failures, attempts=attempts, changed=changed):
                         raise failures[-1]
                 plan = await decide(snapshot, request)
-                if isinstance(plan, Refused):
+                if isinstance(plan, Objection):
                     if plan.guard is not Guard.NOT_OBSERVED or loop.time() > observed_by:
                         return _Answer(plan, seen, request.rollout or _live(snapshot))
                     await asyncio.sleep(_OBSERVE_EVERY_S)
@@ -376,7 +376,7 @@ class Actor:
             except NotFound:
                 if seen is None:
                     raise
-                return _Answer(Refused(Guard.SUPERSEDED, "it was deleted by someone else"), seen, request.rollout)
+                return _Answer(Objection(Guard.SUPERSEDED, "it was deleted by someone else"), seen, request.rollout)
             except ClusterError as error:
                 # Whatever only answered that it failed, and was then read without our mark, was not written.
                 answered = not any(
@@ -483,7 +483,7 @@ def _next(tried: Deployment, now: Deployment) -> bool:
 
 def _live(snapshot: Snapshot) -> Rollout | None:
     found = live_rollout(snapshot.deployment, read_history(snapshot))
-    return None if isinstance(found, Refused) else found[0]
+    return None if isinstance(found, Objection) else found[0]
 
 
 def _fields(

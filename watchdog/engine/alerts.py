@@ -103,10 +103,10 @@ class AlertIntake:
     """
 
     def __init__(
-        self, context: Context, *, hurry: Callable[[Record, float], None], next_step: Callable[[IncidentId], int]
+        self, context: Context, *, evaluate_now: Callable[[Record, float], None], next_step: Callable[[IncidentId], int]
     ) -> None:
         self._context = context
-        self._hurry = hurry
+        self._evaluate_now = evaluate_now
         self._next_step = next_step
         self._held: dict[WorkloadRef, deque[Held]] = {}
         self._room = _MOST
@@ -239,11 +239,11 @@ class AlertIntake:
         if not yes and began and began < record.started and record.started - began <= _BEFORE:
             why = f"alert {alert.name[:100]} was firing before the rollout began"
             changed = msgspec.structs.replace(changed, incident_first=record.incident_first or why)
-        context.put(changed, told=False)
+        context.put(changed, notify=False)
         fields = {"event": f"alert-{what}", "incident": record.id, "workload": str(record.workload)}
         _log.info("alert %.100r since %s: %s", alert.name, began or "an unknown time", what, extra=fields)
         if yes:
-            self._hurry(context.records[record.id], held.arrived)
+            self._evaluate_now(context.records[record.id], held.arrived)
 
     def _heard(
         self, record: Record, alert: Alert, what: AlertOutcome, began: dt.datetime | None
@@ -278,7 +278,7 @@ class AlertIntake:
             else each
             for each in record.alerts
         )
-        self._context.put(msgspec.structs.replace(record, alerts=resolved), told=False)
+        self._context.put(msgspec.structs.replace(record, alerts=resolved), notify=False)
 
     async def resync(self) -> None:
         """Ask every Alertmanager for what fires, at once and then again and again, and when somebody asks for it."""

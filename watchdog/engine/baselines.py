@@ -10,11 +10,12 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from watchdog.judge import calibration, historical, starved, vetoes
+from watchdog.judge import calibration, historical, objections, starved
 from watchdog.judge.blocks import Counts, Reading, ScrapeTarget, steps
 from watchdog.judge.calibration import Reference, phis
+from watchdog.judge.objections import Bystander
 from watchdog.judge.past import Span, by_pod, spans
-from watchdog.judge.vetoes import Bystander, Vetoed
+from watchdog.model import Objection
 from watchdog.objects import WorkloadRef
 from watchdog.ports import SignalQuery, Signals
 
@@ -96,7 +97,7 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
 
     reference: Reference
     told: str
-    incident_first: Vetoed | None = None
+    incident_first: Objection | None = None
     bystanders: tuple[Bystander, ...] = ()
     lowest: float | None = None
     rps: float = 0.0
@@ -190,7 +191,7 @@ def _pasts(
             Baseline(
                 reference=reference,
                 told=_told(windows),
-                incident_first=vetoes.incident_first(
+                incident_first=objections.incident_first(
                     before, limit=historical.limit(earlier.base), phi=earlier.phi_historical
                 ),
                 bystanders=tuple(item for _, item in seen[:MOST_BYSTANDERS]),

@@ -23,7 +23,7 @@ from watchdog.engine.fleet import Match
 from watchdog.engine.rollouts import Rollouts, mode_of
 from watchdog.engine.watch import digest, signals_used
 from watchdog.errors import ClusterError
-from watchdog.model import MANAGER, Action, Mode, Outcome, Refused, Rollout, Topology
+from watchdog.model import MANAGER, Action, Mode, Objection, Outcome, Rollout, Topology
 from watchdog.objects import Deployment, ReplicaSet, Service, ServiceRef, Snapshot, TemplateHash, WorkloadRef
 
 _log = logging.getLogger(__name__)
@@ -81,7 +81,7 @@ class ServiceWatcher:
         if stands(service, record, now=now):
             if record.state in BEFORE_ACTING:
                 # Its process died between the patch and the record: the patch carries the proof.
-                record = self._context.put(msgspec.structs.replace(record, state=State.ACTING), told=False)
+                record = self._context.put(msgspec.structs.replace(record, state=State.ACTING), notify=False)
                 self._changed(record)
             return
         mark = marks.read_last_rollback(service.metadata.annotations, now=now)
@@ -105,7 +105,7 @@ class ServiceWatcher:
         if deployment.metadata.generation > deployment.status.observed_generation:
             return True
         found = live_rollout(deployment, read_history(await self._snapshot(deployment)))
-        if isinstance(found, Refused):
+        if isinstance(found, Objection):
             self._later(deployment.ref)
         elif found[0].hash != record.rollout.hash:
             why = f"{deployment.ref.name} was changed in place by someone else: revision {found[0].revision}"
@@ -120,7 +120,7 @@ class ServiceWatcher:
         if before == seen:
             return
         found = live_rollout(deployment, read_history(await self._snapshot(deployment)))
-        if isinstance(found, Refused):
+        if isinstance(found, Objection):
             self._later(deployment.ref)
             return
         live, replicaset = found
@@ -186,7 +186,7 @@ class ServiceWatcher:
     async def _hash_at(self, other: Deployment, at: dt.datetime) -> TemplateHash:
         """What the other colour was at the switch; empty where it has been changed since."""
         found = live_rollout(other, read_history(await self._snapshot(other)))
-        if isinstance(found, Refused):
+        if isinstance(found, Objection):
             return TemplateHash("")
         created = found[1].metadata.creation_timestamp
         return found[0].hash if created and created <= at else TemplateHash("")

@@ -4,8 +4,8 @@ from collections.abc import Collection, Sequence
 
 from watchdog.engine.baselines import deployment_of, place_of
 from watchdog.judge.blocks import Counts, Reading, Sample, ScrapeTarget
+from watchdog.judge.objections import Bystander
 from watchdog.judge.past import delta, newest
-from watchdog.judge.vetoes import Bystander
 from watchdog.objects import WorkloadRef
 
 

@@ -150,11 +150,11 @@ class Context:
 
     # -- records -------------------------------------------------------------------------------------------------------
 
-    def put(self, record: Record, *, told: bool = True) -> Record:
-        """Make a record the newest of its rollout, and have it saved; `told` has people told of it, too."""
+    def put(self, record: Record, *, notify: bool = True) -> Record:
+        """Make a record the newest of its rollout, and have it saved; `notify` has people told of it, too."""
         record = self.remember(record)
         self._save_soon(record.id)
-        if told:
+        if notify:
             self.tell(record)
         return record
 
@@ -178,8 +178,8 @@ class Context:
             record = self._with_blocks(record)
         if before and len(before.evaluations) > len(record.evaluations):
             record = msgspec.structs.replace(record, evaluations=before.evaluations)
-        if before and before.told and not record.told:
-            record = msgspec.structs.replace(record, told=before.told)
+        if before and before.notified and not record.notified:
+            record = msgspec.structs.replace(record, notified=before.notified)
         if before and len(before.proofs) > len(record.proofs):
             record = msgspec.structs.replace(record, proofs=before.proofs)
         self._index(record)
@@ -263,7 +263,7 @@ class Context:
         if incident not in self._nonces and record.mode is not Mode.OBSERVE:
             nonce = self._nonces[incident] = secrets.token_hex(16)
             digests = (*record.proofs[-_PROOFS + 1 :], marks.digest(nonce, record.rollout))
-            self.put(msgspec.structs.replace(record, proofs=digests), told=False)
+            self.put(msgspec.structs.replace(record, proofs=digests), notify=False)
         return self._nonces.get(incident, "")
 
     # -- saving --------------------------------------------------------------------------------------------------------

@@ -10,7 +10,7 @@ from watchdog.decide.evaluations import BatchSide, Posted, Taken
 from watchdog.decide.revisions import read_history
 from watchdog.engine.context import Context
 from watchdog.errors import NotFound, UsageError
-from watchdog.judge.evaluations import Evaluation, frozen
+from watchdog.judge.evaluations import Evaluation, freeze_settings
 from watchdog.judge.sequential import SequentialSettings
 from watchdog.model import IncidentId
 from watchdog.objects import WorkloadRef
@@ -82,7 +82,7 @@ def settings_of(policy: Policy, step_s: float) -> SequentialSettings | None:
     """What evaluations of a rollout are held to; None where its policy takes none."""
     if not policy.evaluations.enabled:
         return None
-    return frozen(
+    return freeze_settings(
         step_s=step_s,
         baseline=policy.evaluations.baseline,
         alpha=policy.sequential.alpha,

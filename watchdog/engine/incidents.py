@@ -18,7 +18,7 @@ from watchdog.decide.incident import Happening
 from watchdog.decide.limits import Facts, SafetyLimits
 from watchdog.decide.patches import add, annotation, encode, test
 from watchdog.decide.plan import Request
-from watchdog.decide.record import DecisionCounts, Planned, Record, State, VerdictSeen, Veto
+from watchdog.decide.record import DecisionCounts, Planned, Record, State, VerdictSeen
 from watchdog.decide.revisions import read_history
 from watchdog.decide.target import service_target
 from watchdog.engine import recovery, wording
@@ -28,7 +28,7 @@ from watchdog.engine.switching import Switcher
 from watchdog.engine.verify import Stuck
 from watchdog.errors import ClusterError, NotFound
 from watchdog.judge import conditions
-from watchdog.judge.blocks import BlindReason, Doubt, Status, Verdict
+from watchdog.judge.blocks import BlindReason, Status, Verdict
 from watchdog.judge.conditions import ConditionSettings, Observed
 from watchdog.judge.verdict import combine
 from watchdog.metrics import Part
@@ -40,9 +40,9 @@ from watchdog.model import (
     Guard,
     IncidentId,
     Mode,
+    Objection,
     Outcome,
     Plan,
-    Refused,
     Result,
     ScaleDown,
     ScaleUp,
@@ -133,7 +133,7 @@ class Incidents:
         verdict = self.verdict(item)
         self._blind[record.id] = verdict.blind.reason if verdict.blind else None
         self._note(record, verdict, item)
-        return verdict if verdict.word is Status.BREACH else None
+        return verdict if verdict.status is Status.BREACH else None
 
     def verdict(self, item: Polled) -> Verdict:
         """What is to be thought of a rollout now."""
@@ -183,21 +183,21 @@ class Incidents:
         last = record.verdicts[-1] if record.verdicts else None
         shown = verdict.blind.detail if verdict.blind else verdict.detail
         about = str(verdict.blind.reason) if verdict.blind else verdict.cause
-        if last is None or (last.word, last.cause, last.signal) != (str(verdict.word), about, verdict.signal):
-            seen = VerdictSeen(now, str(verdict.word), shown, about, verdict.signal)
+        if last is None or (last.status, last.cause, last.signal) != (str(verdict.status), about, verdict.signal):
+            seen = VerdictSeen(now, str(verdict.status), shown, about, verdict.signal)
             record = context.put(msgspec.structs.replace(record, verdicts=(*record.verdicts, seen)))
-            context.metrics.verdict(record.policy, verdict.word)
-            fields = _fields(record, "verdict") | {"verdict": str(verdict.word)}
-            _log.info("%s: %s", verdict.word, shown, extra=fields)
+            context.metrics.verdict(record.policy, verdict.status)
+            fields = _fields(record, "verdict") | {"verdict": str(verdict.status)}
+            _log.info("%s: %s", verdict.status, shown, extra=fields)
             if verdict.blind:
                 why = f"{verdict.blind.reason}: {shown}"
                 context.note(record, EventReason.BLIND, why, suffix=f"-{verdict.blind.reason}")
-        if verdict.word is Status.BREACH:
+        if verdict.status is Status.BREACH:
             if record.state is State.WATCHING:
-                context.put(incident.advance(record, Happening.BREACH, now=now), told=False)
+                context.put(incident.advance(record, Happening.BREACH, now=now), notify=False)
             return
         if (note := item.watch.note) and all(note != each.detail for each in record.verdicts):
-            noted = VerdictSeen(now, str(verdict.word), note, about, verdict.signal)
+            noted = VerdictSeen(now, str(verdict.status), note, about, verdict.signal)
             record = context.put(msgspec.structs.replace(record, verdicts=(*record.verdicts, noted)))
             _log.info("%s", note, extra=_fields(record, "note"))
         if record.state is State.BREACH:
@@ -207,7 +207,7 @@ class Incidents:
     def _maybe_end(self, record: Record, verdict: Verdict, item: Polled) -> None:
         context, policy, now = self._context, item.watch.policy, self._context.now()
         over = record.completed is not None and now - record.completed >= dt.timedelta(seconds=policy.bake)
-        if verdict.word is Status.HEALTHY:
+        if verdict.status is Status.HEALTHY:
             record = context.put(incident.end(record, Outcome.PASSED, verdict.detail, now=now))
             if record.mode is not Mode.OBSERVE:
                 context.spawn(Part.INCIDENT, self._mark_passed(record, item, now), about=record.id)
@@ -261,19 +261,19 @@ class Incidents:
 
     # -- alerts and answers --------------------------------------------------------------------------------------------
 
-    def hurry(self, item: Polled, *, arrived: float) -> None:
+    def evaluate_now(self, item: Polled, *, arrived: float) -> None:
         """Judge a rollout now, with the evidence that is already in, since an alert speaks for it."""
         record = self._context.records[item.record.id]
         if record.state not in (State.WATCHING, State.BREACH) or record.id in self._busy:
             return
         verdict = self.verdict(item)
-        if verdict.word is Status.BREACH:
+        if verdict.status is Status.BREACH:
             self._alerted[record.id] = arrived
             if record.state is State.WATCHING:
                 seen = VerdictSeen(self._context.now(), "breach", verdict.detail, verdict.cause, verdict.signal)
                 record = msgspec.structs.replace(_numbered(record, item), verdicts=(*record.verdicts, seen))
-                self._context.metrics.verdict(record.policy, verdict.word)
-                self._context.put(incident.advance(record, Happening.BREACH, now=self._context.now()), told=False)
+                self._context.metrics.verdict(record.policy, verdict.status)
+                self._context.put(incident.advance(record, Happening.BREACH, now=self._context.now()), notify=False)
             self._start(record.id, self._decide(item, verdict))
 
     def answered(self, record: Record) -> None:
@@ -321,25 +321,25 @@ class Incidents:
         facts = self._facts(record, verdict, item)
         if record.state is not State.BREACH:
             return  # superseded meanwhile, or found acted upon
-        spoken = limits.vetoes(record, facts, self._limits, now=context.now())
-        record = incident.veto(record, *spoken)
+        objections = limits.objections(record, facts, self._limits, now=context.now())
+        record = incident.with_objections(record, *objections, now=context.now())
         context.note(record, EventReason.BREACH, verdict.detail)
-        record = context.put(msgspec.structs.replace(record, plan=self._proposal(record, verdict, item)), told=False)
+        record = context.put(msgspec.structs.replace(record, plan=self._proposal(record, verdict, item)), notify=False)
         if record.mode is Mode.OBSERVE:
             context.metrics.refusal(Guard.MODE)
             await self._observe(record)
-        elif not spoken:
+        elif not objections:
             context.put(incident.advance(record, Happening.ALLOWED, now=context.now()))
             await self._act(context.records[record.id], verdict=verdict, by="")
-        elif all(veto.lowers for veto in spoken):
-            for veto in spoken:
-                context.metrics.refusal(Guard(veto.guard))
-            await self._ask(record, "; ".join(f"{veto.guard}: {veto.detail}" for veto in spoken))
-        elif spoken[0].guard in limits.WAITING:
+        elif all(objection.asks for objection in objections):
+            for objection in objections:
+                context.metrics.refusal(objection.guard)
+            await self._ask(record, "; ".join(str(objection) for objection in objections))
+        elif objections[0].guard in limits.WAITING:
             context.put(record)
         else:
-            context.metrics.refusal(Guard(spoken[0].guard))
-            await self._refuse(record, f"{spoken[0].guard}: {spoken[0].detail}")
+            context.metrics.refusal(objections[0].guard)
+            await self._refuse(record, str(objections[0]))
 
     def _proposal(self, record: Record, verdict: Verdict, item: Polled) -> Planned:
         """What is proposed, with the target that an undo would have by what the step showed."""
@@ -347,7 +347,7 @@ class Incidents:
         if record.action is not Action.UNDO or deployment is None:
             return proposed
         target = self._target(record, Snapshot(deployment, item.replicasets))
-        return proposed if isinstance(target, Refused) else _aimed(proposed, record, target[0])
+        return proposed if isinstance(target, Objection) else _aimed(proposed, record, target[0])
 
     async def _observe(self, record: Record) -> None:
         """End a breach in mode `observe` with what would have been done; nothing is written, not even as a dry run."""
@@ -362,17 +362,17 @@ class Incidents:
             return  # superseded meanwhile
         if isinstance(foreseen, Undo | ScaleDown | SwitchBack):
             record = msgspec.structs.replace(record, plan=self._planned(record, foreseen))
-        elif isinstance(foreseen, Refused) and foreseen.guard is Guard.SUPERSEDED:
+        elif isinstance(foreseen, Objection) and foreseen.guard is Guard.SUPERSEDED:
             await self._end(record, Outcome.SUPERSEDED, str(foreseen))
             return
-        elif isinstance(foreseen, Refused):
+        elif isinstance(foreseen, Objection):
             asks = foreseen.guard is Guard.TARGET_NOT_PASSED
-            record = incident.veto(record, Veto(foreseen.guard, foreseen.detail, now, lowers=asks))
+            record = incident.with_objections(record, msgspec.structs.replace(foreseen, asks=asks), now=now)
         why = _would(record)
         await self._end(record, Outcome.OBSERVED, why)
         context.note(context.records[record.id], EventReason.REFUSED, why, suffix=f"-{Guard.MODE}")
 
-    async def _foreseen(self, record: Record) -> Plan | SwitchBack | ScaleUp | Refused:
+    async def _foreseen(self, record: Record) -> Plan | SwitchBack | ScaleUp | Objection:
         """What the action would write now, or which guard of the action itself would refuse it."""
         cause = Cause(MANAGER, record.plan.cause if record.plan else "")
         gitops_act = self._policy(record).gitops.value == "act"
@@ -389,13 +389,13 @@ class Incidents:
             ClusterError: the target is not known; the incident stays in breach, and is decided anew with the next step.
         """
         context = self._context
-        record = context.put(record, told=False)
+        record = context.put(record, notify=False)
         if record.action is Action.UNDO:
             target = self._target(record, await context.ports.actor.look(record.workload))
             record = context.records[record.id]
             if record.state is not State.BREACH:
                 return  # superseded meanwhile
-            if isinstance(target, Refused):
+            if isinstance(target, Objection):
                 await self._end(record, Outcome.REFUSED, str(target))
                 return
             plan = _aimed(record.plan or _proposed(record, Verdict(Status.BREACH, "")), record, target[0])
@@ -412,9 +412,9 @@ class Incidents:
         condemned = marks.condemned_by(live) if live else None
         deployment = context.deployment(record.workload)
         blind = [each.blind for each in item.watch.verdicts(urgent=False) if each.blind]
-        doubts = tuple(_on_node(each, item.candidates) for each in verdict.doubts)
+        objections = tuple(_on_node(each, item.candidates) for each in verdict.objections)
         return Facts(
-            verdict=msgspec.structs.replace(verdict, doubts=doubts),
+            verdict=msgspec.structs.replace(verdict, objections=objections),
             others=context.others(record),
             claimed=self._claimed(record),
             silences=tuple(each for each in silences or () if each.until > context.now()),
@@ -440,16 +440,16 @@ class Incidents:
         return record.switched is not None and newest is not None and newest.outcome is not Outcome.PASSED
 
     async def _refuse(self, record: Record, why: str) -> None:
-        context, spoken = self._context, record.vetoes
+        context, objections = self._context, record.objections
         record = context.records[record.id]
         if record.state is State.ENDED:
             return  # superseded meanwhile
-        record = incident.veto(record, *spoken)
-        word = next((veto.guard for veto in record.vetoes), "")
-        why = why if not word or why.startswith(word) else f"{word}: {why}"
+        record = incident.with_objections(record, *objections, now=context.now())
+        guard = next((objection.guard for objection in record.objections), "")
+        why = why if not guard or why.startswith(guard) else f"{guard}: {why}"
         record = context.put(incident.end(record, Outcome.REFUSED, why, now=context.now()))
         context.metrics.action(record.action, Outcome.REFUSED, cause=record.plan.cause if record.plan else "")
-        context.note(record, EventReason.REFUSED, why, suffix=f"-{word}" if word else "")
+        context.note(record, EventReason.REFUSED, why, suffix=f"-{guard}" if guard else "")
 
     # -- acting --------------------------------------------------------------------------------------------------------
 
@@ -518,7 +518,7 @@ class Incidents:
             return  # superseded meanwhile
         if result.refused:
             if isinstance(result.plan, ScaleUp):
-                record = context.put(wrote(record, result.detail, at=now), told=False)
+                record = context.put(wrote(record, result.detail, at=now), notify=False)
             await self._not_written(record, result.refused)
             return
         if arrived := self._alerted.pop(record.id, None):
@@ -542,9 +542,9 @@ class Incidents:
         else:
             await self._verify(record, plan, request, resumed=False)
 
-    async def _not_written(self, record: Record, refused: Refused) -> None:
+    async def _not_written(self, record: Record, refused: Objection) -> None:
         context, now = self._context, self._context.now()
-        record = incident.veto(record, Veto(refused.guard, refused.detail, now))
+        record = incident.with_objections(record, refused, now=now)
         context.metrics.refusal(refused.guard)
         if refused.guard in (Guard.NOT_OBSERVED, Guard.NO_CAPACITY):
             context.put(incident.advance(record, Happening.WAIT, now=now))
@@ -555,7 +555,7 @@ class Incidents:
         else:
             await self._end(record, Outcome.REFUSED, str(refused))
 
-    def _target(self, record: Record, snapshot: Snapshot) -> tuple[ReplicaSet, bool] | Refused:
+    def _target(self, record: Record, snapshot: Snapshot) -> tuple[ReplicaSet, bool] | Objection:
         """Where an undo of this rollout goes, and whether that is known to be good."""
         context = self._context
         doubtful = {
@@ -575,19 +575,19 @@ class Incidents:
             now=context.now(),
         )
 
-    def _chooser(self, record: Record, *, approved: bool) -> Callable[[Snapshot], int | Refused]:
-        def choose(snapshot: Snapshot) -> int | Refused:
+    def _chooser(self, record: Record, *, approved: bool) -> Callable[[Snapshot], int | Objection]:
+        def choose(snapshot: Snapshot) -> int | Objection:
             if approved and record.plan and record.plan.to_hash:
                 agreed = [item for item in read_history(snapshot).numbered if item.hash == record.plan.to_hash]
                 gone = f"revision {record.plan.to_revision}, which was approved, is gone"
-                return agreed[0].revision or 0 if agreed else Refused(Guard.NO_TARGET, gone)
+                return agreed[0].revision or 0 if agreed else Objection(Guard.NO_TARGET, gone)
             found = self._target(record, snapshot)
-            if isinstance(found, Refused):
+            if isinstance(found, Objection):
                 return found
             target, passed = found
             if not passed:
                 why = f"revision {target.revision}, which was live before, is not known to be good"
-                return Refused(Guard.TARGET_NOT_PASSED, why)
+                return Objection(Guard.TARGET_NOT_PASSED, why)
             return target.revision or 0
 
         return choose
@@ -764,13 +764,13 @@ def _numbered(record: Record, item: Polled) -> Record:
     return msgspec.structs.replace(record, blocks={}, evidence=item.watch.evidence(urgent=record.urgent))
 
 
-def _on_node(doubt: Doubt, pods: Iterable[Pod]) -> Doubt:
-    """The doubt about one pod, with its node: what people look at next."""
+def _on_node(objection: Objection, pods: Iterable[Pod]) -> Objection:
+    """The objection about one pod, with its node: what people look at next."""
     nodes = {pod.metadata.name: pod.spec.node_name for pod in pods}
-    pod = doubt.detail.rpartition(" ")[2]
-    if doubt.guard != Guard.ONE_POD or not nodes.get(pod):
-        return doubt
-    return Doubt(doubt.guard, f"{doubt.detail} on node {nodes[pod]}")
+    pod = objection.detail.rpartition(" ")[2]
+    if objection.guard != Guard.ONE_POD or not nodes.get(pod):
+        return objection
+    return msgspec.structs.replace(objection, detail=f"{objection.detail} on node {nodes[pod]}")
 
 
 def _proposed(record: Record, verdict: Verdict) -> Planned:
@@ -801,15 +801,15 @@ def _aimed(proposed: Planned, record: Record, target: ReplicaSet) -> Planned:
 
 def _would(record: Record) -> str:
     """What would have come of a breach in another mode."""
-    spoken = [veto for veto in record.vetoes if veto.guard != Guard.MODE]
-    waits = [veto for veto in spoken if veto.guard in limits.WAITING]
-    asks = [veto for veto in spoken if veto.lowers]
-    refuses = [veto for veto in spoken if veto not in (*waits, *asks)]
+    objections = [objection for objection in record.objections if objection.guard != Guard.MODE]
+    waits = [objection for objection in objections if objection.guard in limits.WAITING]
+    asks = [objection for objection in objections if objection.asks]
+    refuses = [objection for objection in objections if objection not in (*waits, *asks)]
     plan = record.plan
     step = f" {plan.from_revision} → {plan.to_revision}" if plan and plan.action is Action.UNDO and plan.to_hash else ""
-    for verb, vetoes in (("refused", refuses), ("asked before", asks), ("waited with", waits)):
-        if vetoes:
-            return f"would have {verb} this: {record.action}{step}; {vetoes[0].guard}: {vetoes[0].detail}"
+    for verb, objections in (("refused", refuses), ("asked before", asks), ("waited with", waits)):
+        if objections:
+            return f"would have {verb} this: {record.action}{step}; {objections[0]}"
     return f"would have done this: {record.action}{step}"
 
 

@@ -82,6 +82,6 @@ class Notifications:
             return
         context.faults.over(Part.NOTIFY, record.id)
         latest = context.records.get(record.id)
-        if told and latest and told != latest.told:
+        if told and latest and told != latest.notified:
             context.metrics.notification(Channel.SLACK, Delivery.SENT)
-            context.put(msgspec.structs.replace(latest, told=told), told=False)
+            context.put(msgspec.structs.replace(latest, notified=told), notify=False)

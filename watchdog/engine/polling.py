@@ -268,7 +268,7 @@ class Poller:
         if updated != known:
             if watching:
                 images = _image_ids(record, pods, owners)
-                context.put(msgspec.structs.replace(record, pods=updated, images=images), told=False)
+                context.put(msgspec.structs.replace(record, pods=updated, images=images), notify=False)
             else:
                 self._pods[key] = updated
         sides = {track: tuple(pod for pod in pods if _track(pod, owners) is track) for track in Track}
@@ -389,7 +389,7 @@ class Poller:
         if item.key[1] != record.rollout.hash:
             self._pods[item.key] = pods
         elif pods != record.pods:
-            self._context.put(msgspec.structs.replace(record, pods=pods), told=False)
+            self._context.put(msgspec.structs.replace(record, pods=pods), notify=False)
 
     async def _ask(self, query: SignalQuery, first: int, last: int) -> Mapping[int, Reading]:
         signals, timeout_s = self._context.ports.signals, self._context.config.read_s

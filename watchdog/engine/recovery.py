@@ -10,8 +10,8 @@ from watchdog.engine.context import Context
 from watchdog.engine.polling import Polled
 from watchdog.errors import ClusterError
 from watchdog.judge.blocks import Verdict
+from watchdog.judge.objections import noisy
 from watchdog.judge.sequential import Control
-from watchdog.judge.vetoes import noisy
 from watchdog.model import Action, Outcome
 
 _log = logging.getLogger(__name__)
@@ -69,14 +69,14 @@ async def absolve_if_only_the_past_spoke(context: Context, record: Record, item:
 
 def _over(verdict: Verdict, record: Record, item: Polled) -> bool:
     """Whether what is live since fails too often, with certainty where the rule was `sequential`."""
-    settings, limit = record.judged_by.get(verdict.signal), _limit(verdict, record, item)
+    settings, limit = record.test_settings.get(verdict.signal), _limit(verdict, record, item)
     if settings is None:
         return verdict.candidate.ratio > limit
     return noisy(verdict.candidate, limit=limit, phi=settings.phi_historical)
 
 
 def _limit(verdict: Verdict, record: Record, item: Polled) -> float:
-    settings = record.judged_by.get(verdict.signal)
+    settings = record.test_settings.get(verdict.signal)
     return settings.limit if settings else item.watch.policy.threshold.max_ratio
 
 

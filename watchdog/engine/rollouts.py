@@ -26,7 +26,7 @@ from watchdog.engine.fleet import Match, WorkloadRole
 from watchdog.engine.watch import digest, signals_used
 from watchdog.errors import ClusterError
 from watchdog.metrics import Part
-from watchdog.model import MANAGER, Action, Cause, EventReason, Mode, Outcome, Refused, Rollout, Topology
+from watchdog.model import MANAGER, Action, Cause, EventReason, Mode, Objection, Outcome, Rollout, Topology
 from watchdog.objects import (
     REVISION,
     Deployment,
@@ -144,7 +144,7 @@ class Rollouts:
             snapshot = await self._snapshot(deployment)
             history = read_history(snapshot)
             found = live_rollout(snapshot.deployment, history)
-            if isinstance(found, Refused):
+            if isinstance(found, Objection):
                 self._later(ref)
                 return
             if deployment.spec.replicas == 0 and match.side is WorkloadRole.CANDIDATE:
@@ -260,7 +260,7 @@ class Rollouts:
         if deployment is None:
             return TemplateHash("")
         found = live_rollout(deployment, read_history(await self._context.observer.snapshot(deployment)))
-        return TemplateHash("") if isinstance(found, Refused) else found[0].hash
+        return TemplateHash("") if isinstance(found, Objection) else found[0].hash
 
     # -- claims and proofs ---------------------------------------------------------------------------------------------
 
@@ -291,7 +291,7 @@ class Rollouts:
         if deployment.spec.paused and paused and paused[0] == record.id:
             nonces.append(paused[1])
         if any(marks.proves(nonce, record.rollout, record.proofs) for nonce in nonces):
-            record = context.put(msgspec.structs.replace(record, state=State.ACTING), told=False)
+            record = context.put(msgspec.structs.replace(record, state=State.ACTING), notify=False)
             self._changed(record)
         elif mark and self.claims(mark, record) and mark.to_hash == mark.from_hash and deployment.spec.replicas == 0:
             record = context.put(self.unproven(record, mark))

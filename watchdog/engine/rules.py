@@ -11,7 +11,7 @@ from watchdog.config import Policy
 from watchdog.decide.record import EvidenceStatus
 from watchdog.engine.baselines import Baseline
 from watchdog.judge import sequential, threshold
-from watchdog.judge.blocks import Block, Counts, Doubt, Status, Verdict
+from watchdog.judge.blocks import Block, Counts, Status, Verdict
 from watchdog.judge.sequential import Control, Controls, SequentialSettings, SequentialState
 from watchdog.judge.threshold import ThresholdSettings
 from watchdog.model import Topology
@@ -83,7 +83,7 @@ class BySequence:
         self._least = min_requests
         self._states = {name: SequentialState() for name in settings}
         self._sums = {name: (Counts(), Counts()) for name in settings}
-        self._spoken: dict[str, tuple[int, int, tuple[Counts, Counts]]] = {}
+        self._crossed: dict[str, tuple[int, int, tuple[Counts, Counts]]] = {}
 
     def take(self, signal: str, block: Block, *, alert: bool, bystanders: Mapping[str, Counts]) -> None:
         """Step both controls."""
@@ -94,15 +94,15 @@ class BySequence:
 
     def evidence(self, signal: str, *, urgent: bool) -> tuple[EvidenceStatus, ...]:
         """Give the controls of the signal."""
-        return stands_of(self._states[signal], self._settings[signal], urgent=urgent)
+        return evidence_of(self._states[signal], self._settings[signal], urgent=urgent)
 
     def verdict(self, signal: str, blocks: Sequence[Block], *, urgent: bool, baked_s: float | None) -> Verdict:
         """Judge by the control that decided; an alert lowers the bar of the evidence that is in."""
         settings, state = self._settings[signal], self._states[signal]
-        state = sequential.hurried(state, settings) if urgent else state
-        if speaker := state.speaker:
-            candidate, stable = self._since(signal, blocks, speaker)
-            evidence = f"evidence {_odds(speaker.log_e)} {_SPEAKS[speaker.control]}, needed {_odds(speaker.bar)}"
+        state = sequential.with_alert(state, settings) if urgent else state
+        if deciding := state.deciding:
+            candidate, stable = self._since(signal, blocks, deciding)
+            evidence = f"evidence {_odds(deciding.log_e)} {_SPEAKS[deciding.control]}, needed {_odds(deciding.bar)}"
             return Verdict(
                 Status.BREACH,
                 f"{_against(candidate, stable)}; {evidence}",
@@ -110,7 +110,7 @@ class BySequence:
                 candidate=candidate,
                 stable=stable,
                 signal=signal,
-                doubts=tuple(Doubt(str(each.reason), each.detail) for each in speaker.vetoes),
+                objections=deciding.objections,
             )
         candidate, stable = self._sums[signal]
         most = max(state.evidence(control).log_e for control in settings.controls.each)
@@ -119,19 +119,19 @@ class BySequence:
         found = Verdict(Status.INSUFFICIENT, detail, candidate=candidate, stable=stable, signal=signal)
         doubt = "" if baked_s is None else self._doubt(blocks, settings, baked_s)
         if baked_s is not None and not doubt:
-            return replace(found, word=Status.HEALTHY)
+            return replace(found, status=Status.HEALTHY)
         if blocks and (blind := blocks[-1].blind):
-            return replace(found, word=Status.BLIND, detail=blind.detail, blind=blind)
+            return replace(found, status=Status.BLIND, detail=blind.detail, blind=blind)
         return replace(found, detail=f"{detail}; {doubt}") if doubt else found
 
-    def _since(self, signal: str, blocks: Sequence[Block], speaker: sequential.Spoken) -> tuple[Counts, Counts]:
+    def _since(self, signal: str, blocks: Sequence[Block], deciding: sequential.Crossed) -> tuple[Counts, Counts]:
         """Give what was counted from the onset to the crossing, as far as it is kept; it is added up once."""
-        first = round(speaker.onset_s / self._settings[signal].step_s) + 1
-        known = self._spoken.get(signal)
-        if known is None or known[:2] != (first, speaker.step):
+        first = round(deciding.onset_s / self._settings[signal].step_s) + 1
+        known = self._crossed.get(signal)
+        if known is None or known[:2] != (first, deciding.step):
             newest = blocks[-max(1, blocks[-1].step - first + 1) :]
-            sums = _sums([each for each in newest if each.step <= speaker.step])
-            known = self._spoken[signal] = first, speaker.step, sums
+            sums = _sums([each for each in newest if each.step <= deciding.step])
+            known = self._crossed[signal] = first, deciding.step, sums
         return known[2]
 
     def _doubt(self, blocks: Sequence[Block], settings: SequentialSettings, baked_s: float) -> str:
@@ -147,16 +147,16 @@ class BySequence:
         return "" if requests >= self._least else f"{requests:.0f} requests in the bake, {self._least} are needed"
 
 
-def stands_of(state: SequentialState, settings: SequentialSettings, *, urgent: bool) -> tuple[EvidenceStatus, ...]:
+def evidence_of(state: SequentialState, settings: SequentialSettings, *, urgent: bool) -> tuple[EvidenceStatus, ...]:
     """Say where each control of a signal stands, and which bar it has reached; with an alert the lower one counts."""
-    state = sequential.hurried(state, settings) if urgent else state
+    state = sequential.with_alert(state, settings) if urgent else state
     return tuple(
         EvidenceStatus(
             control=control,
             log_e=state.evidence(control).log_e,
             bar=settings.bar,
             onset_step=state.evidence(control).onset,
-            reached=next((each.bar for each in state.spoken if each.control is control), None),
+            reached=next((each.bar for each in state.crossed if each.control is control), None),
         )
         for control in settings.controls.each
     )
@@ -175,7 +175,7 @@ def controls_of(topology: Topology, strategy: str) -> Controls:
     return Controls.HISTORICAL if alone else Controls.BOTH
 
 
-def frozen(
+def freeze_settings(
     policy: Policy, past: Baseline, *, controls: Controls, step_s: float, switched_s: float | None = None
 ) -> SequentialSettings:
     """Give what the rule `sequential` is held to in a rollout, for one signal.

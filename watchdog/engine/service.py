@@ -84,7 +84,7 @@ class Service:
         self._keyed: OrderedDict[_Key, _Keyed] = OrderedDict()
         self.incidents = Incidents(context)
         self.poller = Poller(context, judge=self.incidents.judge)
-        self.alerts = AlertIntake(context, hurry=self._hurry, next_step=self.poller.next_step)
+        self.alerts = AlertIntake(context, evaluate_now=self._evaluate_now, next_step=self.poller.next_step)
         self._evaluations = EvaluationIntake(context, next_step=self.poller.next_step)
         self._rollouts = Rollouts(context, changed=self.incidents.answered, began=self.alerts.held_again)
         self._switches = ServiceWatcher(context, self._rollouts, changed=self.incidents.answered)
@@ -210,9 +210,9 @@ class Service:
             except ClusterError as error:
                 _log.warning("records not pruned: %s", error, extra={"event": "records-not-pruned"})
 
-    def _hurry(self, record: Record, arrived: float) -> None:
+    def _evaluate_now(self, record: Record, arrived: float) -> None:
         if seen := self.poller.last(record.id):
-            self.incidents.hurry(seen, arrived=arrived)
+            self.incidents.evaluate_now(seen, arrived=arrived)
 
     # -- what the HTTP server asks -------------------------------------------------------------------------------------
 

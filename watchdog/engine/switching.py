@@ -25,7 +25,7 @@ from watchdog.engine import wording
 from watchdog.engine.verify import Patience
 from watchdog.engine.writes import given_up, release, unbroken
 from watchdog.errors import ClusterError, NotFound, Throttled, Unanswered
-from watchdog.model import Cause, Event, Guard, Outcome, Refused, Result, ScaleUp, SwitchBack
+from watchdog.model import Cause, Event, Guard, Objection, Outcome, Result, ScaleUp, SwitchBack
 from watchdog.objects import Metadata, Pod, Service, ServiceRef, Snapshot, WorkloadRef
 from watchdog.ports import Cluster, Services
 
@@ -69,20 +69,20 @@ class Switcher:
             try:
                 seen = await self._read(record, deadline=deadline if in_doubt else 0.0)
             except NotFound as error:
-                return wording.refused(Refused(Guard.SUPERSEDED, f"{error.operation}: deleted by someone else"))
+                return wording.refused(Objection(Guard.SUPERSEDED, f"{error.operation}: deleted by someone else"))
             if in_doubt and marked_by(seen.service, record, now=self._now()):
                 return await self._found(seen, record, cause)
             if failures and tried and given_up(failures, attempts=1, changed=_tested(tried) != _tested(seen)):
                 raise failures[-1]
             plan = plan_switch_back(seen, record, cause, nonce=nonce, gitops_act=gitops_act, now=self._now())
-            if isinstance(plan, Refused):
+            if isinstance(plan, Objection):
                 return wording.refused(plan)
             tried = seen
             work = self._scale_up(plan, seen, cause) if isinstance(plan, ScaleUp) else self._write(plan, seen, cause)
             try:
                 return await unbroken(work, patience_s=2 * self._patience.request_s)
             except NotFound as error:
-                return wording.refused(Refused(Guard.SUPERSEDED, f"{error.operation}: deleted by someone else"))
+                return wording.refused(Objection(Guard.SUPERSEDED, f"{error.operation}: deleted by someone else"))
             except ClusterError as error:
                 error.cure = wording.by_hand(plan)
                 if not error.may_pass:
@@ -92,7 +92,7 @@ class Switcher:
                 _log.info("write not done: %s", error, extra=fields)
                 in_doubt = in_doubt or (isinstance(error, Unanswered) and isinstance(plan, SwitchBack))
 
-    async def foresee(self, record: Record, cause: Cause, *, gitops_act: bool) -> SwitchBack | ScaleUp | Refused:
+    async def foresee(self, record: Record, cause: Cause, *, gitops_act: bool) -> SwitchBack | ScaleUp | Objection:
         """What would be written now, or which guard would refuse it; nothing is written. Raises `ClusterError`."""
         seen = await self._read(record, deadline=0.0)
         return plan_switch_back(seen, record, cause, nonce="", gitops_act=gitops_act, now=self._now())
@@ -173,7 +173,7 @@ class Switcher:
         """A write without an answer has happened; perhaps somebody has switched again since."""
         plan = written_switch(seen, record, now=self._now())
         if plan is None:
-            refused = Refused(Guard.SUPERSEDED, "switched back, then switched again by someone else")
+            refused = Objection(Guard.SUPERSEDED, "switched back, then switched again by someone else")
             return wording.refused(refused)
         work = self._follow_up(plan, seen.service, seen, cause)
         await unbroken(work, patience_s=2 * self._patience.request_s)

@@ -9,7 +9,7 @@ import msgspec
 from watchdog.config import Policy, Signal
 from watchdog.decide.record import EvidenceStatus, Record, SignalUsed
 from watchdog.engine.bystanders import Bystanders
-from watchdog.engine.rules import BySequence, ByThreshold, Rule, stands_of
+from watchdog.engine.rules import BySequence, ByThreshold, Rule, evidence_of
 from watchdog.judge import counters, evaluations, starved, threshold
 from watchdog.judge.blocks import Blind, Block, Counts, PodTimeline, Reading, Trace, Track, Verdict, steps
 from watchdog.judge.counters import CounterSettings
@@ -56,7 +56,7 @@ class Watch:
         begun: float,
         bad_known: Mapping[str, bool],
         sawtooth: Mapping[str, Blind],
-        judged_by: Mapping[str, SequentialSettings],
+        test_settings: Mapping[str, SequentialSettings],
         lowest: Mapping[str, float],
         evaluated_by: SequentialSettings | None = None,
         beside: bool = True,
@@ -86,7 +86,9 @@ class Watch:
         }
         self._states = {name: counters.initial(settings) for name, settings in self._settings.items()}
         self._window = limits.steps(limits.window_s)
-        self._rule: Rule = BySequence(judged_by, min_requests=limits.min_requests) if judged_by else ByThreshold(limits)
+        self._rule: Rule = (
+            BySequence(test_settings, min_requests=limits.min_requests) if test_settings else ByThreshold(limits)
+        )
         self._beside = beside
         self._lowest = lowest
         self.note = ""
@@ -95,7 +97,7 @@ class Watch:
         self._evaluated_by = evaluated_by
         self._evaluated = EvaluationState()
         self._bystanders = {
-            name: Bystanders(settings.bystanders, step_s=step_s) for name, settings in judged_by.items()
+            name: Bystanders(settings.bystanders, step_s=step_s) for name, settings in test_settings.items()
         }
         self.bystanders = frozenset(ref for each in self._bystanders.values() for ref in each.refs)
         """Other workloads whose counters are read, too."""
@@ -184,7 +186,7 @@ class Watch:
         """Where each signal's controls stand; empty under the rule `threshold`. `urgent` is that of `verdicts`."""
         found = {name: stands for name in self.blocks if (stands := self._rule.evidence(name, urgent=urgent))}
         if self._evaluated_by:
-            found[evaluations.SIGNAL] = stands_of(self._evaluated.judged, self._evaluated_by, urgent=urgent)
+            found[evaluations.SIGNAL] = evidence_of(self._evaluated.judged, self._evaluated_by, urgent=urgent)
         return found
 
 

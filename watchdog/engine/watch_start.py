@@ -20,7 +20,7 @@ from watchdog.engine import baselines, pod_timeline
 from watchdog.engine.baselines import Baseline, BaselineQuery
 from watchdog.engine.context import Context
 from watchdog.engine.evaluations import settings_of
-from watchdog.engine.rules import controls_of, frozen
+from watchdog.engine.rules import controls_of, freeze_settings
 from watchdog.engine.watch import Watch, digest, failed_before, group_of, past_steps, query_of, signals_used
 from watchdog.judge import counters
 from watchdog.judge.blocks import Blind, ScrapeTarget, Status, Track
@@ -37,7 +37,7 @@ _NO_SOURCE = "no Prometheus is configured"
 Key = tuple[IncidentId, TemplateHash]
 
 
-class WatchStart(msgspec.Struct, frozen=True):
+class WatchStart(msgspec.Struct, freeze_settings=True):
     """A watch that is to begin.
 
     Args:
@@ -109,7 +109,7 @@ class WatchStarts:
             policy_digest=digest(policy),
             signals=signals_used(policy),
             bad_known={},
-            judged_by={},
+            test_settings={},
             lowest={},
             evaluated_by=settings_of(policy, self._step_s),
             verdicts=(*record.verdicts, verdict),
@@ -160,7 +160,7 @@ class WatchStarts:
             for start in starts
             if start.policy.rule is RuleName.SEQUENTIAL and start.watching
             for name, signal in start.policy.signals.items()
-            if name not in start.record.judged_by
+            if name not in start.record.test_settings
         ]
         if signals is None:
             return {(start.key, name): baselines.none(_NO_SOURCE) for start, name, _ in wanted}
@@ -227,23 +227,25 @@ class WatchStarts:
             key = query_of(signal, start.namespaces), first
             if name not in bad_known and key in seen:
                 bad_known[name] = seen[key]
-        judged_by, lowest = dict(record.judged_by), dict(record.lowest)
+        test_settings, lowest = dict(record.test_settings), dict(record.lowest)
         for name in policy.signals:
             if past := pasts.get((start.key, name)):
                 controls = controls_of(record.topology, start.strategy)
                 switched_s = record.started.timestamp() if record.switched else None
-                judged_by[name] = frozen(policy, past, controls=controls, step_s=self._step_s, switched_s=switched_s)
+                test_settings[name] = freeze_settings(
+                    policy, past, controls=controls, step_s=self._step_s, switched_s=switched_s
+                )
                 if past.lowest is not None and record.topology is not Topology.CANARY:  # a canary has a share only
                     lowest[name] = past.lowest
-        if watching and (bad_known, judged_by) != (dict(record.bad_known), dict(record.judged_by)):
-            found = [each.incident_first for each in judged_by.values() if each.incident_first]
+        if watching and (bad_known, test_settings) != (dict(record.bad_known), dict(record.test_settings)):
+            found = [each.incident_first for each in test_settings.values() if each.incident_first]
             why = found[0].detail if found else ""
-            if signals and not judged_by:
+            if signals and not test_settings:
                 why = await self._before(signals, start)
             latest = self._context.records.get(record.id, record)
             why = latest.incident_first or why
             changed = msgspec.structs.replace(
-                latest, bad_known=bad_known, judged_by=judged_by, lowest=lowest, incident_first=why
+                latest, bad_known=bad_known, test_settings=test_settings, lowest=lowest, incident_first=why
             )
             record = self._context.put(changed)
         return Watch(
@@ -256,7 +258,7 @@ class WatchStarts:
             sawtooth=self._sawtooth(start, resets),
             beside=record.topology.side_by_side,
             workloads=sorted({record.workload.name, (record.stable or record.workload).name}),
-            judged_by=judged_by if watching else {},
+            test_settings=test_settings if watching else {},
             lowest=lowest if watching else {},
             evaluated_by=record.evaluated_by if watching else None,
         )

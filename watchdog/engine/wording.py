@@ -12,10 +12,10 @@ from watchdog.model import (
     EventReason,
     Guard,
     Mode,
+    Objection,
     Outcome,
     Pause,
     Plan,
-    Refused,
     Restore,
     Result,
     Rollout,
@@ -81,7 +81,7 @@ def replaced(result: Result, *, how: str = "changed") -> Result:
     return msgspec.structs.replace(result, outcome=Outcome.SUPERSEDED, detail=detail)
 
 
-def refused(refusal: Refused) -> Result:
+def refused(refusal: Objection) -> Result:
     """The result of a guard's no."""
     outcome = _WITHOUT_A_NO.get(refusal.guard, Outcome.REFUSED)
     detail = refusal.detail if outcome is Outcome.ALREADY else str(refusal)
@@ -155,7 +155,7 @@ def _event(
     note: str,
     *,
     action: str = "Rollback",
-    refusal: Refused | None = None,
+    refusal: Objection | None = None,
 ) -> Event:
     metadata = deployment.metadata
     subject = rollout.incident if rollout else f"{metadata.name[:40].rstrip('.')}-{metadata.uid[:8]}"

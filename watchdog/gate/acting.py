@@ -24,7 +24,7 @@ async def act(scene: Pinned, verdict: Verdict, task: GateRequest, ports: GatePor
     """
     if task.action is None:
         return End(verdict=verdict, detail="no action was asked for")
-    if unknown := next((each for each in verdict.doubts if each.guard == Guard.NO_HISTORY), None):
+    if unknown := next((each for each in verdict.objections if each.guard == Guard.NO_HISTORY), None):
         cure = "look at it yourself, or say what is usual with --baseline"
         return End(verdict=verdict, detail=f"nothing was changed, {unknown.guard}: {unknown.detail}; {cure}")
     why = f"gate: {verdict.detail}"
@@ -77,6 +77,6 @@ def passed_over(verdict: Verdict) -> list[str]:
     """Tell of the guards that would have had the service ask, and that do not bind whoever runs a gate."""
     return [
         f"{each.guard}: {each.detail}; the service would have asked a person first"
-        for each in verdict.doubts
+        for each in verdict.objections
         if each.guard != Guard.NO_HISTORY
     ]

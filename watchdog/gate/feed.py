@@ -68,7 +68,7 @@ class Feed:
                 base_blind=counters.not_monotonic(resets, restarts),
             )
         settings = TrialSettings(
-            rules=await rules.frozen(task, self._ports, self._scene, seen, self._pods, first=first),
+            rules=await rules.freeze_settings(task, self._ports, self._scene, seen, self._pods, first=first),
             bake=steps(float(policy.bake), step_s=task.step_s),
             min_requests=policy.threshold.min_requests,
             early=task.early,
@@ -97,7 +97,7 @@ class Feed:
             self._pods = pods = self._with_past(pods, next(iter(found.values())), seen, named, step, now=now)
         for index in range(step - first + 1):
             trial.feed({name: readings[index] for name, readings in found.items()}, pods)
-            if trial.verdict().word is Status.BREACH:
+            if trial.verdict().status is Status.BREACH:
                 break
         return True
 

@@ -21,7 +21,7 @@ from watchdog.gate.trial import SignalNumbers, Trial
 from watchdog.judge import conditions
 from watchdog.judge.blocks import Blind, BlindReason, Status, Track, Verdict
 from watchdog.judge.conditions import ConditionSettings, Observed
-from watchdog.model import Outcome, Refused, Result
+from watchdog.model import Objection, Outcome, Result
 from watchdog.objects import LabelSelector
 
 _LOOK_AGAIN_S = 0.5
@@ -65,7 +65,7 @@ class Gate:
         """
         task, seen = self._task, await self._pinned()
         scene = pin(seen, task.stable)
-        if isinstance(scene, Refused):
+        if isinstance(scene, Objection):
             return self._report(End(verdict=_blind(str(scene))), None, None)
         if task.image and task.image not in scene.images.values():
             runs = ", ".join(scene.images.values())
@@ -87,7 +87,7 @@ class Gate:
         until = loop.time() + self._ports.observed_s
         while True:
             seen = await look(self._ports.cluster, task.workload, task.stable, timeout_s=self._ports.request_s)
-            if not isinstance(pin(seen, task.stable), Refused) or loop.time() > until:
+            if not isinstance(pin(seen, task.stable), Objection) or loop.time() > until:
                 return seen
             await asyncio.sleep(_LOOK_AGAIN_S)
 
@@ -113,7 +113,7 @@ class Gate:
                     end = others.ended(scene, seen, record, now=self._now())
                     end = end or await self._look(service, seen, feed, trial, step)
                     late = trial.first is None and step >= latest
-                    if end is None and (late or trial.over or trial.verdict().word is Status.HEALTHY):
+                    if end is None and (late or trial.over or trial.verdict().status is Status.HEALTHY):
                         end = await self._act(service, seen, await self._last_word(scene, seen, trial))
                     if end:
                         return await self._settled(end, scene, service)
@@ -144,15 +144,15 @@ class Gate:
             detail = f"it was condemned by incident {by}"
             return await self._act(service, seen, Verdict(Status.BREACH, detail, cause="condemned-image"))
         condition = await self._condition(service.scene, seen)
-        if condition and condition.word is Status.BREACH:
+        if condition and condition.status is Status.BREACH:
             return await self._act(service, seen, condition)
         if await feed.feed(trial, seen, step, now=self._now().timestamp()):
             self._tell(trial.numbers())
         verdict = trial.verdict()
-        return await self._act(service, seen, verdict) if verdict.word is Status.BREACH else None
+        return await self._act(service, seen, verdict) if verdict.status is Status.BREACH else None
 
     async def _act(self, service: others.ServiceState, seen: Look, verdict: Verdict) -> End:
-        if verdict.word is not Status.BREACH:
+        if verdict.status is not Status.BREACH:
             return End(verdict=verdict)
         self._notes += acting.passed_over(verdict)
 
@@ -193,10 +193,10 @@ class Gate:
     async def _last_word(self, scene: Pinned, seen: Look, trial: Trial) -> Verdict:
         """The verdict when the time is up."""
         condition, verdict = await self._condition(scene, seen), trial.verdict(over=True)
-        if condition and verdict.word is not Status.HEALTHY:
+        if condition and verdict.status is not Status.HEALTHY:
             return condition
         status = rollout_status(seen.deployment)
-        if verdict.word is Status.HEALTHY and status.progress is not Progress.COMPLETE:
+        if verdict.status is Status.HEALTHY and status.progress is not Progress.COMPLETE:
             self._notes.append(f"the rollout is not complete: {status.detail}")
         return verdict
 
@@ -206,7 +206,7 @@ class Gate:
             workload=self._task.workload,
             verdict=end.verdict,
             rollout=scene.rollout if scene else None,
-            outcome=end.outcome or (Outcome.PASSED if end.verdict.word is Status.HEALTHY else None),
+            outcome=end.outcome or (Outcome.PASSED if end.verdict.status is Status.HEALTHY else None),
             detail=end.detail,
             service=end.service,
             result=end.result,

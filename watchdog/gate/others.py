@@ -15,7 +15,7 @@ from watchdog.errors import ClusterError, Denied, NotFound
 from watchdog.gate.pinned import Look, Pinned
 from watchdog.gate.request import End, GateRequest
 from watchdog.judge.blocks import Status, Verdict
-from watchdog.model import MANAGER, Action, IncidentId, Mode, Outcome, Refused, Result, ScaleDown, Topology, Undo
+from watchdog.model import MANAGER, Action, IncidentId, Mode, Objection, Outcome, Result, ScaleDown, Topology, Undo
 from watchdog.ports import Store
 
 _HELD = (State.BREACH, State.ASKING, State.ACTING, State.VERIFYING)
@@ -152,11 +152,11 @@ def ended(scene: Pinned, seen: Look, record: Record | None, *, now: dt.datetime)
     rollout, live = scene.rollout, seen.live
     mark = marks.read_last_rollback(seen.deployment.metadata.annotations, now=now)
     mine = mark is not None and mark.incident == rollout.incident
-    replaced = seen.deployment.metadata.uid != rollout.uid or (not isinstance(live, Refused) and live != rollout)
-    waiting = isinstance(live, Refused) and scene.replicaset(seen) is not seen.history.live
+    replaced = seen.deployment.metadata.uid != rollout.uid or (not isinstance(live, Objection) and live != rollout)
+    waiting = isinstance(live, Objection) and scene.replicaset(seen) is not seen.history.live
     if replaced or waiting:
         by = f"{mark.by} rolled it back, its mark says" if mark and mine else "someone else replaced it"
-        what = "a newer version" if isinstance(live, Refused) else f"revision {live.revision} ({live.hash})"
+        what = "a newer version" if isinstance(live, Objection) else f"revision {live.revision} ({live.hash})"
         why = f" ({mark.cause})" if mark and mine and mark.cause else ""
         return superseded(f"{by}: {what} is live now", f"nothing was changed by this gate{why}")
     if mark and mine and mark.by == MANAGER and record is None and not seen.deployment.spec.replicas:

@@ -8,7 +8,7 @@ from watchdog.decide import templates
 from watchdog.decide.revisions import History, live_rollout, read_history
 from watchdog.engine import pod_timeline
 from watchdog.judge.blocks import Track
-from watchdog.model import Guard, Refused, Rollout
+from watchdog.model import Guard, Objection, Rollout
 from watchdog.objects import Deployment, Pod, ReplicaSet, Snapshot, TemplateHash, WorkloadRef
 from watchdog.ports import Cluster
 
@@ -30,10 +30,10 @@ class Look(msgspec.Struct, frozen=True):
         return read_history(self.found[self.ref][0])
 
     @property
-    def live(self) -> Rollout | Refused:
+    def live(self) -> Rollout | Objection:
         """What is live."""
         found = live_rollout(self.deployment, self.history)
-        return found if isinstance(found, Refused) else found[0]
+        return found if isinstance(found, Objection) else found[0]
 
     @property
     def pods(self) -> tuple[Pod, ...]:
@@ -110,17 +110,17 @@ async def look(cluster: Cluster, ref: WorkloadRef, stable: WorkloadRef, *, timeo
     return Look(found, ref)
 
 
-def pin(seen: Look, stable: WorkloadRef) -> Pinned | Refused:
+def pin(seen: Look, stable: WorkloadRef) -> Pinned | Objection:
     """Freeze what is live, and what it is compared with: what is live beside it, or was before it."""
     live = seen.live
-    if isinstance(live, Refused):
+    if isinstance(live, Objection):
         return live
     template = seen.deployment.spec.template
     if stable != seen.ref:
         snapshot = seen.found[stable][0]
         beside = live_rollout(snapshot.deployment, read_history(snapshot))
-        if isinstance(beside, Refused):
-            return Refused(Guard.NOT_OBSERVED, f"{stable}: {beside.detail}")
+        if isinstance(beside, Objection):
+            return Objection(Guard.NOT_OBSERVED, f"{stable}: {beside.detail}")
         beside_images = templates.images(snapshot.deployment.spec.template)
         return Pinned(live, stable, beside[0].hash, templates.images(template), beside_images)
     others = [item for item in seen.history.others if item.revision is not None]

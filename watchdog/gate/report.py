@@ -56,7 +56,7 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
             Status.INSUFFICIENT: "cannot be judged: too little was seen",
             Status.BLIND: "cannot be judged",
         }
-        return f"{self.workload}{version} {word[self.verdict.word]}"
+        return f"{self.workload}{version} {word[self.verdict.status]}"
 
     @property
     def sentences(self) -> list[str]:
@@ -93,12 +93,12 @@ def markdown(report: Report, *, action: Action | None, dry_run: bool, undo: str)
         dry_run: nothing was to be changed.
         undo: the command that undoes it by hand.
     """
-    sign = {Status.HEALTHY: "✅", Status.BREACH: "❌"}.get(report.verdict.word, "⚠️")
+    sign = {Status.HEALTHY: "✅", Status.BREACH: "❌"}.get(report.verdict.status, "⚠️")
     rows = [
         ("workload", _code(str(report.workload))),
         ("revision", f"{report.rollout.revision} ({_code(report.rollout.hash)})" if report.rollout else "unknown"),
         *(("image", f"{_code(image)} ({_cell(name)})") for name, image in sorted(report.images.items())),
-        ("verdict", _code(str(report.verdict.word))),
+        ("verdict", _code(str(report.verdict.status))),
     ]
     for each in report.numbers:
         name = f" of {_cell(each.signal)}" if len(report.numbers) > 1 else ""
@@ -108,7 +108,7 @@ def markdown(report: Report, *, action: Action | None, dry_run: bool, undo: str)
             (f"stable{name}", _counted(stable)),
             (f"evidence{name}", f"{odds(each.log_e)} of {odds(each.bar)} ({each.control})"),
         ]
-    if action and report.verdict.word is Status.BREACH and not report.service:
+    if action and report.verdict.status is Status.BREACH and not report.service:
         rows.append(("on a breach", _code(str(action)) + (", dry run: nothing was changed" if dry_run else "")))
     if report.outcome:
         rows.append(("outcome", f"{_code(str(report.outcome))}{' by the service' if report.service else ''}"))
@@ -125,7 +125,7 @@ def outputs(report: Report, *, code: int) -> dict[str, str]:
     rollout, first = report.rollout, report.numbers[0] if report.numbers else None
     plan = report.result.plan if report.result else None
     return {
-        "verdict": str(report.verdict.word),
+        "verdict": str(report.verdict.status),
         "outcome": str(report.outcome or ""),
         "exit-code": str(code),
         "revision": str(rollout.revision) if rollout else "",

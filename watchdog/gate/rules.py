@@ -16,7 +16,7 @@ from watchdog.judge.sequential import Controls, SequentialSettings
 from watchdog.model import Topology
 
 
-async def frozen(
+async def freeze_settings(
     task: GateRequest, ports: GatePorts, scene: Pinned, seen: Look, pods: Sequence[PodTimeline], *, first: int
 ) -> dict[str, SequentialSettings]:
     """Read the past, 30 s at most, and freeze what follows from it; by signal.
@@ -43,7 +43,7 @@ async def frozen(
         controls = Controls.HISTORICAL
     found = {}
     for name, past in zip(task.policy.signals, pasts, strict=True):
-        found[name] = rules.frozen(task.policy, past, controls=controls, step_s=task.step_s)
+        found[name] = rules.freeze_settings(task.policy, past, controls=controls, step_s=task.step_s)
         if task.baseline is not None:
             found[name] = replace(found[name], base=task.baseline, known=True)
     return found

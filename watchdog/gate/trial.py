@@ -7,12 +7,12 @@ import msgspec
 from msgspec.structs import replace
 
 from watchdog.judge import concurrent, counters, sequential
-from watchdog.judge.blocks import Blind, Block, Counts, Doubt, PodTimeline, Reading, Status, Verdict
+from watchdog.judge.blocks import Blind, Block, Counts, PodTimeline, Reading, Status, Verdict
 from watchdog.judge.concurrent import ConcurrentState
 from watchdog.judge.counters import CounterSettings, CounterState
 from watchdog.judge.eprocess import bar
-from watchdog.judge.sequential import Control, SequentialSettings, SequentialState, Spoken
-from watchdog.judge.vetoes import VetoReason
+from watchdog.judge.sequential import Control, Crossed, SequentialSettings, SequentialState
+from watchdog.model import Guard
 
 _MOST_BLIND = 0.2
 
@@ -142,11 +142,11 @@ class Trial:
 
     def _shown(self, case: _Case) -> SignalNumbers:
         """The sums, and the evidence of the control that decides; before that of the nearest one that still may."""
-        rule, speaker = self.settings.rules[case.numbers.signal], self._speaker(case, over=self.over)
-        if speaker:
-            control = speaker.control
+        rule, deciding = self.settings.rules[case.numbers.signal], self._deciding(case, over=self.over)
+        if deciding:
+            control = deciding.control
         else:
-            silent = [each for each in rule.controls.each if all(one.control is not each for one in case.rule.spoken)]
+            silent = [each for each in rule.controls.each if all(one.control is not each for one in case.rule.crossed)]
             control = max(silent, key=lambda each: case.rule.evidence(each).log_e)
         return replace(case.numbers, control=control, log_e=case.rule.evidence(control).log_e)
 
@@ -158,7 +158,7 @@ class Trial:
         """
         verdicts = [self._verdict(case, over=over or self.over) for case in self._cases.values()]
         order = (Status.BREACH, Status.BLIND, Status.INSUFFICIENT, Status.HEALTHY)
-        return min(verdicts, key=lambda each: order.index(each.word))
+        return min(verdicts, key=lambda each: order.index(each.status))
 
     def _verdict(self, case: _Case, *, over: bool) -> Verdict:
         numbers = self._shown(case)
@@ -169,39 +169,40 @@ class Trial:
             stable=numbers.stable,
             signal=numbers.signal,
         )
-        if speaker := self._speaker(case, over=over):
-            doubts = tuple(Doubt(str(each.reason), each.detail) for each in speaker.vetoes)
-            return replace(found, word=Status.BREACH, cause="sequential", doubts=doubts)
+        if deciding := self._deciding(case, over=over):
+            return replace(found, status=Status.BREACH, cause="sequential", objections=deciding.objections)
         if numbers.blind and not over:
-            return replace(found, word=Status.BLIND, detail=numbers.blind.detail, blind=numbers.blind)
+            return replace(found, status=Status.BLIND, detail=numbers.blind.detail, blind=numbers.blind)
         few = numbers.candidate.total < self.settings.min_requests
-        if self.settings.early and case.proven and not few and not case.rule.spoken:
-            return replace(found, word=Status.HEALTHY, detail=f"{found.detail}; proven not to be worse")
+        if self.settings.early and case.proven and not few and not case.rule.crossed:
+            return replace(found, status=Status.HEALTHY, detail=f"{found.detail}; proven not to be worse")
         if not over:
             return found
         blocks, missed = numbers.judged, numbers.judged - case.seen
         if numbers.blind and missed >= _MOST_BLIND * blocks:
-            return replace(found, word=Status.BLIND, detail=numbers.blind.detail, blind=numbers.blind)
+            return replace(found, status=Status.BLIND, detail=numbers.blind.detail, blind=numbers.blind)
         if blocks and missed >= _MOST_BLIND * blocks:
             return replace(found, detail=f"{found.detail}; blind in {missed} of {blocks} blocks")
         if few:
             least = self.settings.min_requests
             detail = f"{numbers.candidate.total:.0f} judged requests, {least} are needed; {found.detail}"
             return replace(found, detail=detail)
-        return replace(found, word=Status.HEALTHY)
+        return replace(found, status=Status.HEALTHY)
 
-    def _speaker(self, case: _Case, *, over: bool) -> Spoken | None:
+    def _deciding(self, case: _Case, *, over: bool) -> Crossed | None:
         """The control that decides: the first whose word can be acted upon.
 
         The time before alone moves nothing where nobody knows it (`no-history`). As long as old pods are there beside,
         their word is waited for.
         """
-        spoken = case.rule.spoken
-        known = (each for each in spoken if all(veto.reason is not VetoReason.NO_HISTORY for veto in each.vetoes))
-        if (acts := next(known, None)) or not spoken:
+        crossed = case.rule.crossed
+        known = (
+            each for each in crossed if all(objection.guard is not Guard.NO_HISTORY for objection in each.objections)
+        )
+        if (acts := next(known, None)) or not crossed:
             return acts
         both = Control.CONCURRENT in self.settings.rules[case.numbers.signal].controls.each
-        return None if both and case.old_live and not over else spoken[0]
+        return None if both and case.old_live and not over else crossed[0]
 
 
 def _mirrored(state: ConcurrentState, block: Block, rule: SequentialSettings, *, started: bool) -> ConcurrentState:

@@ -6,8 +6,8 @@ eprocess    the shared sequential test: bets, onsets, caps
 concurrent  the candidate against the stable pods of the same block
 historical  the candidate against a reference frozen before the rollout
 calibration that reference and the size of error clusters, from the past
-vetoes      what turns acting into asking
-sequential  the rule of that name: both controls, their bars and vetoes, block by block
+objections  what turns acting into asking
+sequential  the rule of that name: both controls, their bars and objections, block by block
 threshold   the rule `threshold` over blocks
 conditions  what Kubernetes itself says of the candidate: deadline, crash loop, image pull
 verdict     all of it in one word

@@ -13,6 +13,7 @@ from typing import overload
 
 import msgspec
 
+from watchdog.model import Objection
 from watchdog.objects import TemplateHash
 
 MOST = 2.0**63
@@ -285,18 +286,11 @@ class Status(StrEnum):
     BLIND = "blind"
 
 
-class Doubt(msgspec.Struct, frozen=True):
-    """A guard that turns acting on a breach into asking, and what it saw."""
-
-    guard: str
-    detail: str
-
-
 class Verdict(msgspec.Struct, frozen=True):
     """What is to be thought of a rollout now.
 
     Args:
-        word: one word.
+        status: one word.
         detail: one sentence with the numbers against their limits.
         cause: what found a breach: `sequential`, `threshold`, `starved`, `progress-deadline`, `crash-loop`,
             `image-pull`, `condemned-image`, `alert`; empty without a breach.
@@ -308,7 +302,7 @@ class Verdict(msgspec.Struct, frozen=True):
         doubts: why a person is to decide about a breach.
     """
 
-    word: Status
+    status: Status
     detail: str
     cause: str = ""
     blind: Blind | None = None
@@ -316,4 +310,4 @@ class Verdict(msgspec.Struct, frozen=True):
     stable: Counts = Counts()
     shared: bool = False
     signal: str = ""
-    doubts: tuple[Doubt, ...] = ()
+    objections: tuple[Objection, ...] = ()

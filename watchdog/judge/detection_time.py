@@ -46,6 +46,6 @@ def seconds_to_see(
         counts = Counts() if graced else judged
         block = Block(index, candidate=counts, stable=beside, ready=True, old_live=stable > 0)
         state = sequential.step(state, block, settings)
-        if state.spoken:
+        if state.crossed:
             return index * step_s
     return None

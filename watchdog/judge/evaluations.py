@@ -17,9 +17,9 @@ import msgspec
 from msgspec.structs import replace
 
 from watchdog.judge import calibration, sequential
-from watchdog.judge.blocks import Block, Counts, Doubt, Status, Track, Verdict
-from watchdog.judge.sequential import Control, SequentialSettings, SequentialState, Spoken
-from watchdog.judge.vetoes import Vetoed, VetoReason
+from watchdog.judge.blocks import Block, Counts, Status, Track, Verdict
+from watchdog.judge.sequential import Control, Crossed, SequentialSettings, SequentialState
+from watchdog.model import Guard, Objection
 
 SIGNAL = "evaluations"
 """The name of the signal."""
@@ -31,7 +31,7 @@ _BLOCKS = 0.5
 """One block may bring twice the bar: the mean of ten bets has to reach it, and a single one may have to carry it."""
 
 
-class Evaluation(msgspec.Struct, frozen=True):
+class Evaluation(msgspec.Struct, freeze_settings=True):
     """One batch of evaluations of one version.
 
     Args:
@@ -54,7 +54,7 @@ class Evaluation(msgspec.Struct, frozen=True):
         return Counts(self.total, self.bad)
 
 
-class EvaluationState(msgspec.Struct, frozen=True):
+class EvaluationState(msgspec.Struct, freeze_settings=True):
     """Where the judgement stands.
 
     Args:
@@ -70,7 +70,7 @@ class EvaluationState(msgspec.Struct, frozen=True):
     stable: Counts = Counts()
 
 
-def frozen(
+def freeze_settings(
     *, step_s: float, baseline: float, alpha: float, alpha_alert: float, signals: int, bake_s: float
 ) -> SequentialSettings:
     """Give what evaluations of a rollout are held to, fixed at its start.
@@ -142,17 +142,17 @@ def verdict(
         least: with fewer evaluations a version is not called healthy.
         urgent: an attributable alert is firing, so that the lower bar suffices.
     """
-    judged = sequential.hurried(state.judged, settings) if urgent else state.judged
+    judged = sequential.with_alert(state.judged, settings) if urgent else state.judged
     counts = f"{_share(state.candidate)} evaluations failed, {_beside(state.stable)}"
-    if speaker := judged.speaker:
+    if deciding := judged.deciding:
         return Verdict(
             Status.BREACH,
-            f"{counts}; evidence {_odds(speaker.log_e)} {_against(speaker)}, needed {_odds(speaker.bar)}",
+            f"{counts}; evidence {_odds(deciding.log_e)} {_against(deciding)}, needed {_odds(deciding.bar)}",
             cause="sequential",
             candidate=state.candidate,
             stable=state.stable,
             signal=SIGNAL,
-            doubts=tuple(Doubt(str(each.reason), _doubt(each, state.stable)) for each in speaker.vetoes),
+            objections=tuple(replace(each, detail=_reason(each, state.stable)) for each in deciding.objections),
         )
     if not alone:
         return None
@@ -169,18 +169,18 @@ def verdict(
         return found
     if state.candidate.total < least:
         return replace(found, detail=f"{found.detail}; {least} evaluations are needed to call it healthy")
-    return replace(found, word=Status.HEALTHY)
+    return replace(found, status=Status.HEALTHY)
 
 
-def _against(speaker: Spoken) -> str:
-    if speaker.control is Control.CONCURRENT:
+def _against(deciding: Crossed) -> str:
+    if deciding.control is Control.CONCURRENT:
         return "by those of the stable version"
     return "by the configured baseline"
 
 
-def _doubt(vetoed: Vetoed, stable: Counts) -> str:
-    """A doubt in words of evaluations."""
-    if vetoed.reason is VetoReason.NO_HISTORY:
+def _reason(objection: Objection, stable: Counts) -> str:
+    """What an objection says, in words of evaluations."""
+    if objection.guard is Guard.NO_HISTORY:
         return "post evaluations of the stable version, too: without them a person is asked"
     return f"{_share(stable)} evaluations of the stable version failed, too"
 

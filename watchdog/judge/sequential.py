@@ -1,11 +1,11 @@
-"""The rule `sequential`: both controls, their bars and their vetoes, one block at a time.
+"""The rule `sequential`: both controls, their bars and what speaks against acting, one block at a time.
 
 `SequentialState` is a frozen value that follows from `SequentialSettings` and the blocks alone, so a replay reaches the
 same decision. A control reaches its bar once. If nothing speaks against it the service acts on the rollout; else it
 asks a person, and that control never acts in this rollout.
 
-An attributable alert lowers the bar, also for the evidence that is in when it comes: `hurried`. That the evidence ever
-reaches the lower bar has a probability of at most `alpha_alert`, whenever the alert comes.
+An attributable alert lowers the bar, also for the evidence that is in when it comes: `with_alert`. That the evidence
+ever reaches the lower bar has a probability of at most `alpha_alert`, whenever the alert comes.
 
 Source: reference/statistics-after.md §1.
 """
@@ -16,14 +16,15 @@ from enum import StrEnum
 import msgspec
 from msgspec.structs import replace
 
-from watchdog.judge import concurrent, historical, vetoes
+from watchdog.judge import concurrent, historical, objections
 from watchdog.judge.blocks import Block, Counts, PodCounts, steps
 from watchdog.judge.concurrent import ConcurrentSettings, ConcurrentState
 from watchdog.judge.eprocess import HORIZON, Design, Evidence, bar
 from watchdog.judge.historical import HistoricalSettings
-from watchdog.judge.vetoes import Bystander, Vetoed, VetoReason
+from watchdog.judge.objections import Bystander
+from watchdog.model import Guard, Objection
 
-_ONLY_HISTORICAL = frozenset({VetoReason.BYSTANDERS, VetoReason.LATE, VetoReason.NO_HISTORY})
+_ONLY_HISTORICAL = frozenset({Guard.BYSTANDERS, Guard.LATE, Guard.NO_HISTORY})
 
 
 class Control(StrEnum):
@@ -85,7 +86,7 @@ class SequentialSettings(msgspec.Struct, frozen=True, kw_only=True):
     m_cap: float | None = None
     known: bool = True
     past: str = ""
-    incident_first: Vetoed | None = None
+    incident_first: Objection | None = None
     alpha: float = 0.01
     alpha_alert: float = 0.05
     signals: int = 1
@@ -131,7 +132,7 @@ class SequentialSettings(msgspec.Struct, frozen=True, kw_only=True):
         return Design(bar=self.bar, blocks=self.blocks, phi=phi, m_cap=self.m_cap, horizon=HORIZON)
 
 
-class Spoken(msgspec.Struct, frozen=True):
+class Crossed(msgspec.Struct, frozen=True):
     """A control that reached its bar.
 
     Args:
@@ -140,7 +141,7 @@ class Spoken(msgspec.Struct, frozen=True):
         log_e: its evidence then.
         bar: the bar that it reached.
         onset_s: when the failure seems to have begun.
-        vetoes: why this is not acted upon; empty if it is.
+        objections: why this is not acted upon; empty if it is.
     """
 
     control: Control
@@ -148,7 +149,7 @@ class Spoken(msgspec.Struct, frozen=True):
     log_e: float
     bar: float
     onset_s: float
-    vetoes: tuple[Vetoed, ...] = ()
+    objections: tuple[Objection, ...] = ()
 
 
 class SequentialState(msgspec.Struct, frozen=True):
@@ -165,7 +166,7 @@ class SequentialState(msgspec.Struct, frozen=True):
         others: those of each bystander that is still one, by name.
         pods: what judged pods counted from each onset that a bet still builds on until the next one, with the step
             of that onset: few parts, however long ago the first began.
-        vetoed: vetoes that stay for the rollout.
+        objections: those that stay for the rollout.
         spoken: controls that reached their bar.
     """
 
@@ -178,8 +179,8 @@ class SequentialState(msgspec.Struct, frozen=True):
     stable: tuple[Counts, ...] = ()
     others: Mapping[str, tuple[Counts, ...]] | None = None
     pods: tuple[tuple[int, tuple[PodCounts, ...]], ...] = ()
-    vetoed: tuple[Vetoed, ...] = ()
-    spoken: tuple[Spoken, ...] = ()
+    objections: tuple[Objection, ...] = ()
+    crossed: tuple[Crossed, ...] = ()
 
     def evidence(self, control: Control) -> Evidence:
         """Where one control stands."""
@@ -188,14 +189,14 @@ class SequentialState(msgspec.Struct, frozen=True):
     @property
     def decision(self) -> Decision:
         """What the evidence asks for; it never goes back."""
-        if not self.spoken:
+        if not self.crossed:
             return Decision.NONE
-        return Decision.APPROVE if self.speaker and self.speaker.vetoes else Decision.ACT
+        return Decision.APPROVE if self.deciding and self.deciding.objections else Decision.ACT
 
     @property
-    def speaker(self) -> Spoken | None:
+    def deciding(self) -> Crossed | None:
         """The control that decided: the first that may act, else the first that spoke."""
-        return next((each for each in self.spoken if not each.vetoes), self.spoken[0] if self.spoken else None)
+        return next((each for each in self.crossed if not each.objections), self.crossed[0] if self.crossed else None)
 
 
 def step(
@@ -206,7 +207,7 @@ def step(
     bystanders: Mapping[str, Counts] | None = None,
     alert: bool = False,
 ) -> SequentialState:
-    """Take one block further: counts, both controls, vetoes, decision, in this order.
+    """Take one block further: counts, both controls, objections, decision, in this order.
 
     A block that is blind is taken like one without requests: the counts of the gap come with the next that sees.
 
@@ -217,7 +218,7 @@ def step(
         bystanders: counts of the other workloads in this block; one that is missing drops out for good.
         alert: an attributable alert is firing, and has been since the block before was taken.
     """
-    state = hurried(state, settings) if alert else state
+    state = with_alert(state, settings) if alert else state
     state = _seen(state, block, settings, bystanders or {})
     if not state.begun:
         return state
@@ -243,7 +244,7 @@ def step(
     return _decided(state, settings, at_bar=settings.alert_bar if alert else settings.bar)
 
 
-def hurried(state: SequentialState, settings: SequentialSettings) -> SequentialState:
+def with_alert(state: SequentialState, settings: SequentialSettings) -> SequentialState:
     """Judge the evidence that is in against the lower bar, since an attributable alert speaks for a breach, too.
 
     Args:
@@ -263,7 +264,7 @@ def _pods(
     found: list[tuple[int, tuple[PodCounts, ...]]] = []
     for begin, pods in (*state.pods, (block.step, block.pods)):
         if found and begin not in onsets:
-            found[-1] = found[-1][0], vetoes.together((found[-1][1], pods))
+            found[-1] = found[-1][0], objections.together((found[-1][1], pods))
         elif begin >= earliest:
             found.append((begin, pods))
     return tuple(found)
@@ -272,19 +273,19 @@ def _pods(
 def _seen(
     state: SequentialState, block: Block, settings: SequentialSettings, bystanders: Mapping[str, Counts]
 ) -> SequentialState:
-    """Take what the vetoes need from a block, and find the one that does not wait for a crossing."""
-    window, time = settings.steps(vetoes.WINDOW_S), block.step * settings.step_s
+    """Take what the objections need from a block, and find the one that does not wait for a crossing."""
+    window, time = settings.steps(objections.WINDOW_S), block.step * settings.step_s
     names = [each.name for each in settings.bystanders] if state.others is None else list(state.others)
     before = state.others or {}
     others = {name: (*before.get(name, ()), bystanders[name])[-window:] for name in names if name in bystanders}
     stable = (*state.stable, _whole(block.stable))[-window:]
-    vetoed = state.vetoed
-    if settings.incident_first and settings.incident_first not in vetoed:
-        vetoed = (*vetoed, settings.incident_first)
+    found = state.objections
+    if settings.incident_first and settings.incident_first not in found:
+        found = (*found, settings.incident_first)
     there = block.old_live or block.stable.total > 0
-    if there and all(each.reason is not VetoReason.SHARED for each in vetoed):
-        found = vetoes.shared(stable, limit=settings.limit, phi=settings.phi_historical)
-        vetoed = (*vetoed, found) if found else vetoed
+    if there and all(each.guard is not Guard.SHARED for each in found):
+        shared = objections.shared(stable, limit=settings.limit, phi=settings.phi_historical)
+        found = (*found, shared) if shared else found
     begun = state.begun or block.ready
     completed = state.completed_s
     if block.old_live:
@@ -292,7 +293,13 @@ def _seen(
     elif begun and completed is None:
         completed = time - settings.step_s
     return replace(
-        state, newest=block.step, others=others, stable=stable, vetoed=vetoed, begun=begun, completed_s=completed
+        state,
+        newest=block.step,
+        others=others,
+        stable=stable,
+        objections=found,
+        begun=begun,
+        completed_s=completed,
     )
 
 
@@ -300,34 +307,34 @@ def _decided(state: SequentialState, settings: SequentialSettings, *, at_bar: fl
     """Let each control that reaches its bar for the first time speak, the concurrent one first."""
     for control in settings.controls.each:
         evidence = state.evidence(control)
-        if evidence.log_e < at_bar or any(each.control is control for each in state.spoken):
+        if evidence.log_e < at_bar or any(each.control is control for each in state.crossed):
             continue
         onset = evidence.onset or state.newest
         onset_s = (onset - 1) * settings.step_s
-        found = _vetoes(state, settings, control, onset=onset, onset_s=onset_s)
-        lasting = tuple(each for each in found if each not in state.vetoed and each.reason not in _ONLY_HISTORICAL)
-        spoken = Spoken(control, state.newest, evidence.log_e, at_bar, onset_s, found)
-        state = replace(state, vetoed=(*state.vetoed, *lasting), spoken=(*state.spoken, spoken))
+        found = _objections(state, settings, control, onset=onset, onset_s=onset_s)
+        lasting = tuple(each for each in found if each not in state.objections and each.guard not in _ONLY_HISTORICAL)
+        crossed = Crossed(control, state.newest, evidence.log_e, at_bar, onset_s, found)
+        state = replace(state, objections=(*state.objections, *lasting), crossed=(*state.crossed, crossed))
     return state
 
 
-def _vetoes(
+def _objections(
     state: SequentialState, settings: SequentialSettings, control: Control, *, onset: int, onset_s: float
-) -> tuple[Vetoed, ...]:
+) -> tuple[Objection, ...]:
     """Give all reasons not to act on a control that reached its bar."""
     pods = [found for step, found in state.pods if step >= onset]
-    found = [vetoes.one_pod(pods, limit=settings.limit, phi=settings.phi_concurrent)]
+    found = [objections.one_pod(pods, limit=settings.limit, phi=settings.phi_concurrent)]
     if control is Control.HISTORICAL:
         recent = state.others or {}
         others = [(each, recent[each.name]) for each in settings.bystanders if each.name in recent]
         completed = state.completed_s if settings.completed_s is None else settings.completed_s
-        allowed = vetoes.attribution_s(others, bake_s=settings.bake_s)
-        found.append(vetoes.bystanders(others))
-        found.append(vetoes.late(onset_s, completed_s=completed, allowed_s=allowed))
+        allowed = objections.attribution_s(others, bake_s=settings.bake_s)
+        found.append(objections.bystanders(others))
+        found.append(objections.late(onset_s, completed_s=completed, allowed_s=allowed))
         if not settings.known:
             detail = f"too little history to act without old pods beside ({settings.past or 'none'})"
-            found.append(Vetoed(VetoReason.NO_HISTORY, detail))
-    return (*state.vetoed, *(each for each in found if each))
+            found.append(Objection(Guard.NO_HISTORY, detail, asks=True))
+    return (*state.objections, *(each for each in found if each))
 
 
 def _whole(counts: Counts) -> Counts:

@@ -11,7 +11,8 @@ their share, which is at least as high as the lowest two minutes in them.
 
 from collections.abc import Iterable, Sequence
 
-from watchdog.judge.blocks import Block, Counts, Doubt, Status, Verdict, steps
+from watchdog.judge.blocks import Block, Counts, Status, Verdict, steps
+from watchdog.model import Guard, Objection
 
 WINDOW_S = 120.0
 COARSE_S = 300.0
@@ -82,5 +83,7 @@ def judge(blocks: Sequence[Block], usual: float, *, step_s: float, alone: bool, 
     if seen.total >= _SHARE * usual:
         return None
     what = f"{seen.total:.0f} requests in the last 2 min, where the day before had {usual:.0f} and more"
-    doubt = Doubt("unconfirmed", "missing requests prove no failure; look whether callers stay away")
-    return Verdict(Status.BREACH, what, cause="starved", candidate=seen, signal=signal, doubts=(doubt,))
+    objection = Objection(
+        Guard.UNCONFIRMED, "missing requests prove no failure; look whether callers stay away", asks=True
+    )
+    return Verdict(Status.BREACH, what, cause="starved", candidate=seen, signal=signal, objections=(objection,))

@@ -65,12 +65,12 @@ def judge(
         signal=signal,
     )
     if _breach(blocks, end, settings, consecutive=1 if urgent else settings.consecutive):
-        return replace(found, word=Status.BREACH, cause="threshold")
+        return replace(found, status=Status.BREACH, cause="threshold")
     doubt = "" if baked_s is None else _doubt(blocks, settings, bake=settings.steps(baked_s), earlier=earlier)
     if baked_s is not None and not doubt:
-        return replace(found, word=Status.HEALTHY)
+        return replace(found, status=Status.HEALTHY)
     if blocks and (blind := blocks[-1].blind):
-        return replace(found, word=Status.BLIND, detail=blind.detail, blind=blind)
+        return replace(found, status=Status.BLIND, detail=blind.detail, blind=blind)
     return replace(found, detail=f"{found.detail}; {doubt}") if doubt else found
 
 

@@ -24,18 +24,18 @@ def combine(
     if condemned_image:
         return Verdict(Status.BREACH, condemned_image, cause="condemned-image")
     said = (*([conditions] if conditions else []), *signals)
-    breaches = [each for each in said if each.word is Status.BREACH]
-    breaches.sort(key=lambda each: (each.shared, bool(each.doubts)))
+    breaches = [each for each in said if each.status is Status.BREACH]
+    breaches.sort(key=lambda each: (each.shared, bool(each.objections)))
     if breaches:
         return breaches[0]
     if alert_trusted:
         return Verdict(Status.BREACH, alert_trusted, cause="alert")
-    blind = next((each for each in said if each.word is Status.BLIND), None)
+    blind = next((each for each in said if each.status is Status.BLIND), None)
     if blind:
         return blind
     if not signals:
         return Verdict(Status.INSUFFICIENT, "no signal to judge by")
-    healthy = bake_over and all(each.word is Status.HEALTHY for each in signals)
+    healthy = bake_over and all(each.status is Status.HEALTHY for each in signals)
     detail = "; ".join(f"{each.signal}: {each.detail}" for each in signals)
     first = signals[0]
     return Verdict(

@@ -47,17 +47,22 @@ def read(text: str) -> Record:
     """Read a record; fields that are unknown here are passed over.
 
     Raises:
-        Unreadable: it is malformed, or of a newer schema.
+        NoRecord: it is malformed, or of a newer schema.
     """
     try:
         schema = from_json(text, _SchemaHead).schema
         if schema > SCHEMA:
             raise NoRecord(f"schema {schema} is newer than {SCHEMA}, the newest that this version knows")
-        record = from_json(text, Record)
+        record = from_json(_renamed(text), Record)
         check_ranges(record)
     except Malformed as error:
         raise NoRecord(str(error)) from error
     return record
+
+
+def _renamed(text: str) -> str:
+    """Give a record of an earlier version the names of this one; a quote within a string would be escaped."""
+    return text.replace('"incident_first":{"reason":', '"incident_first":{"guard":')
 
 
 def _encode(record: Record) -> bytes:
@@ -125,7 +130,7 @@ _SHORTENING = (
     _bare,
     _blocks(_NEWEST_BLOCKS),
     _items("verdicts", lambda record: record.verdicts[:-_NEWEST]),
-    _items("vetoes", lambda record: [veto for veto in record.vetoes if not veto.lowers]),
+    _items("objections", lambda record: [each for each in record.objections if not each.asks]),
     _items("pods", lambda record: sorted(record.pods, key=_gone_longest)),
     _items("alerts", lambda record: record.alerts[:-_NEWEST]),
     _blocks(0),

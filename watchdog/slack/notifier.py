@@ -24,7 +24,7 @@ from slack_sdk.web.async_client import AsyncWebClient
 from tenacity import AsyncRetrying, RetryCallState, retry_if_exception_type, wait_exponential_jitter, wait_random
 
 from watchdog.config import Slack
-from watchdog.decide.record import Record, Told
+from watchdog.decide.record import Notified, Record
 from watchdog.decoding import Malformed, converted, from_json, seconds
 from watchdog.errors import NotificationError
 from watchdog.model import IncidentId
@@ -169,7 +169,7 @@ class SlackNotifier:
         )
         self._client.proxy = None  # taken from HTTPS_PROXY for every URL, whatever NO_PROXY says
         self._channel = settings.channel
-        self._told: dict[IncidentId, Told] = {}
+        self._told: dict[IncidentId, Notified] = {}
         self._blind = ""
         self._lock = asyncio.Lock()
         self._free_at = 0.0
@@ -192,7 +192,7 @@ class SlackNotifier:
             return f"{whole}; cannot read {self._settings.channel}, a message may come twice after a crash. {refusal}"
         return f"{whole}; finds its messages in {self._settings.channel}"
 
-    async def tell(self, record: Record) -> Told | None:
+    async def tell(self, record: Record) -> Notified | None:
         """Post or update the one message of a record and its thread; None where there is nothing new to say.
 
         Of one incident it is called once at a time.
@@ -201,8 +201,8 @@ class SlackNotifier:
             NotificationError: Slack refused, or was not reached within 10 minutes. What was said by then is known here,
                 and is not said again.
         """
-        known = self._told.get(record.id, record.told)
-        message = render(msgspec.structs.replace(record, told=known), approval_s=self._approval_s)
+        known = self._told.get(record.id, record.notified)
+        message = render(msgspec.structs.replace(record, notified=known), approval_s=self._approval_s)
         if message is None:
             return None
         if known:
@@ -220,7 +220,7 @@ class SlackNotifier:
         told = self._told[record.id]
         if record.ended:
             del self._told[record.id]
-        return told if told != record.told else None
+        return told if told != record.notified else None
 
     async def _deliver(self, incident: IncidentId, message: Message, *, successor: bool = False) -> None:
         """Say what is not yet said; may be cut anywhere and begun again.
@@ -233,7 +233,7 @@ class SlackNotifier:
         told, said = self._told.get(incident), _digest(message.text, message.blocks)
         if told is None:
             told = await self._find(incident) or await self._post(incident, message)
-        if told.said != said:
+        if told.digest != said:
             try:
                 # Without `parse` an update would look for links and names, unlike a post.
                 await self._ask(
@@ -244,7 +244,7 @@ class SlackNotifier:
                     raise
                 self._told[incident] = await self._find(incident, after=told.ts) or await self._post(incident, message)
                 return await self._deliver(incident, message, successor=True)
-        told = self._told[incident] = msgspec.structs.replace(told, said=said)
+        told = self._told[incident] = msgspec.structs.replace(told, digest=said)
         missing = {key: text for text in message.thread if (key := _digest(text)) not in told.details}
         there = await self._own("conversations.replies", channel=told.channel, ts=told.ts) if missing else []
         for key, text in missing.items():
@@ -253,13 +253,13 @@ class SlackNotifier:
                 await self._ask("chat.postMessage", Any, channel=told.channel, thread_ts=told.ts, **_PLAIN, **detail)
             told = self._told[incident] = msgspec.structs.replace(told, details=(*told.details, key))
 
-    async def _post(self, incident: IncidentId, message: Message) -> Told:
+    async def _post(self, incident: IncidentId, message: Message) -> Notified:
         content = _content(incident, message)
         posted = await self._ask("chat.postMessage", _Posted, channel=self._channel, **_PLAIN, **content)
         self._channel = posted.channel
-        return Told(posted.channel, posted.ts, said=_digest(message.text, message.blocks))
+        return Notified(posted.channel, posted.ts, digest=_digest(message.text, message.blocks))
 
-    async def _find(self, incident: IncidentId, *, after: str = "0") -> Told | None:
+    async def _find(self, incident: IncidentId, *, after: str = "0") -> Notified | None:
         """Our message of this incident among the newest 200 of the channel."""
         try:
             channel = await self._channel_id()
@@ -268,7 +268,7 @@ class SlackNotifier:
             return None
         for own in await self._own("conversations.history", channel=channel, oldest=after):
             if own.metadata.event_payload.incident == incident:
-                return Told(channel, own.ts)
+                return Notified(channel, own.ts)
         return None
 
     async def _own(self, method: str, **where: str) -> list[_Own]:

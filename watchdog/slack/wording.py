@@ -11,9 +11,9 @@ from collections.abc import Iterator, Mapping
 import msgspec
 
 from watchdog.decide.limits import WAITING
-from watchdog.decide.record import DecisionCounts, Record, State, VerdictSeen, Veto
+from watchdog.decide.record import DecisionCounts, Record, State, VerdictSeen
 from watchdog.decide.switch import selector_text
-from watchdog.model import Action, Guard, GuardClass, Mode, Outcome
+from watchdog.model import Action, Guard, GuardClass, Mode, Objection, Outcome
 
 _LINE, _SECTION, _PIECE = 300, 2900, 130
 _NOTHING = "Nothing to do."
@@ -81,7 +81,7 @@ def render(record: Record, *, approval_s: float = 1800) -> Message | None:
         return None
     what, to_do = _observed(record, said) if _only_observed(record) else said
     first_line = _plain(f"{what.rstrip('.')}. {to_do}", _LINE)
-    reasons = [f"{veto.guard}: {veto.detail}" for veto in _vetoes(record)] if record.state is not State.WATCHING else []
+    reasons = [str(objection) for objection in _objections(record)] if record.state is not State.WATCHING else []
     known = dict.fromkeys(_plain(text, 900) for text in (*reasons[-3:], record.verified, record.detail))
     body = "\n".join(text for text in known if text and text not in first_line)
     footer = f"{record.id} · policy {_plain(record.policy, _PIECE)} · mode {record.mode}"
@@ -96,10 +96,10 @@ def _said(record: Record, approval_s: float) -> tuple[str, str] | None:
     done, written = f"{name}{verb}{bad}", record.write_at is not None
     kubectl, workload = f"kubectl -n {record.workload.namespace} rollout", f"deployment/{record.workload.name}"
     match record.outcome or record.state:
-        case State.WATCHING if record.told:
+        case State.WATCHING if record.notified:
             return f"{name}{revision} no longer looks bad, it is still watched", _NOTHING
-        case State.BREACH if vetoes := _vetoes(record, lowers=False):
-            return f"{name}{revision} is bad{bad}; cannot {do} yet ({vetoes[-1].guard})", "Nothing to do yet."
+        case State.BREACH if objections := _objections(record, asks=False):
+            return f"{name}{revision} is bad{bad}; cannot {do} yet ({objections[-1].guard})", "Nothing to do yet."
         case State.BREACH:
             return f"{name}{revision} is bad{bad}; about to {do}, if nothing speaks against it", "Nothing to do yet."
         case State.ASKING:
@@ -135,7 +135,7 @@ def _said(record: Record, approval_s: float) -> tuple[str, str] | None:
             return f"{name}{why}", f"Look for yourself: {_history(record)}"
         case Outcome.SUPERSEDED if written:
             return f"{done}, then changed by someone else", _NOTHING
-        case Outcome.SUPERSEDED if record.told or _breach(record):
+        case Outcome.SUPERSEDED if record.notified or _breach(record):
             return f"{name}{revision} is bad{bad}; someone else replaced it first", _NOTHING
         case Outcome.FAILED if written:
             return f"{done}, but that FAILED", f"Look now: {kubectl} status {workload}"
@@ -157,7 +157,7 @@ def _observed(record: Record, said: tuple[str, str]) -> tuple[str, str]:
         if _final(record):
             why, to_do = _refusal(record)
             do = f"NOT {do}{why}"
-        elif lowered := _vetoes(record, lowers=True):
+        elif lowered := _objections(record, asks=True):
             do = f"ask for approval to {do} ({lowered[-1].guard})"
         what = f"{record.workload}: would {do}{_evidence(record)}"
     return f"OBSERVE: {what}; nothing was done", to_do
@@ -173,12 +173,12 @@ def _refusal(record: Record) -> tuple[str, str]:
     """The guard's word in brackets, and the way out; a person's no is the last word."""
     if record.people and record.people[-1].answer == "dismiss":
         return f" (dismissed by {_plain(record.people[-1].by, _PIECE)})", f"It stays live. {_NOTHING}"
-    guards = _final(record) or _vetoes(record)
-    word = guards[-1].guard if guards else Guard.MODE
+    guards = _final(record) or _objections(record)
+    guard = guards[-1].guard if guards else Guard.MODE
     unanswered = ", nobody answered" if record.asked and not record.people else ""
-    policy = word in set(Guard) and Guard(word).guard_class is GuardClass.POLICY
-    cure = _CURES.get(word) or f"To do it yourself: {_by_hand(record, forced=policy)}"
-    return f" ({word}{unanswered})", f"Revision {record.rollout.revision} stays live. {cure}"
+    policy = guard.guard_class is GuardClass.POLICY
+    cure = _CURES.get(guard) or f"To do it yourself: {_by_hand(record, forced=policy)}"
+    return f" ({guard}{unanswered})", f"Revision {record.rollout.revision} stays live. {cure}"
 
 
 def _by_hand(record: Record, *, forced: bool = False) -> str:
@@ -237,14 +237,14 @@ def _details(record: Record) -> Iterator[str]:
             _counts(plan.numbers),
             *(f"{name}: {record.images.get(name, 'none')} -> {image}" for name, image in plan.target_images.items()),
         )
-    for veto in record.vetoes:
-        effect = "asks instead of acting" if veto.lowers else "refuses"
-        yield _lines(f"Guard {veto.guard} {effect}, {_time(veto.at)}: {veto.detail}")
+    for objection in record.objections:
+        effect = "asks instead of acting" if objection.asks else "refuses"
+        yield _lines(f"Guard {objection.guard} {effect}, {_time(objection.at or record.started)}: {objection.detail}")
     if record.asked:
         commands = (f"rollback-watchdog {answer} {record.id}" for answer in ("approve", "dismiss"))
         yield _lines(f"A person was asked at {_time(record.asked)}. To answer:", *commands)
     for answer in record.people:
-        yield _lines(f"{answer.by} said {answer.answer} ({answer.way}) at {_time(answer.at)}")
+        yield _lines(f"{answer.by} said {answer.answer} ({answer.via}) at {_time(answer.at)}")
     if tried := record.tried:
         yield _lines(f"The write was {_refused_by(record) or 'not accepted'}, tried from {_time(tried.since)} on")
     for write in record.writes:
@@ -261,17 +261,19 @@ def _details(record: Record) -> Iterator[str]:
 
 def _breach(record: Record) -> VerdictSeen | None:
     """The first breach: the one that never changes."""
-    return next((verdict for verdict in record.verdicts if verdict.word == "breach"), None)
+    return next((verdict for verdict in record.verdicts if verdict.status == "breach"), None)
 
 
-def _vetoes(record: Record, *, lowers: bool | None = None) -> list[Veto]:
+def _objections(record: Record, *, asks: bool | None = None) -> list[Objection]:
     """The guards that spoke, or those with this effect; `mode` is told by the wording."""
-    return [veto for veto in record.vetoes if veto.guard != Guard.MODE and lowers in (None, veto.lowers)]
+    return [
+        objection for objection in record.objections if objection.guard != Guard.MODE and asks in (None, objection.asks)
+    ]
 
 
-def _final(record: Record) -> list[Veto]:
+def _final(record: Record) -> list[Objection]:
     """The guards that said no for good."""
-    return [veto for veto in _vetoes(record, lowers=False) if veto.guard not in WAITING]
+    return [objection for objection in _objections(record, asks=False) if objection.guard not in WAITING]
 
 
 def _action(record: Record) -> Action:

@@ -184,7 +184,7 @@ class Api:
             _from_json(body, dict[str, object], "the body is no object")
         word = request.match_info["answer"]
         await self._require(caller, record.workload, word, incident=record.id)
-        answer = Answer(answer=word, by=caller.name, at=dt.datetime.now(dt.UTC), way="http")
+        answer = Answer(answer=word, by=caller.name, at=dt.datetime.now(dt.UTC), via="http")
         return reply({"schema": SCHEMA, "incident": await self._backend.answer(record.id, answer)})
 
     async def _incident(self, request: web.Request) -> web.Response:

@@ -1,15 +1,15 @@
 """What turns acting into asking: signs that the failures are not the new version's fault.
 
-Source: reference/statistics-after.md §1 (vetoes) and §6 (`one-pod`). Times are seconds; nothing here is evidence.
+Source: reference/statistics-after.md §1 and §6 (`one-pod`). Times are seconds; nothing here is evidence.
 """
 
 import math
 from collections.abc import Iterable, Sequence
-from enum import StrEnum
 
 import msgspec
 
 from watchdog.judge.blocks import Counts, PodCounts
+from watchdog.model import Guard, Objection
 
 WINDOW_S = 120.0
 """The longer of the two windows in which something may be noisy: 8 blocks of 15 s."""
@@ -27,24 +27,6 @@ _BYSTANDER_REQUESTS = 100
 _ONE_PODS = 3
 _ONE_SHARE = 0.8
 _ONE_CHANCE = 0.001
-
-
-class VetoReason(StrEnum):
-    """The word in records, metrics, Events, Slack and logs; each is a guard of the same name."""
-
-    INCIDENT_FIRST = "incident-first"
-    SHARED = "shared"
-    BYSTANDERS = "bystanders"
-    LATE = "late"
-    ONE_POD = "one-pod"
-    NO_HISTORY = "no-history"
-
-
-class Vetoed(msgspec.Struct, frozen=True):
-    """A reason to ask instead of acting, and what it saw."""
-
-    reason: VetoReason
-    detail: str
 
 
 class Bystander(msgspec.Struct, frozen=True):
@@ -66,7 +48,7 @@ def noisy(counts: Counts, *, limit: float, phi: float, sure: float = _SURE) -> b
     return counts.bad >= expected + sure * math.sqrt(phi * expected) + sure
 
 
-def incident_first(before: Counts, *, limit: float, phi: float) -> Vetoed | None:
+def incident_first(before: Counts, *, limit: float, phi: float) -> Objection | None:
     """Whether the old pods failed before the rollout began.
 
     Args:
@@ -76,26 +58,28 @@ def incident_first(before: Counts, *, limit: float, phi: float) -> Vetoed | None
     """
     if not noisy(before, limit=limit, phi=phi):
         return None
-    return Vetoed(
-        VetoReason.INCIDENT_FIRST, f"{_of(before)} failed in the 10 min before the rollout, limit {limit:.2%}"
+    return Objection(
+        Guard.INCIDENT_FIRST, f"{_of(before)} failed in the 10 min before the rollout, limit {limit:.2%}", asks=True
     )
 
 
-def shared(recent: Sequence[Counts], *, limit: float, phi: float) -> Vetoed | None:
+def shared(recent: Sequence[Counts], *, limit: float, phi: float) -> Objection | None:
     """Whether the old pods fail too, in the newest block or in all of the window."""
     for counts in (recent[-1], sum(recent, Counts())) if recent else ():
         if noisy(counts, limit=limit, phi=phi):
-            return Vetoed(VetoReason.SHARED, f"{_of(counts)} of the old pods failed too, limit {limit:.2%}")
+            return Objection(Guard.SHARED, f"{_of(counts)} of the old pods failed too, limit {limit:.2%}", asks=True)
     return None
 
 
-def bystanders(watched: Iterable[tuple[Bystander, Sequence[Counts]]]) -> Vetoed | None:
+def bystanders(watched: Iterable[tuple[Bystander, Sequence[Counts]]]) -> Objection | None:
     """Whether other workloads fail at the same time: at least two, and a fifth of them."""
     seen = list(watched)
     loud = [each.name for each, recent in seen if _loud(each, recent)]
     if len(loud) < max(_FEWEST_NOISY, _MOST_NOISY * len(seen)):
         return None
-    return Vetoed(VetoReason.BYSTANDERS, f"{len(loud)} of {len(seen)} other workloads fail too: {', '.join(loud[:3])}")
+    return Objection(
+        Guard.BYSTANDERS, f"{len(loud)} of {len(seen)} other workloads fail too: {', '.join(loud[:3])}", asks=True
+    )
 
 
 def attribution_s(watched: Iterable[tuple[Bystander, Sequence[Counts]]], *, bake_s: float) -> float:
@@ -112,17 +96,17 @@ def attribution_s(watched: Iterable[tuple[Bystander, Sequence[Counts]]], *, bake
     return max(ATTRIBUTION_S, longest) if len(quiet) >= _FEWEST_QUIET else ATTRIBUTION_S
 
 
-def late(onset_s: float, *, completed_s: float | None, allowed_s: float) -> Vetoed | None:
+def late(onset_s: float, *, completed_s: float | None, allowed_s: float) -> Objection | None:
     """Whether the failure began too long after the rollout was complete."""
     if completed_s is None or onset_s <= completed_s + allowed_s:
         return None
     after = (onset_s - completed_s) / 60
-    return Vetoed(
-        VetoReason.LATE, f"it began {after:.0f} min after completion; {allowed_s / 60:.0f} min are attributed"
+    return Objection(
+        Guard.LATE, f"it began {after:.0f} min after completion; {allowed_s / 60:.0f} min are attributed", asks=True
     )
 
 
-def one_pod(blocks: Iterable[Sequence[PodCounts]], *, limit: float, phi: float) -> Vetoed | None:
+def one_pod(blocks: Iterable[Sequence[PodCounts]], *, limit: float, phi: float) -> Objection | None:
     """Whether one pod has nearly all the excess, more of it than chance would give a version that is bad everywhere.
 
     Args:
@@ -141,7 +125,7 @@ def one_pod(blocks: Iterable[Sequence[PodCounts]], *, limit: float, phi: float) 
     healthy = everyone.bad - mine.bad <= expected + math.sqrt(phi * expected) + 1
     if excess[worst] < _ONE_SHARE * above or not healthy or one_pod_chance(pods.values(), mine, phi=phi) > _ONE_CHANCE:
         return None
-    return Vetoed(VetoReason.ONE_POD, f"{mine.bad:.0f} of {everyone.bad:.0f} failures are of pod {worst}")
+    return Objection(Guard.ONE_POD, f"{mine.bad:.0f} of {everyone.bad:.0f} failures are of pod {worst}", asks=True)
 
 
 def together(blocks: Iterable[Sequence[PodCounts]]) -> tuple[PodCounts, ...]:
