@@ -42,14 +42,24 @@ def tls(access: Access) -> ssl.SSLContext | bool:
     return context
 
 
+class TooLarge(ValueError):  # noqa: N818  (reads as what happened)
+    """Raised when an answer is longer than its limit; what was read of it is freed."""
+
+
 async def read_at_most(response: aiohttp.ClientResponse, limit: int) -> bytes:
-    """Read a body to its end, or until it is longer than so many bytes."""
-    raw = bytearray()
+    """Read a body to its end.
+
+    Raises:
+        TooLarge: it has more than so many bytes.
+    """
+    chunks, size = [], 0
     async for chunk in response.content.iter_any():
-        raw += chunk
-        if len(raw) > limit:
-            break
-    return bytes(raw)
+        chunks.append(chunk)
+        size += len(chunk)
+        if size > limit:
+            chunks.clear()  # whoever keeps the error keeps this frame
+            raise TooLarge(f"an answer of more than {limit >> 20} MiB")
+    return b"".join(chunks)
 
 
 def _text(path: str) -> str:

@@ -221,7 +221,7 @@ NO_NUMBERS = {
     "twice": (vector(({"a": "b"}, 1), ({"a": "b"}, 2)), BlindReason.PARTIAL, "same labels twice"),
     "warnings": (vector(({}, 1), warnings=["no StoreAPIs\nmatched"]), BlindReason.PARTIAL, "no StoreAPIs matched"),
     "partial": (vector(({}, 1), isPartial=True), BlindReason.PARTIAL, "isPartial"),
-    "too-long": (raw(b" " * (LONGEST_BODY + 1)), BlindReason.PARTIAL, "longer than 64 MiB"),
+    "too-long": (raw(b" " * (LONGEST_BODY + 1)), BlindReason.PARTIAL, "more than 64 MiB; narrow"),
     "html": (raw(b"<html>hunter2"), BlindReason.UNREACHABLE, "no Prometheus"),
     "empty-object": (raw(b"{}"), BlindReason.UNREACHABLE, "no Prometheus"),
     "no-data": (raw(b'{"status":"success"}'), BlindReason.UNREACHABLE, "no Prometheus"),

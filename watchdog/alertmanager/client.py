@@ -210,9 +210,6 @@ def _http(url: str, access: Access) -> Send:
                 method, url + path, headers=headers(access), ssl=tls(access), allow_redirects=False
             ) as response,
         ):
-            raw = await read_at_most(response, _LONGEST_BYTES)
-            if len(raw) > _LONGEST_BYTES:
-                raise ValueError(f"an answer of more than {_LONGEST_BYTES >> 20} MiB")
-            return response.status, raw
+            return response.status, await read_at_most(response, _LONGEST_BYTES)
 
     return send

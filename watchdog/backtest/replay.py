@@ -24,7 +24,7 @@ _MOST_BLIND = 0.2
 """A rollout that was blind for longer is not called good, as it would not have passed."""
 
 
-class Finding(msgspec.Struct, freeze_settings=True, kw_only=True):
+class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """What a rule did in one rollout.
 
     Args:
@@ -44,7 +44,7 @@ class Finding(msgspec.Struct, freeze_settings=True, kw_only=True):
     saved_errors: float = 0.0
 
 
-class Point(msgspec.Struct, freeze_settings=True):
+class Point(msgspec.Struct, frozen=True):
     """One block for the plots: its end, both tracks, and the evidence of each control over its bar."""
 
     time: float
@@ -53,7 +53,7 @@ class Point(msgspec.Struct, freeze_settings=True):
     evidence: tuple[float, ...]
 
 
-class Replayed(msgspec.Struct, freeze_settings=True, kw_only=True):
+class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     """A rollout after its replay.
 
     Args:
@@ -91,7 +91,7 @@ def steps_of(rollout: PastRollout, *, step_s: float) -> tuple[int, int]:
     return first, max(first, math.floor(rollout.until / step_s))
 
 
-class Known(msgspec.Struct, freeze_settings=True, kw_only=True):
+class Known(msgspec.Struct, frozen=True, kw_only=True):
     """What the service would have frozen of one signal when the rollout began.
 
     Args:

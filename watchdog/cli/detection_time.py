@@ -24,7 +24,7 @@ MOST_WORKLOADS = 20
 """Of a policy with more workloads so many are looked at, those with the most pods."""
 
 
-class DetectionTime(msgspec.Struct, freeze_settings=True, kw_only=True):
+class DetectionTime(msgspec.Struct, frozen=True, kw_only=True):
     """What the rule would make of the workload with the most requests.
 
     Args:

@@ -37,7 +37,7 @@ _NO_SOURCE = "no Prometheus is configured"
 Key = tuple[IncidentId, TemplateHash]
 
 
-class WatchStart(msgspec.Struct, freeze_settings=True):
+class WatchStart(msgspec.Struct, frozen=True):
     """A watch that is to begin.
 
     Args:

@@ -31,7 +31,7 @@ _BLOCKS = 0.5
 """One block may bring twice the bar: the mean of ten bets has to reach it, and a single one may have to carry it."""
 
 
-class Evaluation(msgspec.Struct, freeze_settings=True):
+class Evaluation(msgspec.Struct, frozen=True):
     """One batch of evaluations of one version.
 
     Args:
@@ -54,7 +54,7 @@ class Evaluation(msgspec.Struct, freeze_settings=True):
         return Counts(self.total, self.bad)
 
 
-class EvaluationState(msgspec.Struct, freeze_settings=True):
+class EvaluationState(msgspec.Struct, frozen=True):
     """Where the judgement stands.
 
     Args:

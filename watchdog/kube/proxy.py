@@ -48,11 +48,11 @@ class ServiceProxy:
             timeout_s: seconds until the answer must have been read.
 
         Returns:
-            Status, body and the header Date. Of a refusal the body is the API server's reason in Prometheus' form; a
-            body above 64 MiB is cut soon after.
+            Status, body and the header Date. Of a refusal the body is the API server's reason in Prometheus' form.
 
         Raises:
             Unanswered: no answer came, or one that asks to try again.
+            TooLarge: it has more than 64 MiB.
         """
         body = None if form is None else urlencode(form).encode()
         try:

@@ -29,7 +29,7 @@ from watchdog.errors import (
     TooLong,
     Unanswered,
 )
-from watchdog.http import USER_AGENT, read_at_most
+from watchdog.http import USER_AGENT, TooLarge, read_at_most
 from watchdog.kube import refusals
 from watchdog.kube.library import Configuration, RESTClientObject
 
@@ -135,14 +135,13 @@ class Transport:
                     path, operation=operation, method=method, query=query, body=body, content_type=content_type
                 ) as response,
             ):
-                raw = await read_at_most(response, LONGEST_BYTES)
+                return await read_at_most(response, LONGEST_BYTES)
         except TimeoutError as error:
             raise Unanswered(operation, f"no answer within {timeout_s:g} s") from error
         except (aiohttp.ClientError, OSError) as error:
             raise Unanswered(operation, _first_line(error)) from error
-        if len(raw) > LONGEST_BYTES:
-            raise TooLong(operation, f"an answer of more than {LONGEST_BYTES >> 20} MiB")
-        return raw
+        except TooLarge as error:
+            raise TooLong(operation, str(error)) from error
 
     @asynccontextmanager
     async def stream(
@@ -166,12 +165,11 @@ class Transport:
             response = await self._send(operation, method, path, query, body, content_type)
         try:
             if not 200 <= response.status < 300:
-                raise _error(
-                    operation,
-                    response,
-                    await read_at_most(response, _LONGEST_ERROR_BYTES),
-                    patching=content_type == JSON_PATCH,
-                )
+                try:
+                    raw = await read_at_most(response, _LONGEST_ERROR_BYTES)
+                except TooLarge:
+                    raw = b""
+                raise _error(operation, response, raw, patching=content_type == JSON_PATCH)
             yield response
         finally:
             if not response.content.at_eof() and response.connection and response.connection.transport:

@@ -12,7 +12,7 @@ import msgspec
 
 from watchdog.decoding import Malformed, from_json
 from watchdog.judge.blocks import MOST, Blind, BlindReason
-from watchdog.prometheus.http import LONGEST_BODY, HttpAnswer
+from watchdog.prometheus.http import HttpAnswer
 from watchdog.selectors import NAME
 
 _T = TypeVar("_T")
@@ -71,8 +71,6 @@ def read(answer: HttpAnswer, decode: Callable[[msgspec.Raw], _T | Blind]) -> _T 
     if answer.status != 200:
         cure = _CURES.get(answer.status, "is prometheus.url right?")
         return Blind(BlindReason.UNREACHABLE, f"Prometheus refuses the question ({refusal(answer)}); {cure}")
-    if len(answer.body) > LONGEST_BODY:
-        return partial(f"the answer is longer than {LONGEST_BODY >> 20} MiB; narrow the signal's selectors")
     try:
         body = from_json(answer.body, _Body)
         if body.status == "success" and not (body.warnings or body.is_partial):

@@ -13,8 +13,9 @@ import tenacity
 
 from watchdog.config import Prometheus
 from watchdog.errors import ConfigError
+from watchdog.http import TooLarge
 from watchdog.judge.blocks import Blind, BlindReason
-from watchdog.prometheus.answers import NO_NUMBER, Series, label_names, matrix, read, refusal, vector
+from watchdog.prometheus.answers import NO_NUMBER, Series, label_names, matrix, partial, read, refusal, vector
 from watchdog.prometheus.http import HttpAnswer, Send, Unreachable, direct
 from watchdog.selectors import Selector, in_list
 
@@ -125,6 +126,8 @@ class PrometheusClient:
         try:
             async with asyncio.timeout_at(deadline):
                 answer: HttpAnswer = await retrying(attempt)
+        except TooLarge as error:
+            return partial(f"{error}; narrow the signal's selectors")
         except TimeoutError:
             cure = "is prometheus.url right, and does a NetworkPolicy let this pod in?"
             detail = f"Prometheus gave no usable answer within {timeout_s:g} s ({trouble}); {cure}"

@@ -9,7 +9,7 @@ import msgspec
 
 from watchdog.config import Access
 from watchdog.errors import ConfigError
-from watchdog.http import headers, read_at_most, tls
+from watchdog.http import TooLarge, headers, read_at_most, tls
 
 LONGEST_BODY = 64 << 20
 
@@ -38,10 +38,11 @@ class Send(Protocol):
             timeout_s: seconds that are left; the caller cancels after them.
 
         Returns:
-            The answer; of a body longer than `LONGEST_BODY` any part that is longer, too.
+            The answer.
 
         Raises:
             Unreachable: there is none.
+            TooLarge: it is longer than `LONGEST_BODY`.
         """
 
 
@@ -71,6 +72,8 @@ async def direct(url: str, access: Access) -> AsyncIterator[Send]:
                 ) as response:
                     body = await read_at_most(response, LONGEST_BODY)
                     return HttpAnswer(response.status, body, response.headers.get("Date", ""))
+            except TooLarge:
+                raise
             except (aiohttp.ClientError, OSError, ValueError) as error:  # ValueError: a token that is no header
                 raise Unreachable(str(error).partition("\n")[0][:200] or type(error).__name__) from error
 

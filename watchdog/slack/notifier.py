@@ -27,6 +27,7 @@ from watchdog.config import Slack
 from watchdog.decide.record import Notified, Record
 from watchdog.decoding import Malformed, converted, from_json, seconds
 from watchdog.errors import NotificationError
+from watchdog.http import TooLarge, read_at_most
 from watchdog.model import IncidentId
 from watchdog.slack.wording import Message, render
 
@@ -132,12 +133,10 @@ class _Bounded(aiohttp.ClientResponse):
     """An answer that the SDK reads to a limit only, and as JSON through our own decoder: what is none is empty."""
 
     async def read(self) -> bytes:
-        raw = bytearray()
-        async for chunk in self.content.iter_any():
-            raw += chunk
-            if len(raw) > _LONGEST_BYTES:
-                raise aiohttp.ClientPayloadError(f"an answer of more than {_LONGEST_BYTES >> 20} MiB")
-        return bytes(raw)
+        try:
+            return await read_at_most(self, _LONGEST_BYTES)
+        except TooLarge as error:
+            raise aiohttp.ClientPayloadError(str(error)) from error
 
     async def text(self, *_: Any, **__: Any) -> str:
         return (await self.read()).decode(errors="replace")
