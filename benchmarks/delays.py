@@ -76,7 +76,7 @@ signals.errors = {{bad = "other_errors_total", total = "other_requests_total"}}
 """
 
 
-class Undone(msgspec.Struct, freeze_settings=True, kw_only=True):
+class Undone(msgspec.Struct, frozen=True, kw_only=True):
     """What became of the bad rollout.
 
     Args:
@@ -90,7 +90,7 @@ class Undone(msgspec.Struct, freeze_settings=True, kw_only=True):
     cpu_ms: float
 
 
-class Begun(msgspec.Struct, freeze_settings=True, kw_only=True):
+class Begun(msgspec.Struct, frozen=True, kw_only=True):
     """How soon many rollouts are looked at.
 
     Args:
