@@ -10,7 +10,7 @@ import msgspec
 import pytest
 
 from tests.component.world import RPS, WEB, World
-from tests.unit.builders import NOW, Json, decoded, hash_of, history, status, template
+from tests.unit.builders import NOW, Json, decoded, hash_of, history, replicaset, status, template
 from watchdog.cli.gate import exit_code
 from watchdog.config import Policy, Seconds
 from watchdog.decide import marks
@@ -24,7 +24,7 @@ from watchdog.errors import Denied, NotFound, Unanswered, UsageError
 from watchdog.gate import Gate, GatePorts, GateRequest, Report
 from watchdog.gate.others import ServiceState
 from watchdog.gate.pinned import look, pin
-from watchdog.gate.trial import SignalNumbers
+from watchdog.gate.tally import SignalNumbers
 from watchdog.judge.blocks import Blind, BlindReason, Reading, Sample, ScrapeTarget, Status, Verdict
 from watchdog.model import (
     MANAGER,
@@ -107,6 +107,27 @@ class Beside(World):
             row = ScrapeTarget("shop", f"{name}-{index:05}", "web", f"10.0.1.{index}", "pods")
             samples.append(Sample(row, total, bad, float(step)))
         return Reading(step, tuple(samples))
+
+
+class Crowded(World):
+    """A namespace with other Deployments, the first of which begin to roll out with us."""
+
+    def __init__(self, *, rolling: int) -> None:
+        super().__init__()
+        self._rolling = rolling
+
+    async def replicasets(self, namespace: str, selector: LabelSelector, *, timeout_s: float) -> tuple[ReplicaSet, ...]:
+        found = await super().replicasets(namespace, selector, timeout_s=timeout_s)
+        if selector.match_labels:
+            return found
+        for index, name in enumerate(self.neighbours):
+            new = index < self._rolling and self.now() > NOW + dt.timedelta(seconds=3)
+            for version in ("aaa", "bbb") if new else ("aaa",):
+                document = replicaset("good", 1, replicas=1)
+                document["metadata"]["name"] = f"{name}-{version}"
+                document["metadata"]["ownerReferences"][0] |= {"name": name, "uid": name}
+                found = (*found, decoded(document, ReplicaSet))
+        return found
 
 
 class Forgetful(World):
@@ -279,6 +300,35 @@ async def test_as_long_as_old_pods_are_beside_their_word_is_waited_for(
     assert ended(report) == (Status.BREACH, outcome, 1)
     assert ("no-history" in report.detail) == (outcome is None)
     assert [note for note in report.notes if note.startswith("shared: ")]
+
+
+async def test_a_version_that_callers_stay_away_from_is_left_to_a_person_when_its_time_is_over() -> None:
+    world = World(age=dt.timedelta(hours=3))
+    world.traffic = {"bad": 0.2}
+    world.deploy("bad")
+    began = world.now()
+    report = await ran(world, bake_s=140)
+    assert ended(report) == (Status.BREACH, None, 1)
+    assert report.verdict.detail == "72 requests in the last 2 min, where the day before had 18000 and more"
+    assert report.detail.startswith("nothing was changed, unconfirmed: missing requests prove no failure")
+    assert "--baseline" not in report.detail
+    assert world.now() - began >= dt.timedelta(seconds=139)
+    assert world.writes == []
+
+
+@pytest.mark.parametrize(("failing", "rolling"), [(2, 0), (1, 0), (2, 2)])
+async def test_an_outage_that_other_workloads_show_too_is_noted(failing: int, rolling: int) -> None:
+    world = Crowded(rolling=rolling)
+    world.errors = {"good": 0.004, "bad": 0.3}
+    out, well = (0.2, NOW.timestamp() + 5), (0.0, 0.0)
+    world.neighbours = {f"o{index}": out if index < failing else well for index in range(4)}
+    world.deploy("bad")
+    report = await ran(world)
+    assert ended(report) == (Status.BREACH, Outcome.ROLLED_BACK, 1)
+    noted = "bystanders: 2 of 4 other workloads fail too: shop/o0, shop/o1; the service would have asked a person first"
+    assert [note for note in report.notes if note.startswith("bystanders")] == (
+        [noted] if failing > rolling + 1 else []
+    )
 
 
 async def test_the_day_before_says_what_is_usual_and_the_gate_says_what_it_was() -> None:

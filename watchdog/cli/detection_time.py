@@ -8,10 +8,9 @@ import msgspec
 
 from watchdog.config import Policy, RuleName, Signal
 from watchdog.engine import baselines
-from watchdog.engine.baselines import BaselineQuery
 from watchdog.engine.fleet import Match, WorkloadRole
 from watchdog.engine.rules import controls_of, freeze_settings
-from watchdog.engine.watch import group_of
+from watchdog.engine.watch import baseline_query
 from watchdog.judge.detection_time import Traffic, seconds_to_see
 from watchdog.judge.sequential import Control
 from watchdog.objects import Deployment, WorkloadRef
@@ -94,12 +93,7 @@ async def foresee(
     refs = sorted(refs, key=lambda ref: (-len(pods[ref]), ref))[:MOST_WORKLOADS]
     first = math.floor(time.time() / step_s)
     asked = [
-        BaselineQuery(
-            query=group_of(signal),
-            first=first,
-            workloads=tuple(each for each in (ref, matches[ref].other) if each),
-            label=signal.stable if signal.join else "",
-        )
+        baseline_query(signal, first=first, workloads=[each for each in (ref, matches[ref].other) if each])
         for ref in refs
     ]
     pasts = dict(zip(refs, await baselines.read(signals, asked, step_s=step_s), strict=True))

@@ -9,7 +9,7 @@ from rich.text import Text
 from watchdog.cli.output import echo, printable
 from watchdog.gate import GateRequest
 from watchdog.gate.report import line
-from watchdog.gate.trial import SignalNumbers
+from watchdog.gate.tally import SignalNumbers
 
 
 class Lines:

@@ -26,10 +26,11 @@ from watchdog.engine.context import Context, wrote
 from watchdog.engine.polling import Polled
 from watchdog.engine.switching import Switcher
 from watchdog.engine.verify import Stuck
+from watchdog.engine.watch import judge_conditions
 from watchdog.errors import ClusterError, NotFound
 from watchdog.judge import conditions
 from watchdog.judge.blocks import BlindReason, Status, Verdict
-from watchdog.judge.conditions import ConditionSettings, Observed
+from watchdog.judge.conditions import Observed
 from watchdog.judge.verdict import combine
 from watchdog.metrics import Part
 from watchdog.model import (
@@ -148,23 +149,16 @@ class Incidents:
             f"{name}: {image} ({found[name, image]})" for name, image in record.images.items() if (name, image) in found
         ]
         condition = None
-        if policy.conditions.enabled and deployment:
-            condition = conditions.judge(
-                Observed(
-                    deployment=deployment,
-                    candidate=item.candidates,
-                    stable=item.stables,
-                    stable_template=item.stable_template,
-                    begun=record.started,
-                    pulls_fail_elsewhere=bool(self._pulls_fail - {record.id}),
-                ),
-                ConditionSettings(
-                    crash_restarts=policy.conditions.crash_restarts,
-                    crash_share=policy.conditions.crash_share,
-                    image_pull_s=float(policy.conditions.image_pull),
-                ),
-                now=now,
+        if deployment:
+            seen = Observed(
+                deployment=deployment,
+                candidate=item.candidates,
+                stable=item.stables,
+                stable_template=item.stable_template,
+                begun=record.started,
+                pulls_fail_elsewhere=bool(self._pulls_fail - {record.id}),
             )
+            condition = judge_conditions(policy, seen, now=now)
         over = record.completed is not None and now - record.completed >= dt.timedelta(seconds=policy.bake)
         alerts = ", ".join(alert.name or alert.fingerprint for alert in record.alerts if alert.what == "attributed")
         trusted = policy.alerts.confirm is Confirm.TRUST or not policy.signals

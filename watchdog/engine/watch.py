@@ -1,5 +1,6 @@
 """One rollout under watch: what is asked for it, and the fold from readings to a verdict."""
 
+import datetime as dt
 import hashlib
 import math
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -7,16 +8,20 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 import msgspec
 
 from watchdog.config import Policy, Signal
+from watchdog.decide import marks
 from watchdog.decide.record import EvidenceStatus, Record, SignalUsed
+from watchdog.engine.baselines import BaselineQuery
 from watchdog.engine.bystanders import Bystanders
+from watchdog.engine.pod_timeline import Named
 from watchdog.engine.rules import BySequence, ByThreshold, Rule, evidence_of
-from watchdog.judge import counters, evaluations, starved, threshold
+from watchdog.judge import conditions, counters, evaluations, starved, threshold
 from watchdog.judge.blocks import Blind, Block, Counts, PodTimeline, Reading, Trace, Track, Verdict, steps
+from watchdog.judge.conditions import ConditionSettings, Observed
 from watchdog.judge.counters import CounterSettings
 from watchdog.judge.evaluations import Evaluation, EvaluationState
 from watchdog.judge.sequential import SequentialSettings
 from watchdog.judge.threshold import ThresholdSettings
-from watchdog.objects import Pod, WorkloadRef
+from watchdog.objects import Pod, ReplicaSet, WorkloadRef
 from watchdog.ports import SignalQuery
 
 _INCIDENT_FIRST_S = 600.0
@@ -235,6 +240,51 @@ def query_of(
         pods=tuple(sorted(set(pods))),
         targets=targets,
     )
+
+
+def baseline_query(
+    signal: Signal,
+    *,
+    first: int,
+    workloads: Iterable[WorkloadRef],
+    others: tuple[WorkloadRef, ...] = (),
+    named: Named | None = None,
+    replicasets: Iterable[ReplicaSet] = (),
+    pods: Iterable[PodTimeline] = (),
+) -> BaselineQuery:
+    """What the past of one signal is asked for.
+
+    Args:
+        signal: which.
+        first: the rollout's first step.
+        workloads: whose past it is.
+        others: workloads with the same signal that are not rolling out, those to be preferred first.
+        named: the ReplicaSets of both tracks, by name.
+        replicasets: those of the workloads; what was condemned is no past.
+        pods: whose restarts are known.
+    """
+    old = frozenset(name for name, (track, _) in (named or {}).items() if track is Track.STABLE)
+    return BaselineQuery(
+        query=group_of(signal),
+        first=first,
+        workloads=tuple(dict.fromkeys(workloads)),
+        label=signal.stable if signal.join else "",
+        others=() if signal.join else others,
+        old=old,
+        condemned=frozenset(item.metadata.name for item in replicasets if marks.condemned_by(item)) - old,
+        restarts={pod.name: tuple(each.at for each in pod.restarts) for pod in pods if pod.restarts},
+    )
+
+
+def judge_conditions(policy: Policy, seen: Observed, *, now: dt.datetime) -> Verdict | None:
+    """What Kubernetes itself says of a rollout; None where it says nothing, or the policy does not want to know."""
+    rule = policy.conditions
+    if not rule.enabled:
+        return None
+    settings = ConditionSettings(
+        crash_restarts=rule.crash_restarts, crash_share=rule.crash_share, image_pull_s=float(rule.image_pull)
+    )
+    return conditions.judge(seen, settings, now=now)
 
 
 def past_steps(started_step: int, policy: Policy, step_s: float) -> tuple[int, int]:

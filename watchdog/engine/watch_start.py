@@ -14,16 +14,24 @@ from collections.abc import Mapping, Sequence
 import msgspec
 
 from watchdog.config import Policy, RuleName, Signal
-from watchdog.decide.marks import condemned_by
 from watchdog.decide.record import Record, VerdictSeen
 from watchdog.engine import baselines, pod_timeline
 from watchdog.engine.baselines import Baseline, BaselineQuery
 from watchdog.engine.context import Context
 from watchdog.engine.evaluations import settings_of
 from watchdog.engine.rules import controls_of, freeze_settings
-from watchdog.engine.watch import Watch, digest, failed_before, group_of, past_steps, query_of, signals_used
+from watchdog.engine.watch import (
+    Watch,
+    baseline_query,
+    digest,
+    failed_before,
+    group_of,
+    past_steps,
+    query_of,
+    signals_used,
+)
 from watchdog.judge import counters
-from watchdog.judge.blocks import Blind, ScrapeTarget, Status, Track
+from watchdog.judge.blocks import Blind, ScrapeTarget, Status
 from watchdog.model import IncidentId, Topology
 from watchdog.objects import Pod, ReplicaSet, TemplateHash, WorkloadRef
 from watchdog.ports import SignalQuery, Signals
@@ -171,20 +179,15 @@ class WatchStarts:
 
     def _asked(self, start: WatchStart, signal: Signal, quiet: "_Quiet") -> BaselineQuery:
         record = start.record
-        old = frozenset(name for name, (track, _) in start.named.items() if track is Track.STABLE)
-        condemned = frozenset(
-            each.metadata.name for each in start.replicasets if condemned_by(each) and each.metadata.name not in old
-        )
         refs = (record.workload, record.stable) if record.stable else (record.workload,)
-        return BaselineQuery(
-            query=group_of(signal),
+        return baseline_query(
+            signal,
             first=start.first(self._step_s),
-            workloads=tuple(dict.fromkeys(refs)),
-            label=signal.stable if signal.join else "",
-            others=() if signal.join else _others(quiet.get(group_of(signal), {}), refs),
-            old=old,
-            condemned=condemned,
-            restarts={pod.name: tuple(each.at for each in pod.restarts) for pod in record.pods if pod.restarts},
+            workloads=refs,
+            others=_others(quiet.get(group_of(signal), {}), refs),
+            named=start.named,
+            replicasets=start.replicasets,
+            pods=record.pods,
         )
 
     def _quiet(self) -> "_Quiet":

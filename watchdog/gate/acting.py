@@ -9,6 +9,7 @@ from watchdog.decide.plan import Request
 from watchdog.errors import ClusterError
 from watchdog.gate.pinned import Pinned
 from watchdog.gate.request import End, GatePorts, GateRequest
+from watchdog.gate.tally import PROVE_NOTHING
 from watchdog.judge.blocks import Verdict
 from watchdog.model import Action, Cause, Guard, Outcome, Result, ScaleDown, Undo
 
@@ -19,14 +20,16 @@ Condemn = Callable[[Result], Awaitable[None]]
 async def act(scene: Pinned, verdict: Verdict, task: GateRequest, ports: GatePorts, *, condemn: Condemn) -> End:
     """Carry out what a breach leads to.
 
-    One judgement guard keeps a gate from acting all the same: `no-history`, since what speaks then is a comparison with
-    a share of failures that nobody knows. Whoever runs the gate can tell it that share.
+    Two judgement guards keep a gate from acting all the same, since what they speak about is no proof: `no-history`, a
+    comparison with a share of failures that nobody knows, which whoever runs the gate can tell; and `unconfirmed`,
+    requests that stay away.
     """
     if task.action is None:
         return End(verdict=verdict, detail="no action was asked for")
-    if unknown := next((each for each in verdict.objections if each.guard == Guard.NO_HISTORY), None):
-        cure = "look at it yourself, or say what is usual with --baseline"
-        return End(verdict=verdict, detail=f"nothing was changed, {unknown.guard}: {unknown.detail}; {cure}")
+    if unproven := next((each for each in verdict.objections if each.guard in PROVE_NOTHING), None):
+        cure = "look at it yourself"
+        cure += ", or say what is usual with --baseline" if unproven.guard is Guard.NO_HISTORY else ""
+        return End(verdict=verdict, detail=f"nothing was changed, {unproven}; {cure}")
     why = f"gate: {verdict.detail}"
     request = Request(
         cause=Cause(task.cause.by, f"{task.cause.reason} ({why})" if task.cause.reason else why),
@@ -76,7 +79,7 @@ def lost(end: End) -> bool:
 def passed_over(verdict: Verdict) -> list[str]:
     """Tell of the guards that would have had the service ask, and that do not bind whoever runs a gate."""
     return [
-        f"{each.guard}: {each.detail}; the service would have asked a person first"
+        f"{each}; the service would have asked a person first"
         for each in verdict.objections
-        if each.guard != Guard.NO_HISTORY
+        if each.guard not in PROVE_NOTHING
     ]

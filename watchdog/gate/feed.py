@@ -1,24 +1,24 @@
-"""What a trial is fed: the pods of both tracks as they become known, and the counters of every step.
+"""What a gate's watch is fed: the pods of both tracks as they become known, and the counters of every step.
 
 Those of steps that are over are read as one question per signal, so a gate that waited, or began late, catches up.
 """
 
 import math
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Mapping, Sequence
 
 from msgspec.structs import replace
 
 from watchdog.config import Signal
 from watchdog.engine import pod_timeline
-from watchdog.engine.watch import query_of
+from watchdog.engine.watch import Watch, query_of
 from watchdog.gate import rules
 from watchdog.gate.pinned import Look, Pinned, began
 from watchdog.gate.request import GatePorts, GateRequest
-from watchdog.gate.trial import Trial, TrialSettings
+from watchdog.gate.tally import Tally
 from watchdog.judge import counters
 from watchdog.judge.blocks import PodTimeline, Reading, Status, Track, steps
-from watchdog.judge.counters import CounterSettings
-from watchdog.objects import Pod
+from watchdog.objects import LabelSelector, Pod, WorkloadRef
 from watchdog.ports import SignalQuery
 
 _FEW_PODS = 50
@@ -39,9 +39,10 @@ class Feed:
         self._ports = ports
         self._scene = scene
         self._pods: tuple[PodTimeline, ...] = ()
+        self._others: Mapping[WorkloadRef, frozenset[str]] = {}
 
-    async def begin(self, seen: Look, *, now: float) -> Trial:
-        """Make the trial, with what has to be known before its first step, which is that of the version's first pod."""
+    async def begin(self, seen: Look, *, now: float) -> Tally:
+        """Make the watch, with what has to be known before its first step, which is that of the version's first pod."""
         task, signals, policy = self._task, self._ports.signals, self._task.policy
         step = math.floor(now / task.step_s)
         begun = began(self._scene, seen, now=now)
@@ -50,34 +51,36 @@ class Feed:
         begun = max(begun, first * task.step_s - task.step_s)
         owners, _ = self._scene.sides(seen)
         self._pods = pod_timeline.update((), seen.pods, owners, since=first, step=step, step_s=task.step_s, now=now)
-        read = {}
+        restarts = {pod.name: pod_timeline.restarts_between(pod, now - counters.RESETS_S, now) for pod in self._pods}
+        bad_known, sawtooth = {}, {}
         for name, signal in policy.signals.items():
             query = self._query(signal, seen)
-            bad_known = await signals.bad_seen(query, step=step, timeout_s=self._ports.read_s)
+            bad_known[name] = await signals.bad_seen(query, step=step, timeout_s=self._ports.read_s)
             resets = await signals.resets(query, step=step, window_s=counters.RESETS_S, timeout_s=self._ports.read_s)
-            restarts = {
-                pod.name: pod_timeline.restarts_between(pod, now - counters.RESETS_S, now) for pod in self._pods
-            }
-            read[name] = CounterSettings(
-                namespace=task.workload.namespace,
-                step_s=task.step_s,
-                grace_s=policy.grace_s,
-                begun=begun,
-                join=(signal.candidate, signal.stable) if signal.join else None,
-                bad_known=bad_known,
-                base_blind=counters.not_monotonic(resets, restarts),
-            )
-        settings = TrialSettings(
-            rules=await rules.freeze_settings(task, self._ports, self._scene, seen, self._pods, first=first),
-            bake=steps(float(policy.bake), step_s=task.step_s),
-            min_requests=policy.threshold.min_requests,
-            early=task.early,
+            if blind := counters.not_monotonic(resets, restarts):
+                sawtooth[name] = blind
+        if not self._scene.canary:  # the stable pods of the same minutes need no further witness
+            self._others = await self._beside()
+        found, lowest = await rules.calibrate(
+            task, self._ports.signals, self._scene, seen, self._pods, first=first, others=_quiet(self._others)
         )
-        return Trial(settings, read, first=first)
+        watch = Watch(
+            task.workload,
+            policy,
+            step_s=task.step_s,
+            first=first,
+            begun=begun,
+            bad_known=bad_known,
+            sawtooth=sawtooth,
+            test_settings=found,
+            lowest=lowest,
+            workloads=sorted({task.workload.name, self._scene.stable.name}),
+        )
+        return Tally(watch, found, bake=steps(float(policy.bake), step_s=task.step_s), early=task.early)
 
-    async def feed(self, trial: Trial, seen: Look, step: int, *, now: float) -> bool:
-        """Feed every step that the trial has not had, in order, until it is a breach; whether there was any."""
-        first, signals = trial.next_step, self._task.policy.signals
+    async def feed(self, tally: Tally, seen: Look, step: int, *, now: float) -> bool:
+        """Feed every step that the watch has not had, in order, until it is a breach; whether there was any."""
+        first, signals = tally.watch.next_step, self._task.policy.signals
         if step < first:
             return False
         owners, named = self._scene.sides(seen)
@@ -85,9 +88,10 @@ class Feed:
         self._pods = pod_timeline.update(self._pods, seen.pods, owners, since=first, step=step, step_s=step_s, now=now)
         names = sorted({pod.name for pod in self._pods})
         few = names if first == step and len(names) < _FEW_PODS else ()
+        beside = {ref.name for ref in tally.watch.bystanders}
         found: dict[str, Sequence[Reading]] = {}
         for name, signal in signals.items():
-            query = self._query(signal, seen, () if signal.join else few)
+            query = self._query(signal, seen, () if signal.join else few, beside)
             if first == step:
                 found[name] = (await self._ports.signals.read(query, step=step, timeout_s=self._ports.read_s),)
             else:
@@ -95,11 +99,25 @@ class Feed:
         pods = self._pods
         if first < step:
             self._pods = pods = self._with_past(pods, next(iter(found.values())), seen, named, step, now=now)
+        there = await self._beside() if beside else {}
+        gone = {ref for ref in tally.watch.bystanders if there.get(ref) != self._others[ref]}
         for index in range(step - first + 1):
-            trial.feed({name: readings[index] for name, readings in found.items()}, pods)
-            if trial.verdict().status is Status.BREACH:
+            tally.watch.feed({name: readings[index] for name, readings in found.items()}, pods, gone=gone)
+            tally.take()
+            if tally.verdict().status is Status.BREACH:
                 break
         return True
+
+    async def _beside(self) -> dict[WorkloadRef, frozenset[str]]:
+        """The other Deployments of the namespace, each with its ReplicaSets that want pods."""
+        namespace, found = self._task.workload.namespace, defaultdict(set)
+        everything = await self._ports.cluster.replicasets(namespace, LabelSelector(), timeout_s=self._ports.request_s)
+        for item in everything:
+            owner = next((each for each in item.metadata.owner_references if each.controller), None)
+            if owner and owner.kind == "Deployment" and item.spec.replicas:
+                found[WorkloadRef(namespace, owner.name)].add(item.metadata.name)
+        mine = (self._task.workload, self._scene.stable)
+        return {ref: frozenset(names) for ref, names in found.items() if ref not in mine}
 
     def _with_past(
         self,
@@ -121,7 +139,13 @@ class Feed:
             for pod in found
         )
 
-    def _query(self, signal: Signal, seen: Look, pods: Sequence[str] = ()) -> SignalQuery:
+    def _query(self, signal: Signal, seen: Look, pods: Sequence[str] = (), beside: Collection[str] = ()) -> SignalQuery:
         sides = (self._scene.pods(seen, track) for track in (Track.CANDIDATE, Track.STABLE))
         targets: tuple[Pod, ...] = tuple(pod for side in sides for pod in side)
-        return query_of(signal, {self._task.workload.namespace}, pods, targets=targets)
+        query = query_of(signal, {self._task.workload.namespace}, pods, targets=targets)
+        return replace(query, workloads=tuple(sorted(beside))) if pods and beside else query
+
+
+def _quiet(others: Mapping[WorkloadRef, Collection[str]]) -> tuple[WorkloadRef, ...]:
+    """Those that are not rolling out."""
+    return tuple(sorted(ref for ref, names in others.items() if len(names) == 1))

@@ -11,16 +11,17 @@ import math
 from collections.abc import Callable
 
 from watchdog.decide.status import Progress, rollout_status
+from watchdog.engine.watch import judge_conditions
 from watchdog.errors import ClusterError, Denied, NotFound, UsageError
 from watchdog.gate import acting, others, rules
 from watchdog.gate.feed import Feed
 from watchdog.gate.pinned import Look, Pinned, began, look, pin
 from watchdog.gate.report import Report
 from watchdog.gate.request import End, GatePorts, GateRequest
-from watchdog.gate.trial import SignalNumbers, Trial
+from watchdog.gate.tally import SignalNumbers, Tally
 from watchdog.judge import conditions
 from watchdog.judge.blocks import Blind, BlindReason, Status, Track, Verdict
-from watchdog.judge.conditions import ConditionSettings, Observed
+from watchdog.judge.conditions import Observed
 from watchdog.model import Objection, Outcome, Result
 from watchdog.objects import LabelSelector
 
@@ -71,15 +72,15 @@ class Gate:
             runs = ", ".join(scene.images.values())
             raise UsageError(f"revision {scene.rollout.revision} of {task.workload} runs {runs}, not {task.image}")
         feed = Feed(task, self._ports, scene)
-        trial = await feed.begin(seen, now=self._now().timestamp())
+        tally = await feed.begin(seen, now=self._now().timestamp())
         beside = f" beside {task.stable}" if scene.canary else ""
         images = ", ".join(scene.images.values())
         self._say(f"{task.workload} revision {scene.rollout.revision} ({scene.rollout.hash}){beside}: {images}")
-        self._past = rules.past(trial.settings.rules, told=task.baseline is not None)
+        self._past = rules.past(tally.rules, told=task.baseline is not None)
         for text in self._past:
             self._say(text)
-        end = await self._judge(scene, feed, trial)
-        return self._report(end, scene, trial)
+        end = await self._judge(scene, feed, tally)
+        return self._report(end, scene, tally)
 
     async def _pinned(self) -> Look:
         """What is live; the controller gets a moment to see a change that was made just before."""
@@ -91,7 +92,7 @@ class Gate:
                 return seen
             await asyncio.sleep(_LOOK_AGAIN_S)
 
-    async def _judge(self, scene: Pinned, feed: Feed, trial: Trial) -> End:
+    async def _judge(self, scene: Pinned, feed: Feed, tally: Tally) -> End:
         """Go from step to step until something ends it."""
         task, loop = self._task, asyncio.get_running_loop()
         service = others.ServiceState(self._ports.store, scene, request_s=self._ports.request_s)
@@ -111,10 +112,10 @@ class Gate:
                 else:
                     held_since = None
                     end = others.ended(scene, seen, record, now=self._now())
-                    end = end or await self._look(service, seen, feed, trial, step)
-                    late = trial.first is None and step >= latest
-                    if end is None and (late or trial.over or trial.verdict().status is Status.HEALTHY):
-                        end = await self._act(service, seen, await self._last_word(scene, seen, trial))
+                    end = end or await self._look(service, seen, feed, tally, step)
+                    late = tally.first is None and step >= latest
+                    if end is None and (late or tally.over or tally.verdict().status is Status.HEALTHY):
+                        end = await self._act(service, seen, await self._last_word(scene, seen, tally))
                     if end:
                         return await self._settled(end, scene, service)
             except NotFound as error:
@@ -138,7 +139,7 @@ class Gate:
             end = others.ended(scene, seen, await service.record(), now=self._now()) or end
         return end
 
-    async def _look(self, service: others.ServiceState, seen: Look, feed: Feed, trial: Trial, step: int) -> End | None:
+    async def _look(self, service: others.ServiceState, seen: Look, feed: Feed, tally: Tally, step: int) -> End | None:
         """Take a step in, and end where it is a breach."""
         if by := await service.condemned(seen, now=self._now()):
             detail = f"it was condemned by incident {by}"
@@ -146,9 +147,9 @@ class Gate:
         condition = await self._condition(service.scene, seen)
         if condition and condition.status is Status.BREACH:
             return await self._act(service, seen, condition)
-        if await feed.feed(trial, seen, step, now=self._now().timestamp()):
-            self._tell(trial.numbers())
-        verdict = trial.verdict()
+        if await feed.feed(tally, seen, step, now=self._now().timestamp()):
+            self._tell(tally.numbers())
+        verdict = tally.verdict()
         return await self._act(service, seen, verdict) if verdict.status is Status.BREACH else None
 
     async def _act(self, service: others.ServiceState, seen: Look, verdict: Verdict) -> End:
@@ -164,9 +165,7 @@ class Gate:
 
     async def _condition(self, scene: Pinned, seen: Look) -> Verdict | None:
         """What Kubernetes itself says; an image that others cannot pull either is asked about before it is blamed."""
-        rule, now = self._task.policy.conditions, self._now()
-        if not rule.enabled:
-            return None
+        now = self._now()
         shown = Observed(
             deployment=seen.deployment,
             candidate=scene.pods(seen, Track.CANDIDATE),
@@ -175,12 +174,7 @@ class Gate:
             begun=dt.datetime.fromtimestamp(began(scene, seen, now=now.timestamp()), tz=dt.UTC),
             pulls_fail_elsewhere=await self._pulls_fail_elsewhere(scene, seen),
         )
-        settings = ConditionSettings(
-            crash_restarts=rule.crash_restarts,
-            crash_share=rule.crash_share,
-            image_pull_s=float(rule.image_pull),
-        )
-        return conditions.judge(shown, settings, now=now)
+        return judge_conditions(self._task.policy, shown, now=now)
 
     async def _pulls_fail_elsewhere(self, scene: Pinned, seen: Look) -> bool:
         if not any(map(conditions.failing_pull, scene.pods(seen, Track.CANDIDATE))):
@@ -190,9 +184,9 @@ class Gate:
         everyone = await self._ports.cluster.pods(namespace, LabelSelector(), timeout_s=timeout_s)
         return any(conditions.failing_pull(pod) for pod in everyone if pod.metadata.uid not in ours)
 
-    async def _last_word(self, scene: Pinned, seen: Look, trial: Trial) -> Verdict:
+    async def _last_word(self, scene: Pinned, seen: Look, tally: Tally) -> Verdict:
         """The verdict when the time is up."""
-        condition, verdict = await self._condition(scene, seen), trial.verdict(over=True)
+        condition, verdict = await self._condition(scene, seen), tally.verdict(over=True)
         if condition and verdict.status is not Status.HEALTHY:
             return condition
         status = rollout_status(seen.deployment)
@@ -200,8 +194,8 @@ class Gate:
             self._notes.append(f"the rollout is not complete: {status.detail}")
         return verdict
 
-    def _report(self, end: End, scene: Pinned | None, trial: Trial | None) -> Report:
-        first = trial.first if trial else None
+    def _report(self, end: End, scene: Pinned | None, tally: Tally | None) -> Report:
+        first = tally.first if tally else None
         return Report(
             workload=self._task.workload,
             verdict=end.verdict,
@@ -210,10 +204,10 @@ class Gate:
             detail=end.detail,
             service=end.service,
             result=end.result,
-            numbers=trial.numbers() if trial else (),
+            numbers=tally.numbers() if tally else (),
             images=scene.images if scene else {},
             past=tuple(self._past),
-            notes=tuple(self._notes),
+            notes=(*self._notes, *([tally.watch.note] if tally and tally.watch.note else ())),
             began=dt.datetime.fromtimestamp(first * self._task.step_s, tz=dt.UTC) if first else None,
             ended=self._now(),
         )

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 import msgspec
 
-from watchdog.gate.trial import SignalNumbers, describe, odds
+from watchdog.gate.tally import SignalNumbers, describe, odds
 from watchdog.judge.blocks import Counts, Status, Verdict
 from watchdog.model import Action, Outcome, Result, Rollout, Undo
 from watchdog.objects import WorkloadRef

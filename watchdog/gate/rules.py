@@ -4,49 +4,62 @@ from collections.abc import Mapping, Sequence
 
 from msgspec.structs import replace
 
-from watchdog.decide.marks import condemned_by
 from watchdog.decide.revisions import read_history
 from watchdog.engine import baselines, rules
-from watchdog.engine.baselines import BaselineQuery
-from watchdog.engine.watch import group_of
+from watchdog.engine.watch import baseline_query
 from watchdog.gate.pinned import Look, Pinned
-from watchdog.gate.request import GatePorts, GateRequest
+from watchdog.gate.request import GateRequest
 from watchdog.judge.blocks import PodTimeline, Track
 from watchdog.judge.sequential import Controls, SequentialSettings
 from watchdog.model import Topology
+from watchdog.objects import WorkloadRef
+from watchdog.ports import Signals
 
 
-async def freeze_settings(
-    task: GateRequest, ports: GatePorts, scene: Pinned, seen: Look, pods: Sequence[PodTimeline], *, first: int
-) -> dict[str, SequentialSettings]:
-    """Read the past, 30 s at most, and freeze what follows from it; by signal.
+async def calibrate(
+    task: GateRequest,
+    signals: Signals,
+    scene: Pinned,
+    seen: Look,
+    pods: Sequence[PodTimeline],
+    *,
+    first: int,
+    others: tuple[WorkloadRef, ...],
+) -> tuple[dict[str, SequentialSettings], dict[str, float]]:
+    """Read the past, 30 s at most; by signal what is frozen, and the requests of the quietest two minutes.
 
-    What the version itself did before is none of its past. Other workloads are not looked at.
+    What the version itself did before is none of its past.
     """
-    names, old = _replicasets(scene, seen)
-    asked = [
-        BaselineQuery(
-            query=group_of(signal),
-            first=first,
-            workloads=tuple(dict.fromkeys((task.workload, scene.stable))),
-            label=signal.stable if signal.join else "",
-            old=old,
-            condemned=names - old,
-            restarts={pod.name: tuple(each.at for each in pod.restarts) for pod in pods if pod.restarts},
-        )
-        for signal in task.policy.signals.values()
-    ]
-    pasts = await baselines.read(ports.signals, asked, step_s=task.step_s)
     topology = Topology.CANARY if scene.canary else Topology.ROLLING
     controls = rules.controls_of(topology, seen.deployment.spec.strategy.type)
     if not scene.stable_hash:
         controls = Controls.HISTORICAL
-    found = {}
+    _, named = scene.sides(seen)
+    sets = [item for snapshot, _ in seen.found.values() for item in read_history(snapshot).all]
+    mine = {name for name, (track, _) in named.items() if track is Track.CANDIDATE}
+    asked = [
+        baseline_query(
+            signal,
+            first=first,
+            workloads=(task.workload, scene.stable),
+            others=() if controls is Controls.CONCURRENT else others,
+            named=named,
+            replicasets=sets,
+            pods=pods,
+        )
+        for signal in task.policy.signals.values()
+    ]
+    pasts = await baselines.read(
+        signals, [replace(each, condemned=each.condemned | mine) for each in asked], step_s=task.step_s
+    )
+    found, lowest = {}, {}
     for name, past in zip(task.policy.signals, pasts, strict=True):
         found[name] = rules.freeze_settings(task.policy, past, controls=controls, step_s=task.step_s)
         if task.baseline is not None:
             found[name] = replace(found[name], base=task.baseline, known=True)
-    return found
+        if past.lowest is not None and not scene.canary:
+            lowest[name] = past.lowest
+    return found, lowest
 
 
 def past(found: Mapping[str, SequentialSettings], *, told: bool) -> list[str]:
@@ -72,12 +85,3 @@ def past(found: Mapping[str, SequentialSettings], *, told: bool) -> list[str]:
         text += f"; failures come in {size}" if rule.m_cap is None else f"; {slow}"
         lines.append(f"{name}: {text}" if len(found) > 1 else text)
     return lines
-
-
-def _replicasets(scene: Pinned, seen: Look) -> tuple[frozenset[str], frozenset[str]]:
-    """The names of the version's ReplicaSet, of those that are condemned and of the old ones; and of the last."""
-    _, named = scene.sides(seen)
-    sets = [item for snapshot, _ in seen.found.values() for item in read_history(snapshot).all]
-    condemned = {item.metadata.name for item in sets if condemned_by(item)}
-    old = frozenset(name for name, (track, _) in named.items() if track is Track.STABLE)
-    return frozenset(named) | condemned, old
