@@ -122,7 +122,7 @@ class BySequence:
             return replace(found, status=Status.HEALTHY)
         if blocks and (blind := blocks[-1].blind):
             return replace(found, status=Status.BLIND, detail=blind.detail, blind=blind)
-        return replace(found, detail=f"{detail}; {doubt}") if doubt else found
+        return replace(found, detail=f"{detail}; {doubt}", doubt=doubt) if doubt else found
 
     def _since(self, signal: str, blocks: Sequence[Block], deciding: sequential.Crossed) -> tuple[Counts, Counts]:
         """Give what was counted from the onset to the crossing, as far as it is kept; it is added up once."""

@@ -15,7 +15,7 @@ from watchdog.engine.watch import Watch, query_of
 from watchdog.gate import rules
 from watchdog.gate.pinned import Look, Pinned, began
 from watchdog.gate.request import GatePorts, GateRequest
-from watchdog.gate.tally import Tally
+from watchdog.gate.tally import GateTally
 from watchdog.judge import counters
 from watchdog.judge.blocks import PodTimeline, Reading, Status, Track, steps
 from watchdog.objects import LabelSelector, Pod, WorkloadRef
@@ -41,7 +41,7 @@ class Feed:
         self._pods: tuple[PodTimeline, ...] = ()
         self._others: Mapping[WorkloadRef, frozenset[str]] = {}
 
-    async def begin(self, seen: Look, *, now: float) -> Tally:
+    async def begin(self, seen: Look, *, now: float) -> GateTally:
         """Make the watch, with what has to be known before its first step, which is that of the version's first pod."""
         task, signals, policy = self._task, self._ports.signals, self._task.policy
         step = math.floor(now / task.step_s)
@@ -76,9 +76,9 @@ class Feed:
             lowest=lowest,
             workloads=sorted({task.workload.name, self._scene.stable.name}),
         )
-        return Tally(watch, found, bake=steps(float(policy.bake), step_s=task.step_s), early=task.early)
+        return GateTally(watch, found, bake=steps(float(policy.bake), step_s=task.step_s), early=task.early)
 
-    async def feed(self, tally: Tally, seen: Look, step: int, *, now: float) -> bool:
+    async def feed(self, tally: GateTally, seen: Look, step: int, *, now: float) -> bool:
         """Feed every step that the watch has not had, in order, until it is a breach; whether there was any."""
         first, signals = tally.watch.next_step, self._task.policy.signals
         if step < first:

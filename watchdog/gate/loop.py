@@ -18,7 +18,7 @@ from watchdog.gate.feed import Feed
 from watchdog.gate.pinned import Look, Pinned, began, look, pin
 from watchdog.gate.report import Report
 from watchdog.gate.request import End, GatePorts, GateRequest
-from watchdog.gate.tally import SignalNumbers, Tally
+from watchdog.gate.tally import SignalNumbers, GateTally
 from watchdog.judge import conditions
 from watchdog.judge.blocks import Blind, BlindReason, Status, Track, Verdict
 from watchdog.judge.conditions import Observed
@@ -92,7 +92,7 @@ class Gate:
                 return seen
             await asyncio.sleep(_LOOK_AGAIN_S)
 
-    async def _judge(self, scene: Pinned, feed: Feed, tally: Tally) -> End:
+    async def _judge(self, scene: Pinned, feed: Feed, tally: GateTally) -> End:
         """Go from step to step until something ends it."""
         task, loop = self._task, asyncio.get_running_loop()
         service = others.ServiceState(self._ports.store, scene, request_s=self._ports.request_s)
@@ -139,7 +139,9 @@ class Gate:
             end = others.ended(scene, seen, await service.record(), now=self._now()) or end
         return end
 
-    async def _look(self, service: others.ServiceState, seen: Look, feed: Feed, tally: Tally, step: int) -> End | None:
+    async def _look(
+        self, service: others.ServiceState, seen: Look, feed: Feed, tally: GateTally, step: int
+    ) -> End | None:
         """Take a step in, and end where it is a breach."""
         if by := await service.condemned(seen, now=self._now()):
             detail = f"it was condemned by incident {by}"
@@ -184,7 +186,7 @@ class Gate:
         everyone = await self._ports.cluster.pods(namespace, LabelSelector(), timeout_s=timeout_s)
         return any(conditions.failing_pull(pod) for pod in everyone if pod.metadata.uid not in ours)
 
-    async def _last_word(self, scene: Pinned, seen: Look, tally: Tally) -> Verdict:
+    async def _last_word(self, scene: Pinned, seen: Look, tally: GateTally) -> Verdict:
         """The verdict when the time is up."""
         condition, verdict = await self._condition(scene, seen), tally.verdict(over=True)
         if condition and verdict.status is not Status.HEALTHY:
@@ -194,7 +196,7 @@ class Gate:
             self._notes.append(f"the rollout is not complete: {status.detail}")
         return verdict
 
-    def _report(self, end: End, scene: Pinned | None, tally: Tally | None) -> Report:
+    def _report(self, end: End, scene: Pinned | None, tally: GateTally | None) -> Report:
         first = tally.first if tally else None
         return Report(
             workload=self._task.workload,

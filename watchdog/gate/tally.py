@@ -12,11 +12,12 @@ from watchdog.judge.blocks import Blind, Block, Counts, Status, Verdict
 from watchdog.judge.concurrent import ConcurrentState
 from watchdog.judge.eprocess import bar
 from watchdog.judge.sequential import Control, SequentialSettings
-from watchdog.judge.verdict import combine
 from watchdog.model import Guard
 
 PROVE_NOTHING = (Guard.NO_HISTORY, Guard.UNCONFIRMED)
 """A breach with one of these objections is no proof, for nobody: no gate acts on it."""
+
+_WORST_FIRST = (Status.BREACH, Status.BLIND, Status.INSUFFICIENT, Status.HEALTHY)
 
 
 class SignalNumbers(msgspec.Struct, frozen=True, kw_only=True):
@@ -59,7 +60,7 @@ class SignalNumbers(msgspec.Struct, frozen=True, kw_only=True):
         )
 
 
-class Tally:
+class GateTally:
     """Follows a watch step by step.
 
     Args:
@@ -119,10 +120,17 @@ class Tally:
         """
         over = over or self.over
         said = self._waited(self.watch.verdicts(urgent=False, baked=over), over=over)
-        found = combine(None, said, condemned_image="", alert_trusted="", bake_over=over)
+        found = min(map(self._described, said), key=lambda each: _WORST_FIRST.index(each.status))
         if found.status is Status.INSUFFICIENT and self._may_end(said):
             return replace(found, status=Status.HEALTHY, detail=f"{found.detail}; proven not to be worse")
         return found
+
+    def _described(self, verdict: Verdict) -> Verdict:
+        """A verdict of the rule in the gate's words; what else speaks has its own."""
+        if verdict.blind or verdict.cause == "starved":
+            return verdict
+        numbers = describe(self._shown(self._numbers[verdict.signal]))
+        return replace(verdict, detail=f"{numbers}; {verdict.doubt}" if verdict.doubt else numbers)
 
     def _may_end(self, said: Iterable[Verdict]) -> bool:
         """Whether every signal is proven not to be worse, by enough requests, and nothing speaks against it."""
@@ -150,7 +158,7 @@ class Tally:
                     each, waits = replace(each, objections=rest), set()
                 elif not (beside and self.watch.blocks[each.signal][-1].old_live):
                     waits = set()
-            found.append(replace(each, status=Status.INSUFFICIENT, cause="") if waits and not over else each)
+            found.append(replace(each, status=Status.INSUFFICIENT) if waits and not over else each)
         return found
 
 

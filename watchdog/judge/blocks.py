@@ -299,7 +299,8 @@ class Verdict(msgspec.Struct, frozen=True):
         stable: the same of the other track.
         shared: the stable track fails the same limit.
         signal: the signal that speaks.
-        doubts: why a person is to decide about a breach.
+        objections: why a person is to decide about a breach.
+        doubt: why it is not healthy though the bake is over; it stands in `detail`, too.
     """
 
     status: Status
@@ -311,3 +312,4 @@ class Verdict(msgspec.Struct, frozen=True):
     shared: bool = False
     signal: str = ""
     objections: tuple[Objection, ...] = ()
+    doubt: str = ""
