@@ -18,7 +18,7 @@ from watchdog.gate.feed import Feed
 from watchdog.gate.pinned import Look, Pinned, began, look, pin
 from watchdog.gate.report import Report
 from watchdog.gate.request import End, GatePorts, GateRequest
-from watchdog.gate.tally import SignalNumbers, GateTally
+from watchdog.gate.tally import GateTally, SignalNumbers
 from watchdog.judge import conditions
 from watchdog.judge.blocks import Blind, BlindReason, Status, Track, Verdict
 from watchdog.judge.conditions import Observed
