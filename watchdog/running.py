@@ -7,7 +7,7 @@ from watchdog.alertmanager import Alertmanagers, read_webhook
 from watchdog.app import assemble, patience_of
 from watchdog.config import Config
 from watchdog.engine.context import Context, Ports
-from watchdog.engine.service import Service, utc_now
+from watchdog.engine.service import WatchdogService, utc_now
 from watchdog.engine.switching import Switcher
 from watchdog.judge.blocks import BlindReason
 from watchdog.metrics import Metrics
@@ -17,7 +17,7 @@ _OUTCOMES = {"unreachable": BlindReason.UNREACHABLE, "partial": BlindReason.PART
 
 
 @asynccontextmanager
-async def running(config: Config, *, kubeconfig: str | None, context: str | None) -> AsyncIterator[Service]:
+async def running(config: Config, *, kubeconfig: str | None, context: str | None) -> AsyncIterator[WatchdogService]:
     """Put the service together, HTTP included; whoever is given it runs it.
 
     Raises:
@@ -38,7 +38,7 @@ async def running(config: Config, *, kubeconfig: str | None, context: str | None
             notifier=parts.slack() if config.slack.channel else None,
             switcher=Switcher(parts.cluster, parts.cluster, patience=patience_of(config), now=utc_now),
         )
-        service = Service(Context(config, ports, metrics, now=utc_now), parts.cluster, parts.cluster)
+        service = WatchdogService(Context(config, ports, metrics, now=utc_now), parts.cluster, parts.cluster)
         async with serve(
             config.server, service, parts.reviews, read_webhook, metrics.exposition, request_s=parts.request_s
         ):

@@ -23,7 +23,7 @@ from watchdog.config import Config, parse
 from watchdog.decide.record import Record
 from watchdog.engine.act import Actor
 from watchdog.engine.context import Context, Ports
-from watchdog.engine.service import Service
+from watchdog.engine.service import WatchdogService
 from watchdog.engine.verify import Patience
 from watchdog.metrics import Metrics
 from watchdog.objects import Deployment, LabelSelector, Pod
@@ -253,7 +253,7 @@ class RollingWorld(World):
     async def _until(self, at: float) -> None:
         await asyncio.sleep(at - self.at)
 
-    def start(self) -> Service:
+    def start(self) -> WatchdogService:
         """A process of the service in this world."""
         client = PrometheusClient(
             self._send, params={}, clock=lambda: dt.datetime.now(dt.UTC).timestamp(), observe=lambda *_: None
@@ -261,7 +261,7 @@ class RollingWorld(World):
         signals = PrometheusSignals(client, step_s=STEP_S, delay_s=DELAY_S)
         actor = Actor(self, patience=Patience(request_s=2, observed_s=2, verify_s=10), now=self.now)
         ports = Ports(cluster=self, store=self, actor=actor, signals=signals, alerts=None, notifier=None)
-        return Service(Context(self.config, ports, Metrics(), now=self.now), self)
+        return WatchdogService(Context(self.config, ports, Metrics(), now=self.now), self)
 
     async def outside(self) -> None:
         """A call to the outside, on which the process may die."""

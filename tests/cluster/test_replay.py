@@ -21,7 +21,7 @@ from tests.cluster.rolling import STEP_S, Life, RollingWorld, Share, Story, upda
 from tests.monitoring.fixtures import MISSING, REASON, REQUIRED
 from tests.monitoring.past import PastServer
 from watchdog.decide.record import Record, State
-from watchdog.engine.service import Service
+from watchdog.engine.service import WatchdogService
 from watchdog.judge.blocks import Blind, Block, Counts
 from watchdog.judge.sequential import Control, SequentialSettings
 from watchdog.records.form import read, write
@@ -144,7 +144,7 @@ async def stop(task: asyncio.Task[None]) -> None:
         await task
 
 
-def _look(service: Service, run: Run, *, last: bool = False) -> None:
+def _look(service: WatchdogService, run: Run, *, last: bool = False) -> None:
     for record in service.context.records.values():
         if seen := service.poller.last(record.id):
             stands = seen.watch.evidence()["errors"]

@@ -9,7 +9,7 @@ import pytest
 from tests.component.world import World
 from tests.unit.builders import hash_of, status
 from watchdog.engine.context import Context
-from watchdog.engine.service import Service
+from watchdog.engine.service import WatchdogService
 from watchdog.model import Alert, Silence
 from watchdog.ports import AlertView, Changed, Deleted, Listed
 
@@ -31,10 +31,10 @@ class SlowWorld(World):
         self.asked: list[float] = []
         self.listed = 0.0
 
-    def start(self) -> Service:
+    def start(self) -> WatchdogService:
         service = super().start()
         ports = msgspec.structs.replace(service.context.ports, alerts=self.Alerts(self))
-        return Service(Context(self.config, ports, service.context.metrics, now=self.now), self)
+        return WatchdogService(Context(self.config, ports, service.context.metrics, now=self.now), self)
 
     async def watch(self, namespace: str) -> AsyncGenerator[Listed | Changed | Deleted, None]:
         await asyncio.sleep(LISTED_S)

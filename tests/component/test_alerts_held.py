@@ -9,7 +9,7 @@ import pytest
 from tests.component.world import World
 from tests.unit.builders import NOW
 from watchdog.engine.context import Context
-from watchdog.engine.service import Service
+from watchdog.engine.service import WatchdogService
 from watchdog.model import Alert, Silence
 from watchdog.ports import AlertView
 
@@ -27,7 +27,7 @@ def alerts(count: int, *, first: int = 0, name: str = "web", firing: bool = True
     ]
 
 
-async def listed(world: World) -> Service:
+async def listed(world: World) -> WatchdogService:
     """A service that knows its workloads, and whose loops stand still."""
     service = world.start()
     async for change in world.watch("shop"):
@@ -36,7 +36,7 @@ async def listed(world: World) -> Service:
     return service
 
 
-def held(service: Service) -> int:
+def held(service: WatchdogService) -> int:
     """How many alerts are waiting to be looked at."""
     return service.alerts.waiting
 
@@ -108,7 +108,7 @@ async def test_a_resync_that_is_asked_for_comes_at_once_and_not_more_often_than_
     world, told = World(), Told()
     service = world.start()
     ports = msgspec.structs.replace(service.context.ports, alerts=told)
-    service = Service(Context(world.config, ports, service.context.metrics, now=world.now), world)
+    service = WatchdogService(Context(world.config, ports, service.context.metrics, now=world.now), world)
     running = asyncio.create_task(service.alerts.resync())
     await asyncio.sleep(5)
     for _ in range(100):

@@ -23,7 +23,7 @@ from watchdog.decide.record import Record
 from watchdog.decoding import Malformed, from_json
 from watchdog.engine.act import Actor
 from watchdog.engine.context import Context, Ports
-from watchdog.engine.service import Service
+from watchdog.engine.service import WatchdogService
 from watchdog.engine.verify import Patience
 from watchdog.judge.blocks import Blind, BlindReason, Reading
 from watchdog.kube.reading import decode
@@ -56,11 +56,11 @@ class Fed(World):
         self.errors = {"bad": 0.3}
         self.deployed_at = self.undone_at = 0.0
 
-    def start(self) -> Service:
+    def start(self) -> WatchdogService:
         actor = Actor(self, patience=Patience(request_s=2, observed_s=2, verify_s=10), now=self.now)
         told = self.notifier or self
         ports = Ports(cluster=self, store=self, actor=actor, signals=self, alerts=self.alert_source, notifier=told)
-        return Service(Context(self.config, ports, Metrics(), now=self.now), self)
+        return WatchdogService(Context(self.config, ports, Metrics(), now=self.now), self)
 
     async def patch_deployment(self, ref: WorkloadRef, patch: bytes, *, dry_run: bool, timeout_s: float) -> Deployment:
         self.undone_at = self.undone_at or asyncio.get_running_loop().time()

@@ -10,7 +10,7 @@ import pytest
 from tests.component.town import House, Town
 from watchdog.config import parse
 from watchdog.decide.record import Record, State
-from watchdog.engine.service import Service
+from watchdog.engine.service import WatchdogService
 from watchdog.judge import sequential
 from watchdog.judge.sequential import Control, SequentialState
 from watchdog.model import Outcome
@@ -43,7 +43,7 @@ def stored(town: Town) -> Record:
     return form.read(text)
 
 
-async def ended(service: Service) -> Record:
+async def ended(service: WatchdogService) -> Record:
     """The only record in memory, once it has ended and is saved."""
     for _ in range(1200):
         await asyncio.sleep(1)

@@ -8,7 +8,7 @@ import pytest
 from tests.component.world import WEB, World
 from tests.unit.builders import template
 from watchdog.decide.plan import Request
-from watchdog.engine.service import Service
+from watchdog.engine.service import WatchdogService
 from watchdog.errors import Denied, KeyReused, Rejected, Unanswered
 from watchdog.model import Cause, Outcome, Result
 from watchdog.objects import Deployment, WorkloadRef
@@ -21,7 +21,7 @@ def asked(reason: str = "checkout fails", *, by: str = "jane", **more: Any) -> R
     return Request(cause=Cause(by, reason), **more)
 
 
-async def posted(service: Service, request: Request, *, key: str = "", dry_run: bool = False) -> Result:
+async def posted(service: WatchdogService, request: Request, *, key: str = "", dry_run: bool = False) -> Result:
     return await service.rollback(WEB, request, dry_run=dry_run, key=key)
 
 

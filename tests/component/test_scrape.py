@@ -17,7 +17,7 @@ from watchdog.config import Scrape, Seconds, Signal, parse
 from watchdog.decide.record import State
 from watchdog.engine.act import Actor
 from watchdog.engine.context import Context, Ports
-from watchdog.engine.service import Service
+from watchdog.engine.service import WatchdogService
 from watchdog.engine.verify import Patience
 from watchdog.engine.watch import Watch, query_of
 from watchdog.judge.blocks import BlindReason, Reading, Sample, ScrapeTarget
@@ -419,7 +419,7 @@ class ScrapedWorld(World):
         self.config = parse(source + SETTINGS.format(policy=policy, rule=rule))
         self.asked: set[str] = set()
 
-    def start(self) -> Service:
+    def start(self) -> WatchdogService:
         signals = PodSignals(
             self.ask,
             settings=self.config.scrape,
@@ -429,7 +429,7 @@ class ScrapedWorld(World):
         )
         actor = Actor(self, patience=Patience(request_s=2, observed_s=2, verify_s=10), now=self.now)
         ports = Ports(cluster=self, store=self, actor=actor, signals=signals, alerts=None, notifier=self)
-        return Service(Context(self.config, ports, Metrics(), now=self.now), self)
+        return WatchdogService(Context(self.config, ports, Metrics(), now=self.now), self)
 
     async def pods(self, namespace: str, selector: LabelSelector, *, timeout_s: float) -> tuple[Pod, ...]:
         replace = msgspec.structs.replace

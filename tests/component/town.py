@@ -20,7 +20,7 @@ from watchdog.config import Config
 from watchdog.decide.record import Notified, Record, State
 from watchdog.engine.act import Actor
 from watchdog.engine.context import Context, Ports
-from watchdog.engine.service import Service
+from watchdog.engine.service import WatchdogService
 from watchdog.engine.verify import Patience
 from watchdog.errors import NotFound, Unanswered
 from watchdog.judge.blocks import Blind, BlindReason, Reading, Sample, ScrapeTarget
@@ -245,12 +245,12 @@ class Town:
         self._changes.setdefault(ref.namespace, asyncio.Queue()).put_nowait(ref)
 
     @asynccontextmanager
-    async def served(self) -> AsyncIterator[Service]:
+    async def served(self) -> AsyncIterator[WatchdogService]:
         """Have a process of the service in this town."""
         patience = Patience(request_s=10, observed_s=10, verify_s=300)
         actor = Actor(self, patience=patience, now=self.now)
         ports = Ports(cluster=self, store=self, actor=actor, signals=self, alerts=self, notifier=self)
-        service = Service(Context(self.config, ports, Metrics(), now=self.now), self)
+        service = WatchdogService(Context(self.config, ports, Metrics(), now=self.now), self)
         task = asyncio.create_task(service.run())
         try:
             yield service

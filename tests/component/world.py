@@ -17,7 +17,7 @@ from watchdog.decide import templates
 from watchdog.decide.record import Notified, Record, State
 from watchdog.engine.act import Actor
 from watchdog.engine.context import Context, Ports
-from watchdog.engine.service import Service
+from watchdog.engine.service import WatchdogService
 from watchdog.engine.verify import Patience
 from watchdog.errors import Unanswered
 from watchdog.judge.blocks import Reading, Sample, ScrapeTarget
@@ -71,7 +71,7 @@ class World(MemoryCluster):
         service: the process that lives now.
     """
 
-    service: Service | None = None
+    service: WatchdogService | None = None
 
     def __init__(
         self,
@@ -137,12 +137,12 @@ class World(MemoryCluster):
                 self._gone.setdefault(item.metadata.name, self.now().timestamp())
         complete(self.scene, revision=revision)
 
-    def start(self) -> Service:
+    def start(self) -> WatchdogService:
         """A process of the service in this world."""
         patience = Patience(request_s=2, observed_s=2, verify_s=10)
         actor = Actor(self, patience=patience, now=self.now)
         ports = Ports(cluster=self, store=self, actor=actor, signals=self, alerts=None, notifier=self)
-        return Service(Context(self.config, ports, Metrics(), now=self.now), self)
+        return WatchdogService(Context(self.config, ports, Metrics(), now=self.now), self)
 
     async def live(self, seconds: float) -> None:
         """Let a process run for some time, or until it dies."""

@@ -2,6 +2,7 @@
 
 import re
 import tomllib
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -47,3 +48,14 @@ def test_a_rule_has_its_file_its_words_and_its_test(rule: RuleName) -> None:
 def test_a_guard_has_its_row_and_a_test_that_names_it(guard: Guard) -> None:
     assert f"| `{guard}` |" in (ROOT / "docs/guards.md").read_text()
     assert f"Guard.{guard.name}" in TESTS or f'"{guard}"' in TESTS
+
+
+def test_no_class_name_stands_for_two_things() -> None:
+    files = [path for path in (ROOT / "watchdog").rglob("*.py") if path.parts[-2] not in ("sandbox", "demo")]
+    names = [name for path in files for name in re.findall(r"^class (\w+)", path.read_text(), re.MULTILINE)]
+    assert [name for name, count in Counter(names).items() if count > 1] == []
+
+
+def test_no_file_is_longer_than_400_lines() -> None:
+    files = [path for path in (ROOT / "watchdog").rglob("*.py") if path.parts[-2] not in ("sandbox", "demo")]
+    assert [path.name for path in files if len(path.read_text().splitlines()) > 400] == []

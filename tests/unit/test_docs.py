@@ -13,6 +13,7 @@ from tests.unit.test_metrics import AGREED
 from watchdog import config
 from watchdog.cli import cli
 from watchdog.config import Config, Confirm
+from watchdog.config.reading import type_of
 from watchdog.decide import marks
 from watchdog.engine.fleet import _POLICY
 from watchdog.judge.blocks import BlindReason, Status
@@ -80,7 +81,7 @@ def is_setting(path: str) -> bool:
     """Whether there is such a setting."""
     kind: Any = Config
     for key in path.split("."):
-        kind = config._inner(kind, key)
+        kind = type_of(kind, key)
     return kind is not None
 
 

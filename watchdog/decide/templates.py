@@ -33,7 +33,7 @@ _known: dict[bytes, bytes] = {}
 _IMAGE = re.compile(r"\.spec\.(initContainers|containers)\[[^\]]*\]\.image")
 
 
-class _TemplateMetadata(msgspec.Struct, frozen=True):
+class _HeadMetadata(msgspec.Struct, frozen=True):
     labels: dict[str, Any] | None = None
     annotations: dict[str, Any] | None = None
 
@@ -41,7 +41,7 @@ class _TemplateMetadata(msgspec.Struct, frozen=True):
 class _TemplateHead(msgspec.Struct, frozen=True):
     """What is read of a template without decoding the rest."""
 
-    metadata: _TemplateMetadata | None = None
+    metadata: _HeadMetadata | None = None
 
 
 def parse(template: msgspec.Raw) -> Json:

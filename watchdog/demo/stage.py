@@ -13,7 +13,7 @@ from watchdog import config
 from watchdog.decide.record import Record
 from watchdog.demo.prometheus import Prometheus
 from watchdog.demo.scenarios import CANDIDATE, GOOD, NAMESPACE, NEW, RECORDS, STABLE, Scenario
-from watchdog.engine.service import Service as Watchdog
+from watchdog.engine.service import WatchdogService
 from watchdog.records.form import read
 from watchdog.running import running
 from watchdog.sandbox.behaviour import Upstream
@@ -52,7 +52,7 @@ class Stage:
     """
 
     def __init__(
-        self, scenario: Scenario, *, sandbox: Sandbox, load: Load, watchdog: Watchdog, upstream: Upstream
+        self, scenario: Scenario, *, sandbox: Sandbox, load: Load, watchdog: WatchdogService, upstream: Upstream
     ) -> None:
         self.scenario = scenario
         self.load = load

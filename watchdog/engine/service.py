@@ -66,7 +66,7 @@ class _Keyed(NamedTuple):
         return self.task.cancelled() or self.task.exception() is not None or self.task.result().plan is None
 
 
-class Service:
+class WatchdogService:
     """Everything that runs.
 
     Args:

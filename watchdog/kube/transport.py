@@ -59,7 +59,7 @@ class _Details(msgspec.Struct, frozen=True, rename="camel"):
     retry_after_seconds: Whole = 0
 
 
-class Status(msgspec.Struct, frozen=True):
+class ApiStatus(msgspec.Struct, frozen=True):
     """The API's error body. Its message may hold a whole object: only `refusals` reads it."""
 
     code: Whole = 0
@@ -225,9 +225,9 @@ class Transport:
 def _error(operation: str, response: aiohttp.ClientResponse, raw: bytes, *, patching: bool) -> ClusterError:
     """Map an answer to the tree of `watchdog.errors`, taking over its reason, and of its message only a refusal."""
     try:
-        status = from_json(raw, Status)
+        status = from_json(raw, ApiStatus)
     except Malformed:
-        status = Status()
+        status = ApiStatus()
     code, reason = response.status, status.reason or f"HTTP {response.status}"
     causes = status.details.causes if status.details else ()
     if refusal := refusals.read(status.message):
@@ -262,7 +262,7 @@ def _error(operation: str, response: aiohttp.ClientResponse, raw: bytes, *, patc
     return Rejected(operation, f"{reason}: {fields or 'refused by validation or an admission policy'}")
 
 
-def _retry_after(response: aiohttp.ClientResponse, status: Status, *, otherwise: float) -> float:
+def _retry_after(response: aiohttp.ClientResponse, status: ApiStatus, *, otherwise: float) -> float:
     """Seconds that the API asks to wait; `otherwise` where it asks nothing that can be read."""
     told = status.details.retry_after_seconds if status.details else 0
     return seconds(response.headers.get("Retry-After")) or seconds(str(told)) or otherwise

@@ -25,7 +25,7 @@ import msgspec
 from watchdog.decoding import Malformed, from_json
 from watchdog.errors import ClusterError, Denied, Expired, Unanswered
 from watchdog.kube.reading import leave_out, read_list
-from watchdog.kube.transport import Status, Transport
+from watchdog.kube.transport import ApiStatus, Transport
 from watchdog.objects import Deployment, Service
 from watchdog.ports import Changed, Deleted, Listed
 
@@ -180,7 +180,7 @@ def _decode(line: bytes, kind: type[T], operation: str) -> tuple[_Word, T | None
     """
     event = from_json(line, _WatchEvent)
     if event.type == "ERROR":
-        status = from_json(event.object, Status)
+        status = from_json(event.object, ApiStatus)
         error = Expired if status.code == 410 else Unanswered
         raise error(operation, status.reason or f"error {status.code}")
     position = from_json(event.object, _Position).metadata.resource_version

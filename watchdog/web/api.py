@@ -36,7 +36,7 @@ from watchdog.decoding import Malformed, from_json
 from watchdog.model import Alert, Cause, IncidentId, Outcome
 from watchdog.objects import WorkloadRef, is_name
 from watchdog.web.answers import SCHEMA, HttpError, reply, result_fields, summary_fields
-from watchdog.web.auth import Access, Caller
+from watchdog.web.auth import Authentication, Caller
 from watchdog.web.backend import Backend
 
 Parse = Callable[[bytes], tuple[Alert, ...]]
@@ -96,7 +96,7 @@ def _named(body: "_Rollback | _Evaluations") -> None:
 class Api:
     """The handlers."""
 
-    def __init__(self, backend: Backend, gate: Access, parse: Parse) -> None:
+    def __init__(self, backend: Backend, gate: Authentication, parse: Parse) -> None:
         self._backend = backend
         self._gate = gate
         self._parse = parse

@@ -39,7 +39,7 @@ class Caller(msgspec.Struct, frozen=True):
     user: User | None = None
 
 
-class Access:
+class Authentication:
     """Lets requests in. Token files are read each time, so that a rotated one holds at once.
 
     Where a configured file cannot be read, or holds no token, nobody knows whether the one that was shown stands in it:

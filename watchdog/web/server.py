@@ -26,7 +26,7 @@ from watchdog.kube import Reviews
 from watchdog.model import MANAGER
 from watchdog.web.answers import HttpError, reply
 from watchdog.web.api import Api, Parse, well_formed
-from watchdog.web.auth import Access
+from watchdog.web.auth import Authentication
 from watchdog.web.backend import Backend
 
 Exposition = Callable[[], tuple[bytes, str]]
@@ -196,7 +196,7 @@ async def serve(
     tls = _tls(settings)
     if not tls:
         _log.warning("without server.tls_cert_file tokens cross the network in the clear", extra={"event": "no-tls"})
-    api = Api(backend, Access(settings, reviews, request_s=request_s), parse).application()
+    api = Api(backend, Authentication(settings, reviews, request_s=request_s), parse).application()
     async with (  # health is served until the very end
         _listen(
             "metrics_listen", settings.metrics_listen, _open_routes(backend, exposition), share=_METRICS_SHARE
