@@ -205,111 +205,88 @@ class Revision(msgspec.Struct, frozen=True):
     images: Mapping[str, str]
 
 
-class Undo(msgspec.Struct, frozen=True):
-    """The exact writes of an undo.
+class Plan(msgspec.Struct, frozen=True, kw_only=True):
+    """The exact write of an action: one guarded JSON patch.
 
     Args:
         rollout: what is live and will be left.
         live: the same, as a message names it.
-        target: where it goes.
-        template: the target's pod template as the server sent it; after the write, as admission let it in.
-        patch: the one guarded JSON patch, encoded.
-        mark: the text of the mark that it writes.
-        changes: paths at which the two templates differ, for a person to read.
+        patch: encoded.
+        mark: the text of the mark that it writes; empty where it writes none.
         forced: the policy guards that would have refused.
     """
 
     rollout: Rollout
     live: Revision
-    target: Revision
-    template: msgspec.Raw
-    patch: bytes
-    mark: str
-    changes: tuple[str, ...] = ()
+    patch: bytes = b""
+    mark: str = ""
     forced: tuple[Objection, ...] = ()
 
 
-class ScaleDown(msgspec.Struct, frozen=True):
-    """The exact writes of a scale-down to zero. `replicas` is the count that is remembered, `mark` as for `Undo`."""
-
-    rollout: Rollout
-    live: Revision
-    replicas: int
-    patch: bytes
-    mark: str
-    forced: tuple[Objection, ...] = ()
-
-
-class Restore(msgspec.Struct, frozen=True):
-    """The exact writes that give a scaled-down workload its replicas back.
-
-    `replicas` is None where somebody else has scaled it since: then only the mark goes. `mark` is its text, which the
-    controller has copied to the live ReplicaSet.
-    """
-
-    rollout: Rollout
-    live: Revision
-    replicas: int | None
-    patch: bytes
-    mark: str
-
-
-class Pause(msgspec.Struct, frozen=True):
-    """The exact writes that stop a rolling update where it stands; `mark` as for `Undo`."""
-
-    rollout: Rollout
-    live: Revision
-    patch: bytes
-    mark: str
-    forced: tuple[Objection, ...] = ()
-
-
-Plan = Undo | ScaleDown | Restore | Pause
-
-
-class SwitchBack(msgspec.Struct, frozen=True):
-    """The exact write that has a Service select the colour again that it selected before.
+class Undo(Plan, frozen=True, kw_only=True):
+    """Makes an older revision live again.
 
     Args:
-        rollout: the switch that will be taken back.
-        live: what it made live.
+        target: where it goes.
+        template: the target's pod template as the server sent it; after the write, as admission let it in.
+        changes: paths at which the two templates differ, for a person to read.
+    """
+
+    target: Revision
+    template: msgspec.Raw
+    changes: tuple[str, ...] = ()
+
+
+class ScaleDown(Plan, frozen=True, kw_only=True):
+    """Scales to zero; `replicas` is the count that is remembered."""
+
+    replicas: int
+
+
+class Restore(Plan, frozen=True, kw_only=True):
+    """Gives a scaled-down workload its replicas back; None where somebody else has scaled it: then only the mark goes.
+
+    The controller has copied `mark` to the live ReplicaSet.
+    """
+
+    replicas: int | None
+
+
+class Pause(Plan, frozen=True, kw_only=True):
+    """Stops a rolling update where it stands."""
+
+
+class SwitchBack(Plan, frozen=True, kw_only=True):
+    """Has a Service select the colour again that it selected before.
+
+    Args:
         target: what was live before.
         service: name of the Service.
         colour: name of the Deployment that gets the traffic back.
         ready: its pods that are ready, and those of the live colour.
         selector: the Service's selector after the write.
-        patch: the one guarded JSON patch, encoded.
-        mark: the text of the mark that it writes.
     """
 
-    rollout: Rollout
-    live: Revision
     target: Revision
     service: str
     colour: str
     ready: tuple[int, int]
     selector: Mapping[str, str]
-    patch: bytes
-    mark: str
 
 
-class ScaleUp(msgspec.Struct, frozen=True):
-    """The exact write that gives the colour of before its pods back, so that the traffic can follow.
+class ScaleUp(Plan, frozen=True, kw_only=True):
+    """Gives the colour of before its pods back, so that the traffic can follow.
 
     Args:
-        rollout: the switch that will be taken back.
         colour: the Deployment that is scaled.
         before: its replicas now.
         replicas: its replicas after the write.
-        patch: the one guarded JSON patch, encoded.
         refused: why the switch has to wait.
     """
 
-    rollout: Rollout
     colour: WorkloadRef
     before: int
     replicas: int
-    patch: bytes
     refused: Objection
 
 
@@ -370,7 +347,7 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     outcome: Outcome
     detail: str
     refused: Objection | None = None
-    plan: Plan | SwitchBack | ScaleUp | None = None
+    plan: Plan | None = None
     revision: int | None = None
     elapsed_s: float | None = None
     pods: tuple[str, ...] = ()

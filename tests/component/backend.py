@@ -52,7 +52,10 @@ def rolled_back(*, elapsed_s: float | None = 4.2) -> Result:
     """Give the result of an undo from revision 2 to 1."""
     live, target = (Revision(n, hash_of(f"v{n}"), f"web-{n}", {"web": f"web:v{n}"}) for n in (2, 1))
     rollout = Rollout(WorkloadRef("shop", "web"), UID, 2, live.hash)
-    plan = Undo(rollout, live, target, msgspec.Raw(b'{"secret": "hunter2"}'), b"patch", "mark", ("spec.image",))
+    secret = msgspec.Raw(b'{"secret": "hunter2"}')
+    plan = Undo(
+        rollout=rollout, live=live, target=target, template=secret, patch=b"patch", mark="mark", changes=("spec.image",)
+    )
     return Result(outcome=Outcome.ROLLED_BACK, detail="rolled back 2 → 1", plan=plan, revision=3, elapsed_s=elapsed_s)
 
 

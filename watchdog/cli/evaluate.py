@@ -38,7 +38,7 @@ class TraceRow(msgspec.Struct, frozen=True):
     old_live: bool
 
 
-class Plan(msgspec.Struct, frozen=True, kw_only=True):
+class JudgePlan(msgspec.Struct, frozen=True, kw_only=True):
     """How to judge: `historical` only where there is a baseline."""
 
     controls: Controls
@@ -106,7 +106,7 @@ async def evaluate(
         m_cap = M_CAP_UNKNOWN
     at_bar = bar(alpha, share=1 / len(controls.each))
     design = Design(bar=at_bar, blocks=blocks, phi=PHI_UNKNOWN if phi is None else phi, m_cap=m_cap, horizon=horizon)
-    plan = Plan(
+    plan = JudgePlan(
         controls=controls,
         bar=at_bar,
         concurrent=ConcurrentSettings(design=design, tolerance=tolerance, ratio=ratio, least=n_min),
@@ -126,7 +126,7 @@ async def evaluate(
     return BREACH if first else GOOD
 
 
-def judge(rows: Iterator[TraceRow], plan: Plan) -> Iterator[Judged]:
+def judge(rows: Iterator[TraceRow], plan: JudgePlan) -> Iterator[Judged]:
     """Judge row by row; from the first crossing on the verdict is a breach."""
     beside, alone = ConcurrentState(), Evidence()
     times: dict[int, float | str] = {}

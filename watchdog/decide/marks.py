@@ -16,7 +16,7 @@ from typing import Literal
 import msgspec
 
 from watchdog.decoding import Malformed, any_json, from_json
-from watchdog.model import MANAGER, IncidentId, Mode, Rollout
+from watchdog.model import MANAGER, Cause, IncidentId, Mode, Rollout
 from watchdog.objects import ManagedFields, Metadata, ReplicaSet, TemplateHash, is_name
 
 PREFIX = "rollback-watchdog.io"
@@ -79,6 +79,31 @@ class LastRollback(msgspec.Struct, frozen=True):
 def is_incident(text: str) -> bool:
     """Whether a text can be the id of an incident, and so come into a path."""
     return len(text) <= _LONGEST_INCIDENT and is_name(text)
+
+
+def last_rollback(rollout: Rollout, to: ReplicaSet, cause: Cause, *, nonce: str, now: dt.datetime) -> str:
+    """The mark that goes into a write which leaves a rollout.
+
+    Args:
+        rollout: what is left.
+        to: what becomes live; the same where only its replicas go.
+        cause: who writes, and why.
+        nonce: what proves the service's own write; empty for a person's.
+        now: the moment of the decision.
+    """
+    return write_last_rollback(
+        LastRollback(
+            incident=rollout.incident,
+            from_hash=rollout.hash,
+            to_hash=to.hash,
+            from_revision=rollout.revision,
+            to_revision=to.revision or 0,
+            by=cause.by,
+            cause=cause.reason,
+            at=now.replace(microsecond=0),
+            nonce=nonce,
+        )
+    )
 
 
 def write_last_rollback(mark: LastRollback) -> str:

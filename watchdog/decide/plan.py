@@ -87,7 +87,7 @@ def plan_undo(snapshot: Snapshot, request: Request, *, now: dt.datetime) -> Undo
     )
     if refusals and not request.force:
         return _first(refusals)
-    mark = _mark(rollout, request, to=target, now=now)
+    mark = marks.last_rollback(rollout, target, request.cause, nonce=request.nonce, now=now)
     return Undo(
         rollout=rollout,
         live=describe(live),
@@ -161,7 +161,7 @@ def plan_scale_down(
     refusals = _refusals(guards.keda(deployment, autoscalers), *_common_guards(deployment, live, request, now))
     if refusals and not request.force:
         return _first(refusals)
-    mark = _mark(rollout, request, to=live, now=now)
+    mark = marks.last_rollback(rollout, live, request.cause, nonce=request.nonce, now=now)
     operations = (
         *_preconditions(deployment),
         test("/spec/replicas", replicas),
@@ -169,7 +169,9 @@ def plan_scale_down(
         add(annotation(marks.REPLICAS_BEFORE), marks.write_about(rollout.hash, str(replicas))),
         add(annotation(marks.LAST_ROLLBACK), mark),
     )
-    return ScaleDown(rollout, describe(live), replicas, encode(operations), mark, refusals)
+    return ScaleDown(
+        rollout=rollout, live=describe(live), replicas=replicas, patch=encode(operations), mark=mark, forced=refusals
+    )
 
 
 def plan_restore(snapshot: Snapshot, *, condemned_images: frozenset[tuple[str, str]]) -> Restore | None:
@@ -202,7 +204,7 @@ def plan_restore(snapshot: Snapshot, *, condemned_images: frozenset[tuple[str, s
     if replicas is not None:
         operations.append(replace("/spec/replicas", replicas))
     operations.append(remove(annotation(marks.REPLICAS_BEFORE)))
-    return Restore(rollout, describe(live), replicas, encode(operations), mark)
+    return Restore(rollout=rollout, live=describe(live), replicas=replicas, patch=encode(operations), mark=mark)
 
 
 def plan_pause(snapshot: Snapshot, request: Request, *, now: dt.datetime) -> Pause | Objection:
@@ -226,7 +228,7 @@ def plan_pause(snapshot: Snapshot, request: Request, *, now: dt.datetime) -> Pau
         add("/spec/paused", True),
         add(annotation(marks.PAUSED_BY), mark),
     )
-    return Pause(rollout, describe(live), encode(operations), mark, refusals)
+    return Pause(rollout=rollout, live=describe(live), patch=encode(operations), mark=mark, forced=refusals)
 
 
 def written_plan(
@@ -256,13 +258,13 @@ def written_plan(
     if mark.to_hash == mark.from_hash:
         about, count = marks.replicas_before(deployment.metadata.annotations) or ("", 0)
         stands = deployment.spec.replicas == 0 and about == rollout.hash
-        return ScaleDown(rollout, live, count, b"", text) if stands else None
+        return ScaleDown(rollout=rollout, live=live, replicas=count, mark=text) if stands else None
     target = next((item for item in history.all if item.hash == mark.to_hash), None)
     now_live = history.live.revision if history.live else None
     if target is None or not still_live(mark, target.spec.template, deployment.spec.template, revision=now_live):
         return None
     revision = msgspec.structs.replace(describe(target), number=mark.to_revision)
-    return Undo(rollout, live, revision, deployment.spec.template, b"", text)
+    return Undo(rollout=rollout, live=live, target=revision, template=deployment.spec.template, mark=text)
 
 
 def still_live(mark: LastRollback, target: msgspec.Raw, live: msgspec.Raw, *, revision: int | None) -> bool:
@@ -290,7 +292,7 @@ def landed(plan: Plan, deployment: Deployment) -> bool:
             return ours and deployment.spec.replicas == 0
         case Pause():
             return ours and deployment.spec.paused
-        case Restore():
+        case _:
             return marks.REPLICAS_BEFORE not in annotations
 
 
@@ -337,21 +339,6 @@ def _refusals(*answers: Objection | None) -> tuple[Objection, ...]:
 
 def _first(refusals: tuple[Objection, ...]) -> Objection:
     return msgspec.structs.replace(refusals[0], also=refusals[1:])
-
-
-def _mark(rollout: Rollout, request: Request, *, to: ReplicaSet, now: dt.datetime) -> str:
-    mark = LastRollback(
-        incident=rollout.incident,
-        from_hash=rollout.hash,
-        to_hash=to.hash,
-        from_revision=rollout.revision,
-        to_revision=to.revision or 0,
-        by=request.cause.by,
-        cause=request.cause.reason,
-        at=now.replace(microsecond=0),
-        nonce=request.nonce,
-    )
-    return marks.write_last_rollback(mark)
 
 
 def _preconditions(deployment: Deployment) -> tuple[Operation, ...]:

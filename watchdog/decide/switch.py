@@ -62,20 +62,9 @@ def plan_switch_back(
     ready = (_ready(seen.pods, old, switched.before), _ready(seen.pods, live, switched.after))
     needed = max(1, math.ceil(round(ENOUGH * ready[1], 9)))
     if ready[0] < needed:
-        return _make_room(seen, record.rollout, switched, ready=ready, needed=needed, gitops_act=gitops_act)
-    mark = marks.write_last_rollback(
-        LastRollback(
-            incident=record.id,
-            from_hash=record.rollout.hash,
-            to_hash=old.hash,
-            from_revision=record.rollout.revision,
-            to_revision=old.revision or 0,
-            by=cause.by,
-            cause=cause.reason,
-            at=now.replace(microsecond=0),
-            nonce=nonce,
-        )
-    )
+        left = msgspec.structs.replace(describe(live), number=record.rollout.revision)
+        return _make_room(seen, record.rollout, left, switched, ready=ready, needed=needed, gitops_act=gitops_act)
+    mark = marks.last_rollback(record.rollout, old, cause, nonce=nonce, now=now)
     return SwitchBack(
         rollout=record.rollout,
         live=msgspec.structs.replace(describe(live), number=record.rollout.revision),
@@ -121,7 +110,14 @@ def _sides(seen: Colours, record: Record, switched: Switched) -> tuple[ReplicaSe
 
 
 def _make_room(
-    seen: Colours, rollout: Rollout, switched: Switched, *, ready: tuple[int, int], needed: int, gitops_act: bool
+    seen: Colours,
+    rollout: Rollout,
+    live: Revision,
+    switched: Switched,
+    *,
+    ready: tuple[int, int],
+    needed: int,
+    gitops_act: bool,
 ) -> ScaleUp | Objection:
     """Give the colour of before the pods that it had; where it is to have them already, they are waited for."""
     colour = seen.old.deployment
@@ -137,7 +133,15 @@ def _make_room(
         test("/spec/replicas", colour.spec.replicas),
         replace("/spec/replicas", wanted),
     )
-    return ScaleUp(rollout, colour.ref, colour.spec.replicas, wanted, encode(operations), refused)
+    return ScaleUp(
+        rollout=rollout,
+        live=live,
+        colour=colour.ref,
+        before=colour.spec.replicas,
+        replicas=wanted,
+        patch=encode(operations),
+        refused=refused,
+    )
 
 
 def _operations(service: Service, switched: Switched, mark: str) -> Iterable[Operation]:
@@ -208,7 +212,6 @@ def written_switch(seen: Colours, record: Record, *, now: dt.datetime) -> Switch
         colour=seen.old.deployment.ref.name,
         ready=(ready_pods(seen, target.hash, switched.before), ready_pods(seen, live.hash, switched.after)),
         selector=switched.before,
-        patch=b"",
         mark=seen.service.metadata.annotations[marks.LAST_ROLLBACK],
     )
 

@@ -1,21 +1,9 @@
-"""Decide, act, verify: one action on one workload, from reading it to proving that it worked.
-
-    read ──► decide (pure) ──► guarded write ──► give up field ownership, mark, Event ──► verify
-      ▲                             │
-      └──── not done, or no answer ─┘
-
-Nothing here depends on being alone. Whoever changed the workload since it was read makes a `test` of the patch fail;
-then it is read and decided again, against the rollout that was judged first. Where it is what it was, nobody came in
-between: then the write was refused, and the refusal is raised. A write that got no answer may have
-happened: then our very mark, together with what the action was to change, says that it did
-(reference/kubernetes.md §2.2). From the write to the end of what follows it, being cancelled waits.
-"""
+"""Decide, act, verify: one action on one Deployment, from reading it to proving that it worked; see `attempts`."""
 
 import asyncio
 import datetime as dt
 import logging
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from typing import Any, TypeVar
+from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 
@@ -32,28 +20,22 @@ from watchdog.decide.plan import (
 )
 from watchdog.decide.revisions import live_rollout, read_history
 from watchdog.engine import wording
+from watchdog.engine.attempts import OBSERVE_EVERY_S, Attempt
 from watchdog.engine.verify import Patience, Stuck, Verifier
-from watchdog.engine.writes import given_up, release, unbroken
+from watchdog.engine.writes import Aftermath, unbroken
 from watchdog.errors import (
     ClusterError,
     Conflict,
     NotFound,
-    PreconditionFailed,
-    ServerError,
-    Throttled,
-    Unanswered,
 )
-from watchdog.model import Action, Event, Guard, Objection, Plan, Restore, Result, Rollout, ScaleDown, Undo
-from watchdog.objects import Deployment, Metadata, Snapshot, WorkloadRef
+from watchdog.model import Action, Guard, Objection, Plan, Restore, Result, Rollout, ScaleDown, Undo
+from watchdog.objects import Deployment, Snapshot, WorkloadRef
 from watchdog.ports import Cluster
 
 _log = logging.getLogger(__name__)
 
 _ATTEMPTS = 3
-_OBSERVE_EVERY_S = 0.1
-_READ_AGAIN_AFTER_S = 1.0
 
-T = TypeVar("T")
 Choose = Callable[[Snapshot], int | Objection]
 Decide = Callable[[Snapshot, Request], Awaitable[Plan | Objection]]
 
@@ -73,9 +55,6 @@ class _Answer(msgspec.Struct, frozen=True):
     end: _Written | Objection
     deployment: Deployment
     rollout: Rollout | None
-
-
-Commit = Callable[[Plan, Deployment | None], Coroutine[Any, Any, _Written]]
 
 
 class Actor:
@@ -99,6 +78,7 @@ class Actor:
         self._cluster = cluster
         self._patience = patience
         self._now = now
+        self._after = Aftermath(cluster, request_s=patience.request_s)
         self._verifier = Verifier(cluster, patience=patience, now=now, progress=progress)
 
     async def undo(
@@ -156,7 +136,7 @@ class Actor:
 
     async def look(self, ref: WorkloadRef) -> Snapshot:
         """Read a workload as an action would. Raises `ClusterError`."""
-        return await self._read(ref, deadline=0.0)
+        return await self._read(ref)
 
     async def written(self, rollout: Rollout, *, proofs: Iterable[str]) -> Undo | ScaleDown | None:
         """What an action of this rollout's incident wrote, by this process or by one before, if it still stands.
@@ -181,7 +161,7 @@ class Actor:
             seen = deployment.metadata.generation <= deployment.status.observed_generation
             if plan or seen or loop.time() > observed_by:
                 return plan
-            await asyncio.sleep(_OBSERVE_EVERY_S)
+            await asyncio.sleep(OBSERVE_EVERY_S)
 
     async def finish(
         self, plan: Undo | ScaleDown, request: Request, *, resumed: bool, stuck: Stuck | None = None
@@ -200,7 +180,8 @@ class Actor:
         except NotFound:
             return wording.replaced(wording.planned(plan), how="deleted")
         if resumed:
-            await self._unbroken(self._follow_up(plan, deployment, request, condemned=True))
+            work = self.follow_up(plan, deployment, request, condemned=True)
+            await unbroken(work, patience_s=2 * self._patience.request_s)
         answer = _Answer(_Written(plan, deployment, loop.time()), deployment, plan.rollout)
         result = await self._verifier.verify(
             plan,
@@ -273,21 +254,19 @@ class Actor:
         condemned: bool = False,
         attempts: int = _ATTEMPTS,
     ) -> Result:
-        loop = asyncio.get_running_loop()
-        deadline = loop.time() + self._patience.verify_s
-
-        async def commit(plan: Plan, found: Deployment | None) -> _Written:
-            """Write, unless it was found written, and do what follows a write."""
-            patched = found or await self._cluster.patch_deployment(
-                ref, plan.patch, dry_run=dry_run, timeout_s=self._patience.request_s
-            )
-            if isinstance(plan, Undo):
-                plan = msgspec.structs.replace(plan, template=patched.spec.template)
-            if not dry_run:
-                await self._follow_up(plan, patched, request, condemned=condemned)
-            return _Written(plan, patched, loop.time())
-
-        answer = await self._write(ref, request, decide, commit, dry_run=dry_run, deadline=deadline, attempts=attempts)
+        deadline = asyncio.get_running_loop().time() + self._patience.verify_s
+        target = _OnDeployment(self, ref, request, decide, dry_run=dry_run, condemned=condemned)
+        attempt = Attempt(
+            target,
+            patience=self._patience,
+            deadline=deadline,
+            attempts=attempts,
+            observed_s=self._patience.observed_s,
+            dry_run=dry_run,
+        )
+        end, seen = await attempt.run()
+        rollout = target.request.rollout or _live(seen)
+        answer = _Answer(end, seen.deployment, rollout)
         if isinstance(answer.end, Objection):
             return await self._end(wording.refused(answer.end), answer, dry_run=dry_run)
         written, result = answer.end, wording.planned(answer.end.plan)
@@ -307,173 +286,91 @@ class Actor:
         )
         return await self._end(result, answer, dry_run=False)
 
-    # -- writing -------------------------------------------------------------------------------------------------------
-
-    async def _write(
-        self,
-        ref: WorkloadRef,
-        request: Request,
-        decide: Decide,
-        commit: Commit,
-        *,
-        dry_run: bool,
-        deadline: float,
-        attempts: int,
-    ) -> _Answer:
-        """Decide and write until one of the two comes to an end.
-
-        Args:
-            ref: the workload.
-            request: what is asked; from the first plan on it names the rollout that was judged.
-            decide: gives the plan.
-            commit: writes it, unless it was found written, and does what follows a write.
-            dry_run: nothing is written, and so nothing is ever in doubt.
-            deadline: when looking for a write in doubt ends, on the event loop's clock.
-            attempts: how often a write is made that gets no answer, or is put off.
-        """
-        loop = asyncio.get_running_loop()
-        observed_by = loop.time() + self._patience.observed_s
-        in_doubt: Plan | None = None
-        failures: list[ClusterError] = []
-        seen: Deployment | None = None
-        tried: Deployment | None = None
-        while True:
-            try:
-                snapshot = await self._read(ref, deadline=deadline if in_doubt else 0.0)
-                seen = snapshot.deployment
-                if in_doubt and (landed(in_doubt, seen) or marked(in_doubt, seen)):
-                    written = await self._unbroken(commit(in_doubt, seen))
-                    replaced = not landed(in_doubt, seen) and not (tried and _next(tried, seen))
-                    return _Answer(msgspec.structs.replace(written, replaced=replaced), seen, request.rollout)
-                if failures and tried:
-                    changed = _changed(tried, seen, failure=failures[-1])
-                    if given_up(failures, attempts=attempts, changed=changed):
-                        raise failures[-1]
-                plan = await decide(snapshot, request)
-                if isinstance(plan, Objection):
-                    if plan.guard is not Guard.NOT_OBSERVED or loop.time() > observed_by:
-                        return _Answer(plan, seen, request.rollout or _live(snapshot))
-                    await asyncio.sleep(_OBSERVE_EVERY_S)
-                    continue
-                request = msgspec.structs.replace(request, rollout=plan.rollout)
-                tried = seen
-                try:
-                    written = await self._unbroken(commit(plan, None))
-                except ClusterError as error:
-                    error.cure = wording.by_hand(plan)
-                    if not error.may_pass:
-                        raise
-                    failures.append(error)
-                    _log.info("write not done: %s", error, extra={"event": "write-not-done", "workload": str(ref)})
-                    if isinstance(error, Unanswered):
-                        in_doubt = None if dry_run else plan
-                    elif isinstance(error, Throttled) and attempts > 1:
-                        if loop.time() + error.retry_after_s > deadline:
-                            raise
-                        await asyncio.sleep(error.retry_after_s)
-                else:
-                    return _Answer(written, seen, plan.rollout)
-            except NotFound:
-                if seen is None:
-                    raise
-                return _Answer(Objection(Guard.SUPERSEDED, "it was deleted by someone else"), seen, request.rollout)
-            except ClusterError as error:
-                # Whatever only answered that it failed, and was then read without our mark, was not written.
-                answered = not any(
-                    isinstance(failure, Unanswered) and not isinstance(failure, ServerError) for failure in failures
-                )
-                if in_doubt is None or (answered and failures[-1:] == [error]):
-                    raise
-                unknown = "it is not known whether this was written: see the history"
-                doubtful = Unanswered(error.operation, f"{error.reason}; {unknown}")
-                doubtful.cure = error.cure
-                raise doubtful from None
-
-    async def _read(self, ref: WorkloadRef, *, deadline: float) -> Snapshot:
-        """Read the workload; until `deadline` again and again, since after a write in doubt we must know."""
-        loop, timeout_s = asyncio.get_running_loop(), self._patience.request_s
-        while True:
-            try:
-                deployment = await self._cluster.deployment(ref, timeout_s=timeout_s)
-                found = await self._cluster.replicasets(ref.namespace, deployment.spec.selector, timeout_s=timeout_s)
-            except (Unanswered, Throttled):
-                if loop.time() > deadline:
-                    raise
-                await asyncio.sleep(_READ_AGAIN_AFTER_S)
-            else:
-                return Snapshot(deployment, found)
-
-    async def _unbroken(self, work: Coroutine[Any, Any, T]) -> T:
-        return await unbroken(work, patience_s=2 * self._patience.request_s)
+    async def _read(self, ref: WorkloadRef) -> Snapshot:
+        timeout_s = self._patience.request_s
+        deployment = await self._cluster.deployment(ref, timeout_s=timeout_s)
+        found = await self._cluster.replicasets(ref.namespace, deployment.spec.selector, timeout_s=timeout_s)
+        return Snapshot(deployment, found)
 
     # -- after the write: nothing below may fail what has been done ----------------------------------------------------
 
-    async def _follow_up(self, plan: Plan, deployment: Deployment, request: Request, *, condemned: bool) -> None:
+    async def patch(self, plan: Plan, *, dry_run: bool) -> Deployment:
+        """Send a plan's patch. Raises `ClusterError`."""
+        ref, timeout_s = plan.rollout.workload, self._patience.request_s
+        return await self._cluster.patch_deployment(ref, plan.patch, dry_run=dry_run, timeout_s=timeout_s)
+
+    async def follow_up(self, plan: Plan, deployment: Deployment, request: Request, *, condemned: bool) -> None:
+        """Do what follows a write: give up ownership, post the Event, mark the ReplicaSet that is left."""
         ref = plan.rollout.workload
         detail = wording.planned(plan).detail
         _log.info("write accepted: %s", detail, extra=_fields("write-accepted", ref, plan.rollout))
         async with asyncio.TaskGroup() as group:
-            group.create_task(self._release(ref, deployment))
-            group.create_task(self._post(wording.started_event(plan, deployment, request.cause)))
+            group.create_task(self._after.release(ref, deployment.metadata))
+            group.create_task(self._after.post(wording.started_event(plan, deployment, request.cause)))
             if condemned and not isinstance(plan, Restore):
-                group.create_task(self._mark(plan, condemn(plan.rollout), "condemned"))
+                group.create_task(self._after.mark(plan, condemn(plan.rollout), "condemned"))
             if isinstance(plan, Restore):
-                group.create_task(self._mark(plan, forget_replicas(plan), "cleared"))
-
-    async def _release(self, ref: WorkloadRef, deployment: Deployment) -> None:
-        """Give up the fields that the write made ours, so that the next server-side apply meets no conflict."""
-        timeout_s = self._patience.request_s
-
-        async def again() -> Metadata:
-            return (await self._cluster.deployment(ref, timeout_s=timeout_s)).metadata
-
-        await release(
-            str(ref),
-            deployment.metadata,
-            patch=lambda patch: self._cluster.patch_deployment(ref, patch, dry_run=False, timeout_s=timeout_s),
-            again=again,
-        )
-
-    async def _mark(self, plan: Plan, patch: bytes, done: str) -> None:
-        namespace, name = plan.rollout.workload.namespace, plan.live.replicaset
-        try:
-            await self._cluster.patch_replicaset(namespace, name, patch, timeout_s=self._patience.request_s)
-        except ClusterError as error:
-            if isinstance(plan, Restore) and isinstance(error, PreconditionFailed):
-                return  # the controller never copied the mark there
-            fields = _fields(f"not-{done}", plan.rollout.workload, plan.rollout)
-            _log.warning("ReplicaSet %s not %s: %s", name, done, error, extra=fields)
+                group.create_task(self._after.mark(plan, forget_replicas(plan), "cleared"))
 
     async def _end(self, result: Result, answer: _Answer, *, dry_run: bool) -> Result:
         event = f"dry-run-{result.outcome}" if dry_run else str(result.outcome)
         guard = result.refused.guard if result.refused else None
         _log.info("%s", result.detail, extra=_fields(event, answer.deployment.ref, answer.rollout, guard=guard))
         if not dry_run:
-            await self._post(wording.ended_event(result, answer.rollout, answer.deployment))
+            await self._after.post(wording.ended_event(result, answer.rollout, answer.deployment))
         return result
 
-    async def _post(self, event: Event | None) -> None:
-        if event is None:
-            return
-        try:
-            await self._cluster.post_event(event, timeout_s=self._patience.request_s)
-        except ClusterError as error:
-            fields = {"event": "event-not-written", "workload": str(event.regarding)}
-            _log.warning("Event not written: %s", error, extra=fields)
 
+class _OnDeployment:
+    """An action's write on a Deployment; from the first plan on the request names the rollout that was judged."""
 
-def _changed(tried: Deployment, now: Deployment, *, failure: ClusterError) -> bool:
-    """Whether anything that could fail a patch has changed since it was made, so that it lost a race.
+    def __init__(
+        self, actor: Actor, ref: WorkloadRef, request: Request, decide: Decide, *, dry_run: bool, condemned: bool
+    ) -> None:
+        self.name = str(ref)
+        self.request = request
+        self._actor = actor
+        self._ref = ref
+        self._decide = decide
+        self._dry_run = dry_run
+        self._condemned = condemned
 
-    That is what it tests, and for the API server's own conflict the whole object.
-    """
+    async def read(self) -> Snapshot:
+        return await self._actor.look(self._ref)
 
-    def tested(deployment: Deployment) -> tuple[object, ...]:
-        metadata = deployment.metadata
+    async def decide(self, seen: Snapshot) -> Plan | Objection:
+        plan = await self._decide(seen, self.request)
+        if isinstance(plan, Plan):
+            self.request = msgspec.structs.replace(self.request, rollout=plan.rollout)
+        return plan
+
+    async def write(self, plan: Plan, seen: Snapshot) -> _Written:
+        patched = await self._actor.patch(plan, dry_run=self._dry_run)
+        return await self._follow(plan, patched)
+
+    async def found(self, plan: Plan, seen: Snapshot, tried: Snapshot) -> _Written:
+        written = await self._follow(plan, seen.deployment)
+        there = landed(plan, seen.deployment) or _next(tried.deployment, seen.deployment)
+        return msgspec.structs.replace(written, replaced=not there)
+
+    async def _follow(self, plan: Plan, patched: Deployment) -> _Written:
+        if isinstance(plan, Undo):
+            plan = msgspec.structs.replace(plan, template=patched.spec.template)
+        if not self._dry_run:
+            await self._actor.follow_up(plan, patched, self.request, condemned=self._condemned)
+        return _Written(plan, patched, asyncio.get_running_loop().time())
+
+    def marked(self, plan: Plan, seen: Snapshot) -> bool:
+        return landed(plan, seen.deployment) or marked(plan, seen.deployment)
+
+    def tested(self, seen: Snapshot, failure: ClusterError) -> object:
+        """For the API server's own conflict the whole object."""
+        metadata = seen.deployment.metadata
         version = metadata.resource_version if isinstance(failure, Conflict) else ""
         return metadata.uid, metadata.generation, metadata.annotations, metadata.deletion_timestamp, version
 
-    return tested(tried) != tested(now)
+    def deleted(self, error: NotFound) -> str:
+        return "it was deleted by someone else"
 
 
 def _next(tried: Deployment, now: Deployment) -> bool:

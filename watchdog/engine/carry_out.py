@@ -175,7 +175,7 @@ class Executor:
                 mark = marks.read_last_rollback({marks.LAST_ROLLBACK: plan.mark}, now=context.now())
                 now = mark.at if mark else context.now()
                 written = incident.advance(record, Happening.WRITTEN, now=now)
-                done = wording.switched_back(plan) if isinstance(plan, SwitchBack) else wording.planned(plan)
+                done = wording.planned(plan)
                 written = msgspec.structs.replace(
                     written, write_at=now, plan=self._settle.planned(record, plan), detail=done.detail
                 )
@@ -208,7 +208,7 @@ class Executor:
             and marks.proves(mark[1], record.rollout, record.proofs)
         )
 
-    async def foresee(self, record: Record) -> Plan | SwitchBack | ScaleUp | Objection:
+    async def foresee(self, record: Record) -> Plan | Objection:
         """What the action would write now, or which guard of the action itself would refuse it."""
         cause = Cause(MANAGER, record.plan.cause if record.plan else "")
         gitops_act = self._settle.policy(record).gitops.value == "act"

@@ -19,6 +19,7 @@ from watchdog.engine.faults import Faults, growing
 from watchdog.engine.fleet import Fleet
 from watchdog.engine.observer import Observer
 from watchdog.engine.switching import Switcher
+from watchdog.engine.writes import Aftermath
 from watchdog.errors import ClusterError
 from watchdog.judge.blocks import Block
 from watchdog.metrics import Channel, Delivery, Metrics, Part
@@ -362,13 +363,8 @@ class Context:
         if self.fleet.deployments.get(record.workload) is None:
             return
         event = wording.rollout_event(record, reason, note, uid=record.rollout.uid, warning=warning, suffix=suffix)
-        try:
-            await self.ports.cluster.post_event(event, timeout_s=self.request_s)
-            self.metrics.notification(Channel.EVENT, Delivery.SENT)
-        except ClusterError as error:
-            self.metrics.notification(Channel.EVENT, Delivery.FAILED)
-            fields = {"event": "event-not-written", "workload": str(record.workload)}
-            _log.warning("Event not written: %s", error, extra=fields)
+        there = await Aftermath(self.ports.cluster, request_s=self.request_s).post(event)
+        self.metrics.notification(Channel.EVENT, Delivery.SENT if there else Delivery.FAILED)
 
 
 def wrote(record: Record, what: str, *, at: dt.datetime) -> Record:

@@ -22,11 +22,12 @@ from watchdog.decide.switch import (
     written_switch,
 )
 from watchdog.engine import wording
+from watchdog.engine.attempts import Attempt
 from watchdog.engine.verify import Patience
-from watchdog.engine.writes import given_up, release, unbroken
+from watchdog.engine.writes import Aftermath, release, unbroken
 from watchdog.errors import ClusterError, NotFound, Throttled, Unanswered
-from watchdog.model import Cause, Event, Guard, Objection, Outcome, Result, ScaleUp, SwitchBack
-from watchdog.objects import Metadata, Pod, Service, ServiceRef, Snapshot, WorkloadRef
+from watchdog.model import Cause, Guard, Objection, Outcome, Plan, Result, ScaleUp, SwitchBack
+from watchdog.objects import Metadata, Pod, Service, ServiceRef, Snapshot
 from watchdog.ports import Cluster, Services
 
 _log = logging.getLogger(__name__)
@@ -51,6 +52,7 @@ class Switcher:
         self._cluster = cluster
         self._patience = patience
         self._now = now
+        self._after = Aftermath(cluster, request_s=patience.request_s)
 
     async def switch_back(self, record: Record, cause: Cause, *, nonce: str, gitops_act: bool) -> Result:
         """Give the traffic back to the colour of before, or begin to make room for it.
@@ -61,46 +63,23 @@ class Switcher:
             Unanswered: it is not known whether the write happened, or nothing could be read in the first place.
             ClusterError: nothing was written; its cure says how a person does it.
         """
-        loop, in_doubt = asyncio.get_running_loop(), False
-        deadline = loop.time() + self._patience.verify_s
-        failures: list[ClusterError] = []
-        tried: Colours | None = None
-        while True:
-            try:
-                seen = await self._read(record, deadline=deadline if in_doubt else 0.0)
-            except NotFound as error:
-                return wording.refused(Objection(Guard.SUPERSEDED, f"{error.operation}: deleted by someone else"))
-            if in_doubt and marked_by(seen.service, record, now=self._now()):
-                return await self._found(seen, record, cause)
-            if failures and tried and given_up(failures, attempts=1, changed=_tested(tried) != _tested(seen)):
-                raise failures[-1]
-            plan = plan_switch_back(seen, record, cause, nonce=nonce, gitops_act=gitops_act, now=self._now())
-            if isinstance(plan, Objection):
-                return wording.refused(plan)
-            tried = seen
-            work = self._scale_up(plan, seen, cause) if isinstance(plan, ScaleUp) else self._write(plan, seen, cause)
-            try:
-                return await unbroken(work, patience_s=2 * self._patience.request_s)
-            except NotFound as error:
-                return wording.refused(Objection(Guard.SUPERSEDED, f"{error.operation}: deleted by someone else"))
-            except ClusterError as error:
-                error.cure = wording.by_hand(plan)
-                if not error.may_pass:
-                    raise
-                failures.append(error)
-                fields = {"event": "write-not-done", "workload": str(record.workload)}
-                _log.info("write not done: %s", error, extra=fields)
-                in_doubt = in_doubt or (isinstance(error, Unanswered) and isinstance(plan, SwitchBack))
+        deadline = asyncio.get_running_loop().time() + self._patience.verify_s
+        target = _OnService(self, record, cause, nonce=nonce, gitops_act=gitops_act, now=self._now)
+        try:
+            end, _ = await Attempt(target, patience=self._patience, deadline=deadline, attempts=1).run()
+        except NotFound as error:
+            return wording.refused(Objection(Guard.SUPERSEDED, target.deleted(error)))
+        return wording.refused(end) if isinstance(end, Objection) else end
 
     async def foresee(self, record: Record, cause: Cause, *, gitops_act: bool) -> SwitchBack | ScaleUp | Objection:
         """What would be written now, or which guard would refuse it; nothing is written. Raises `ClusterError`."""
-        seen = await self._read(record, deadline=0.0)
+        seen = await self.read(record)
         return plan_switch_back(seen, record, cause, nonce="", gitops_act=gitops_act, now=self._now())
 
     async def written(self, record: Record) -> SwitchBack | None:
         """What this incident wrote, by this process or by one before, if it still stands. Raises `ClusterError`."""
         try:
-            return written_switch(await self._read(record, deadline=0.0), record, now=self._now())
+            return written_switch(await self.read(record), record, now=self._now())
         except NotFound:
             return None
 
@@ -113,7 +92,7 @@ class Switcher:
             cause: who asked for it.
             resumed: another process wrote it, so that it is not known what followed the write; it is done again.
         """
-        loop, result = asyncio.get_running_loop(), wording.switched_back(plan)
+        loop, result = asyncio.get_running_loop(), wording.planned(plan)
         begun = loop.time()
         seen = await self._read(record, deadline=begun + self._patience.verify_s)
         if resumed:
@@ -142,13 +121,14 @@ class Switcher:
         loop = asyncio.get_running_loop()
         while True:
             try:
-                return await self._read_once(record)
+                return await self.read(record)
             except (Unanswered, Throttled):
                 if loop.time() > deadline:
                     raise
                 await asyncio.sleep(_AGAIN_S)
 
-    async def _read_once(self, record: Record) -> Colours:
+    async def read(self, record: Record) -> Colours:
+        """Read everything. Raises `ClusterError`."""
         namespace, timeout_s = record.workload.namespace, self._patience.request_s
         name = record.switched.service if record.switched else ""
         service = await self._services.service(ServiceRef(namespace, name), timeout_s=timeout_s)
@@ -164,39 +144,40 @@ class Switcher:
         pods = {pod.metadata.uid: pod for pod in found}  # two selectors may find the same pod
         return Colours(service=service, live=sides[0], old=sides[1], pods=tuple(pods.values()))
 
-    async def _write(self, plan: SwitchBack, seen: Colours, cause: Cause) -> Result:
+    async def write(self, plan: SwitchBack | ScaleUp, seen: Colours, cause: Cause) -> Result:
+        """Write a plan, and do what follows. Raises `ClusterError`."""
+        if isinstance(plan, ScaleUp):
+            return await self._scale_up(plan, seen, cause)
         service = await self._services.patch_service(seen.service.ref, plan.patch, timeout_s=self._patience.request_s)
         await self._follow_up(plan, service, seen, cause)
-        return wording.switched_back(plan)
+        return wording.planned(plan)
 
-    async def _found(self, seen: Colours, record: Record, cause: Cause) -> Result:
-        """A write without an answer has happened; perhaps somebody has switched again since."""
+    async def found(self, seen: Colours, record: Record, cause: Cause) -> Result:
+        """Do what follows a write without an answer that has happened; perhaps somebody has switched again since."""
         plan = written_switch(seen, record, now=self._now())
         if plan is None:
-            refused = Objection(Guard.SUPERSEDED, "switched back, then switched again by someone else")
-            return wording.refused(refused)
-        work = self._follow_up(plan, seen.service, seen, cause)
-        await unbroken(work, patience_s=2 * self._patience.request_s)
-        return wording.switched_back(plan)
+            return wording.refused(Objection(Guard.SUPERSEDED, "switched back, then switched again by someone else"))
+        await self._follow_up(plan, seen.service, seen, cause)
+        return wording.planned(plan)
 
     async def _scale_up(self, plan: ScaleUp, seen: Colours, cause: Cause) -> Result:
         timeout_s = self._patience.request_s
         patched = await self._cluster.patch_deployment(plan.colour, plan.patch, dry_run=False, timeout_s=timeout_s)
-        result = wording.scaled_up(plan)
+        result = wording.planned(plan)
         _log.info("%s", result.detail, extra={"event": "write-accepted", "workload": str(plan.rollout.workload)})
-        await self._release_deployment(plan.colour, patched.metadata)
-        await self._post(wording.room_event(plan, seen.live.deployment, cause))
+        await self._after.release(plan.colour, patched.metadata)
+        await self._after.post(wording.started_event(plan, seen.live.deployment, cause))
         return result
 
     # -- after the write: nothing below may fail what has been done ----------------------------------------------------
 
     async def _follow_up(self, plan: SwitchBack, service: Service, seen: Colours, cause: Cause) -> None:
-        detail, ref = wording.switched_back(plan).detail, plan.rollout.workload
+        detail, ref = wording.planned(plan).detail, plan.rollout.workload
         _log.info("write accepted: %s", detail, extra={"event": "write-accepted", "workload": str(ref)})
         async with asyncio.TaskGroup() as group:
             group.create_task(self._release_service(service))
-            group.create_task(self._post(wording.switched_event(plan, seen.live.deployment, cause)))
-            group.create_task(self._condemn(plan))
+            group.create_task(self._after.post(wording.started_event(plan, seen.live.deployment, cause)))
+            group.create_task(self._after.mark(plan, condemn(plan.rollout), "condemned"))
 
     async def _release_service(self, service: Service) -> None:
         ref, timeout_s = service.ref, self._patience.request_s
@@ -211,40 +192,52 @@ class Switcher:
             again=again,
         )
 
-    async def _release_deployment(self, ref: WorkloadRef, metadata: Metadata) -> None:
-        timeout_s = self._patience.request_s
 
-        async def again() -> Metadata:
-            return (await self._cluster.deployment(ref, timeout_s=timeout_s)).metadata
+class _OnService:
+    """A switch-back's write on a Service, or on the Deployment that needs its pods first."""
 
-        await release(
-            str(ref),
-            metadata,
-            patch=lambda patch: self._cluster.patch_deployment(ref, patch, dry_run=False, timeout_s=timeout_s),
-            again=again,
+    def __init__(
+        self,
+        switcher: Switcher,
+        record: Record,
+        cause: Cause,
+        *,
+        nonce: str,
+        gitops_act: bool,
+        now: Callable[[], dt.datetime],
+    ) -> None:
+        self.name = str(record.workload)
+        self._switcher = switcher
+        self._record = record
+        self._cause = cause
+        self._nonce = nonce
+        self._gitops_act = gitops_act
+        self._now = now
+
+    async def read(self) -> Colours:
+        return await self._switcher.read(self._record)
+
+    async def decide(self, seen: Colours) -> Plan | Objection:
+        return plan_switch_back(
+            seen, self._record, self._cause, nonce=self._nonce, gitops_act=self._gitops_act, now=self._now()
         )
 
-    async def _condemn(self, plan: SwitchBack) -> None:
-        ref, name = plan.rollout.workload, plan.live.replicaset
-        try:
-            patch = condemn(plan.rollout)
-            await self._cluster.patch_replicaset(ref.namespace, name, patch, timeout_s=self._patience.request_s)
-        except ClusterError as error:
-            fields = {"event": "not-condemned", "workload": str(ref)}
-            _log.warning("ReplicaSet %s not condemned: %s", name, error, extra=fields)
+    async def write(self, plan: Plan, seen: Colours) -> Result:
+        assert isinstance(plan, SwitchBack | ScaleUp)  # noqa: S101  (nothing else is decided here)
+        return await self._switcher.write(plan, seen, self._cause)
 
-    async def _post(self, event: Event) -> None:
-        try:
-            await self._cluster.post_event(event, timeout_s=self._patience.request_s)
-        except ClusterError as error:
-            fields = {"event": "event-not-written", "workload": str(event.regarding)}
-            _log.warning("Event not written: %s", error, extra=fields)
+    async def found(self, plan: Plan, seen: Colours, tried: Colours) -> Result:
+        return await self._switcher.found(seen, self._record, self._cause)
 
+    def marked(self, plan: Plan, seen: Colours) -> bool:
+        return marked_by(seen.service, self._record, now=self._now()) is not None
 
-def _tested(seen: Colours) -> tuple[object, ...]:
-    """What a switch-back tests, or decides by: where it has changed, a write lost a race."""
-    service, sides = seen.service, (seen.live.deployment, seen.old.deployment)
-    return (
-        (service.metadata.uid, service.spec.selector, service.metadata.annotations),
-        *((side.metadata.uid, side.metadata.generation, side.metadata.annotations) for side in sides),
-    )
+    def tested(self, seen: Colours, failure: ClusterError) -> object:
+        service, sides = seen.service, (seen.live.deployment, seen.old.deployment)
+        return (
+            (service.metadata.uid, service.spec.selector, service.metadata.annotations),
+            *((side.metadata.uid, side.metadata.generation, side.metadata.annotations) for side in sides),
+        )
+
+    def deleted(self, error: NotFound) -> str:
+        return f"{error.operation}: deleted by someone else"

@@ -36,7 +36,7 @@ _WITHOUT_A_NO = {Guard.SUPERSEDED: Outcome.SUPERSEDED, Guard.ALREADY: Outcome.AL
 
 
 def planned(plan: Plan) -> Result:
-    """The result of a write that was accepted and is not yet verified."""
+    """The result of a write that was accepted and is not yet verified; a switch-back that waits for pods is refused."""
     match plan:
         case Undo():
             return Result(outcome=Outcome.ROLLED_BACK, detail=f"rolled back {_step(plan)}", plan=plan)
@@ -49,30 +49,14 @@ def planned(plan: Plan) -> Result:
             return Result(outcome=Outcome.RESTORED, detail="scaled by someone else: mark removed", plan=plan)
         case Restore():
             return Result(outcome=Outcome.RESTORED, detail=f"restored 0 → {plan.replicas}", plan=plan)
-
-
-def switched_back(plan: SwitchBack) -> Result:
-    """The result of a switch-back that was accepted and is not yet verified."""
-    detail = f"switched {plan.service} back {plan.rollout.workload.name} → {plan.colour}"
-    return Result(outcome=Outcome.SWITCHED_BACK, detail=detail, plan=plan)
-
-
-def scaled_up(plan: ScaleUp) -> Result:
-    """The result of a switch-back that waits for pods, which were asked for just now."""
-    detail = f"scaled {plan.colour.name} {plan.before} → {plan.replicas}, to switch back when its pods are ready"
-    return Result(outcome=Outcome.REFUSED, detail=detail, refused=plan.refused, plan=plan)
-
-
-def switched_event(plan: SwitchBack, deployment: Deployment, cause: Cause) -> Event:
-    """The Event of an accepted switch-back."""
-    note = f"{switched_back(plan).detail} (by {cause.by}: {cause.reason or 'no reason given'})"
-    return _event(EventReason.SWITCHED_BACK, plan.rollout, deployment, note[0].upper() + note[1:], action="SwitchBack")
-
-
-def room_event(plan: ScaleUp, deployment: Deployment, cause: Cause) -> Event:
-    """The Event of pods that were asked for before the switch."""
-    note = f"{scaled_up(plan).detail}: {plan.refused} (by {cause.by}: {cause.reason or 'no reason given'})"
-    return _event(EventReason.STARTED, plan.rollout, deployment, note[0].upper() + note[1:], action="SwitchBack")
+        case SwitchBack():
+            detail = f"switched {plan.service} back {plan.rollout.workload.name} → {plan.colour}"
+            return Result(outcome=Outcome.SWITCHED_BACK, detail=detail, plan=plan)
+        case ScaleUp():
+            to = f"{plan.before} → {plan.replicas}, to switch back when its pods are ready"
+            detail = f"scaled {plan.colour.name} {to}"
+            return Result(outcome=Outcome.REFUSED, detail=detail, refused=plan.refused, plan=plan)
+    raise TypeError(type(plan))
 
 
 def replaced(result: Result, *, how: str = "changed") -> Result:
@@ -88,7 +72,7 @@ def refused(refusal: Objection) -> Result:
     return Result(outcome=outcome, detail=detail, refused=refusal)
 
 
-def by_hand(plan: Plan | SwitchBack | ScaleUp) -> str:
+def by_hand(plan: Plan) -> str:
     """How a person does what was not done: kubectl's command, since ours has failed."""
     ref, live = plan.rollout.workload, plan.rollout.revision
     kubectl = f"revision {live} stays live, by hand: kubectl -n {ref.namespace}"
@@ -99,12 +83,11 @@ def by_hand(plan: Plan | SwitchBack | ScaleUp) -> str:
             return f"{kubectl} scale deployment/{ref.name} --replicas=0"
         case Pause():
             return f"{kubectl} rollout pause deployment/{ref.name}"
-        case Restore():
-            return ""  # nobody waits for it, and it is tried again
         case SwitchBack():
             return f"{kubectl} set selector service/{plan.service} '{selector_text(plan.selector)}'"
         case ScaleUp():
             return f"{kubectl} scale deployment/{plan.colour.name} --replicas={plan.replicas}"
+    return ""  # nobody waits for a restore, and it is tried again
 
 
 def started_event(plan: Plan, deployment: Deployment, cause: Cause) -> Event | None:
@@ -121,8 +104,13 @@ def started_event(plan: Plan, deployment: Deployment, cause: Cause) -> Event | N
         case Pause():
             note = f"Paused at revision {plan.live.number}{why}"
             return _event(EventReason.PAUSED, plan.rollout, deployment, note, action="Pause")
-        case Restore():
-            return None
+        case SwitchBack():
+            note = f"Switched {planned(plan).detail.partition(' ')[2]}{why}"
+            return _event(EventReason.SWITCHED_BACK, plan.rollout, deployment, note, action="SwitchBack")
+        case ScaleUp():
+            note = f"Scaled {planned(plan).detail.partition(' ')[2]}: {plan.refused}{why}"
+            return _event(EventReason.STARTED, plan.rollout, deployment, note, action="SwitchBack")
+    return None
 
 
 def ended_event(result: Result, rollout: Rollout | None, deployment: Deployment) -> Event | None:

@@ -7,7 +7,9 @@ from typing import Any, TypeVar
 
 from watchdog.decide.patches import release_ownership
 from watchdog.errors import ClusterError, Conflict, PreconditionFailed, Throttled, Unanswered
-from watchdog.objects import Metadata
+from watchdog.model import Event, Plan, Restore
+from watchdog.objects import Metadata, WorkloadRef
+from watchdog.ports import Cluster
 
 _log = logging.getLogger(__name__)
 
@@ -42,6 +44,52 @@ async def unbroken(work: Coroutine[Any, Any, T], *, patience_s: float) -> T:
             task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         raise
+
+
+class Aftermath:
+    """What follows a write on a Deployment or a Service; nothing of it may fail what has been done.
+
+    Args:
+        cluster: where.
+        request_s: deadline of each request.
+    """
+
+    def __init__(self, cluster: Cluster, *, request_s: float) -> None:
+        self._cluster = cluster
+        self._request_s = request_s
+
+    async def post(self, event: Event | None) -> bool:
+        """Put an Event on a workload, where there is one; whether it is there."""
+        try:
+            if event:
+                await self._cluster.post_event(event, timeout_s=self._request_s)
+        except ClusterError as error:
+            fields = {"event": "event-not-written", "workload": str(event.regarding) if event else ""}
+            _log.warning("Event not written: %s", error, extra=fields)
+            return False
+        return True
+
+    async def mark(self, plan: Plan, patch: bytes, done: str) -> None:
+        """Patch the ReplicaSet that is left: it is `condemned`, or its mark is `cleared`."""
+        ref, name = plan.rollout.workload, plan.live.replicaset
+        try:
+            await self._cluster.patch_replicaset(ref.namespace, name, patch, timeout_s=self._request_s)
+        except ClusterError as error:
+            if isinstance(plan, Restore) and isinstance(error, PreconditionFailed):
+                return  # the controller never copied the mark there
+            fields = {"event": f"not-{done}", "workload": str(ref), "incident": plan.rollout.incident}
+            _log.warning("ReplicaSet %s not %s: %s", name, done, error, extra=fields)
+
+    async def release(self, ref: WorkloadRef, metadata: Metadata) -> None:
+        """Give up the fields of a Deployment that a write made ours."""
+
+        async def again() -> Metadata:
+            return (await self._cluster.deployment(ref, timeout_s=self._request_s)).metadata
+
+        async def patch(operations: bytes) -> object:
+            return await self._cluster.patch_deployment(ref, operations, dry_run=False, timeout_s=self._request_s)
+
+        await release(str(ref), metadata, patch=patch, again=again)
 
 
 async def release(
