@@ -13,7 +13,7 @@ from watchdog.decide.limits import Facts, SafetyLimits
 from watchdog.decide.record import Planned, Record, State
 from watchdog.engine.carry_out import Executor, aimed
 from watchdog.engine.context import Context
-from watchdog.engine.polling import Polled
+from watchdog.engine.polled import Polled
 from watchdog.engine.settle import Settler, log_fields, proposal
 from watchdog.errors import ClusterError
 from watchdog.judge.blocks import Verdict
@@ -87,7 +87,7 @@ class Decider:
         proposed, deployment = proposal(record, verdict), self._context.deployment(record.workload)
         if record.action is not Action.UNDO or deployment is None:
             return proposed
-        target = self._carry_out.target(record, Snapshot(deployment, item.replicasets))
+        target = self._carry_out.target(record, Snapshot(deployment, item.snapshot.replicasets))
         return proposed if isinstance(target, Objection) else aimed(proposed, record, target[0])
 
     async def _observe(self, record: Record) -> None:
@@ -118,7 +118,7 @@ class Decider:
         silences = context.silences
         if context.ports.alerts and silences is None:
             _log.warning("no Alertmanager tells of silences; going on", extra=log_fields(record, "silences-unknown"))
-        live = next((each for each in item.replicasets if each.hash == record.rollout.hash), None)
+        live = next((each for each in item.snapshot.replicasets if each.hash == record.rollout.hash), None)
         condemned = marks.condemned_by(live) if live else None
         deployment = context.deployment(record.workload)
         blind = [each.blind for each in item.watch.verdicts(urgent=False) if each.blind]

@@ -20,7 +20,7 @@ from watchdog.decide.record import Record, State, VerdictSeen
 from watchdog.engine.carry_out import Executor
 from watchdog.engine.context import Context
 from watchdog.engine.decide_breach import Decider
-from watchdog.engine.polling import Polled
+from watchdog.engine.polled import Polled
 from watchdog.engine.settle import Settler, log_fields
 from watchdog.engine.watch import judge_conditions
 from watchdog.errors import ClusterError
@@ -189,7 +189,9 @@ class Incidents:
             context.note(record, EventReason.UNJUDGED, why, warning=False)
 
     async def _mark_passed(self, record: Record, item: Polled, now: dt.datetime) -> None:
-        name = next((each.metadata.name for each in item.replicasets if each.hash == record.rollout.hash), None)
+        name = next(
+            (each.metadata.name for each in item.snapshot.replicasets if each.hash == record.rollout.hash), None
+        )
         if name is None:
             return
         value = marks.write_about(record.rollout.hash, f"{now:%Y-%m-%dT%H:%M:%SZ}")

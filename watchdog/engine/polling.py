@@ -10,6 +10,7 @@ pace, and takes part again in the first step after that: it holds up nobody, and
 """
 
 import asyncio
+import itertools
 import logging
 import math
 from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
@@ -19,59 +20,26 @@ import msgspec
 
 from watchdog.config import Policy
 from watchdog.decide.record import Record, State
-from watchdog.decide.revisions import read_history
-from watchdog.engine import pod_timeline
+from watchdog.engine import pod_timeline, questions
 from watchdog.engine.context import Context, Counted
-from watchdog.engine.observer import Observation
+from watchdog.engine.polled import PodsSeen, Polled
+from watchdog.engine.tracks import tracks
 from watchdog.engine.watch import Watch, group_of
-from watchdog.engine.watch_start import Key, WatchStart, WatchStarts, first_step, namespaces
+from watchdog.engine.watch_start import Key, WatchStart, WatchStarts, first_step
 from watchdog.errors import ClusterError
 from watchdog.judge.blocks import Blind, BlindReason, PodTimeline, Reading, Track
 from watchdog.metrics import Part
 from watchdog.model import IncidentId
-from watchdog.objects import Pod, ReplicaSet, Snapshot, TemplateHash, WorkloadRef
+from watchdog.objects import Pod, TemplateHash, WorkloadRef
 from watchdog.ports import SignalQuery
 
 _log = logging.getLogger(__name__)
 
-_FEW_PODS = 50
 _PAST_S = 30.0
 _IN_TIME_S = 1.0
 _IN_TIME_STEPS = 0.2
 """How long pods, and then counters, are waited for before the others are judged without the late ones."""
 
-
-class Polled(msgspec.Struct, frozen=True):
-    """A rollout after a step: its record, its numbers, and the pods as the API server showed them.
-
-    `key` is the incident, and the hash that is on the candidate's side.
-    """
-
-    key: Key
-    record: Record
-    watch: Watch
-    candidates: tuple[Pod, ...]
-    stables: tuple[Pod, ...]
-    replicasets: tuple[ReplicaSet, ...]
-    stable_template: msgspec.Raw | None
-    named: pod_timeline.Named
-    step: int
-
-
-class _PodsSeen(msgspec.Struct, frozen=True):
-    """The same before there need be a watch, with the ReplicaSets of both sides."""
-
-    key: Key
-    snapshot: Snapshot
-    candidates: tuple[Pod, ...]
-    stables: tuple[Pod, ...]
-    replicasets: tuple[ReplicaSet, ...]
-    stable_template: msgspec.Raw | None
-    named: pod_timeline.Named
-
-
-_Slice = tuple[SignalQuery, int]
-"""What is asked for a signal, and the first step that is wanted."""
 
 _Answers = dict[str, "asyncio.Future[Mapping[int, Reading]]"]
 
@@ -153,10 +121,10 @@ class Poller:
                 self._go_beside(tuple(look.key for look in batch), self._begin(batch, step))
         await self._count(begun, step)
 
-    def _batches(self, looks: "Sequence[_PodsSeen]") -> "list[list[_PodsSeen]]":
+    def _batches(self, looks: Sequence[PodsSeen]) -> list[list[PodsSeen]]:
         """What begins together: rollouts that ask the same, so that no slow question holds up others'; one that failed
         before is alone."""
-        batches: dict[object, list[_PodsSeen]] = {}
+        batches: dict[object, list[PodsSeen]] = {}
         for look in looks:
             record = self._context.records[look.key[0]]
             policy = self._policy(record)
@@ -192,21 +160,21 @@ class Poller:
         finally:
             self._beside.difference_update(keys)
 
-    async def _late(self, looking: "asyncio.Future[_PodsSeen | None]", step: int) -> None:
+    async def _late(self, looking: "asyncio.Future[PodsSeen | None]", step: int) -> None:
         if look := await looking:
             if look.key in self._watches:
                 await self._count([look], step, beside=True)
             else:
                 await self._begin([look], step)
 
-    async def _begin(self, looks: "Sequence[_PodsSeen]", step: int) -> None:
+    async def _begin(self, looks: Sequence[PodsSeen], step: int) -> None:
         """Make watches that are not there yet, and feed them what they missed."""
         starts = []
         for look in looks:
             record = self._context.records.get(look.key[0])
             if record and (policy := self._policy(record)):
                 pods, strategy = (*look.candidates, *look.stables), look.snapshot.deployment.spec.strategy.type
-                starts.append(WatchStart(look.key, record, policy, strategy, step, pods, look.replicasets, look.named))
+                starts.append(WatchStart(look.key, record, policy, strategy, step, pods, look.both, look.named))
         self._watches |= await self._beginnings.begin(starts)
         for start in starts:
             self._resting.pop(start.key, None)
@@ -219,18 +187,9 @@ class Poller:
         self._watches.pop(key, None)
         self._resting[key] = asyncio.get_running_loop().time() + pause_s
 
-    def _seen(self, look: _PodsSeen, step: int) -> Polled:
-        return Polled(
-            look.key,
-            self._context.records[look.key[0]],
-            self._watches[look.key],
-            look.candidates,
-            look.stables,
-            look.snapshot.replicasets,
-            look.stable_template,
-            look.named,
-            step,
-        )
+    def _seen(self, look: PodsSeen, step: int) -> Polled:
+        record, watch = self._context.records[look.key[0]], self._watches[look.key]
+        return Polled(**msgspec.structs.asdict(look), record=record, watch=watch, step=step)
 
     def _policy(self, record: Record) -> Policy | None:
         match = self._context.fleet.match(record.workload)
@@ -238,7 +197,7 @@ class Poller:
 
     # -- pods ----------------------------------------------------------------------------------------------------------
 
-    async def _pods_of(self, record: Record, key: Key, step: int) -> "_PodsSeen | None":
+    async def _pods_of(self, record: Record, key: Key, step: int) -> PodsSeen | None:
         """Look at the pods of both tracks, and keep what is new of them before it is used."""
         try:
             return await self._look(record, key, step)
@@ -249,7 +208,7 @@ class Poller:
             self._fault(key, error)
         return None
 
-    async def _look(self, record: Record, key: Key, step: int) -> "_PodsSeen | None":
+    async def _look(self, record: Record, key: Key, step: int) -> PodsSeen | None:
         context, about = self._context, key[1]
         refs = {ref for ref in (record.workload, record.stable) if ref}
         there = [deployment for ref in sorted(refs) if (deployment := context.deployment(ref))]
@@ -257,40 +216,44 @@ class Poller:
         found = {deployment.ref: each for deployment, each in zip(there, observed, strict=True)}
         if record.workload not in found or record.id not in context.records:
             return None
-        owners, named = _owners(record, about, found)
+        recovering = about != record.rollout.hash
+        mine = tracks(
+            ((ref, each.snapshot) for ref, each in found.items()),
+            candidate=(None if recovering else record.workload, about),
+            stable=None if recovering else (record.stable, record.stable_hash),
+        )
         pods = tuple(pod for each in found.values() for pod in each.pods if _serves(record, pod))
-        now = context.now().timestamp()
-        watching, record = about == record.rollout.hash, context.records[record.id]
-        known = record.pods if watching else self._pods.get(key, ())
+        now, record = context.now().timestamp(), context.records[record.id]
+        known = self._pods.get(key, ()) if recovering else record.pods
         watch = self._watches.get(key)
         since = watch.next_step if watch else first_step(record, about, step=step, step_s=self.step_s)
-        updated = pod_timeline.update(known, pods, owners, since=since, step=step, step_s=self.step_s, now=now)
-        if updated != known:
-            if watching:
-                images = _image_ids(record, pods, owners)
-                context.put(msgspec.structs.replace(record, pods=updated, images=images), notify=False)
-            else:
-                self._pods[key] = updated
-        sides = {track: tuple(pod for pod in pods if _track(pod, owners) is track) for track in Track}
-        return _PodsSeen(
-            key,
-            found[record.workload].snapshot,
-            sides[Track.CANDIDATE],
-            sides[Track.STABLE],
-            tuple(item for each in found.values() for item in each.snapshot.replicasets),
-            _stable_template(record, found),
-            named,
+        updated = pod_timeline.update(known, pods, mine.owners, since=since, step=step, step_s=self.step_s, now=now)
+        candidates, sets = mine.pods(pods, Track.CANDIDATE), [each.snapshot.replicasets for each in found.values()]
+        if recovering:
+            self._pods[key] = updated
+        elif updated != known:
+            images = {**record.images, **_image_ids(candidates)}
+            context.put(msgspec.structs.replace(record, pods=updated, images=images), notify=False)
+        both = tuple(itertools.chain.from_iterable(sets))
+        return PodsSeen(
+            key=key,
+            snapshot=found[record.workload].snapshot,
+            candidates=candidates,
+            stables=mine.pods(pods, Track.STABLE),
+            both=both,
+            stable_template=next((item.spec.template for item in both if item.hash == record.stable_hash), None),
+            named=mine.named,
         )
 
     # -- counters ------------------------------------------------------------------------------------------------------
 
-    async def _count(self, looks: "Sequence[_PodsSeen]", step: int, *, beside: bool = False) -> None:
+    async def _count(self, looks: Sequence[PodsSeen], step: int, *, beside: bool = False) -> None:
         """Read what every watch has to be fed up to this step: one question per selector set and time slice.
 
         Whatever is answered in time is judged together; the rest as its answers come.
         """
         seen = [self._seen(look, step) for look in looks if look.key[0] in self._context.records]
-        queries, asked = self._queries(seen, step)
+        queries, asked = questions.ask_for(seen, step)
         answers = {key: self._context.ask(self._ask(query, key[1], step)) for key, query in queries.items()}
         if beside:
             await asyncio.gather(*answers.values(), return_exceptions=True)
@@ -325,35 +288,6 @@ class Poller:
             self._last[record.id] = msgspec.structs.replace(item, record=self._context.records[record.id])
             fed.append(self._last[record.id])
         self._judge(fed)
-
-    def _queries(
-        self, seen: Sequence[Polled], step: int
-    ) -> tuple[dict[_Slice, SignalQuery], dict[Key, dict[str, _Slice]]]:
-        """What has to be asked, and which of it each signal of each rollout needs."""
-        places: dict[_Slice, set[str]] = {}
-        others: dict[_Slice, set[WorkloadRef]] = {}
-        targets: dict[_Slice, dict[str, Pod]] = {}
-        asked: dict[Key, dict[str, _Slice]] = {item.key: {} for item in seen}
-        few = _few_pods(seen)
-        for item in seen:
-            for name, signal in item.watch.policy.signals.items():
-                key = (group_of(signal), item.watch.next_step)
-                places.setdefault(key, set()).update(namespaces(item.record))
-                others.setdefault(key, set()).update(() if key[0].join else _read_whole(item, step))
-                pods_of = {pod.metadata.uid: pod for pod in (*item.candidates, *item.stables)}
-                targets.setdefault(key, {}).update(pods_of)
-                asked[item.key][name] = key
-        queries = {
-            key: msgspec.structs.replace(
-                key[0],
-                namespaces=tuple(sorted(names | {ref.namespace for ref in others[key]})),
-                pods=() if key[0].join else few,
-                workloads=tuple(sorted({ref.name for ref in others[key]})) if few else (),
-                targets=tuple(targets[key].values()),
-            )
-            for key, names in places.items()
-        }
-        return queries, asked
 
     def _feed(self, item: Polled, answers: Mapping[str, Mapping[int, Reading]], step: int) -> None:
         """Give one watch every step that it has not seen."""
@@ -408,59 +342,15 @@ def _about(record: Record) -> TemplateHash:
     return record.rollout.hash
 
 
-def _owners(
-    record: Record, about: TemplateHash, found: Mapping[WorkloadRef, Observation]
-) -> tuple[pod_timeline.Owners, pod_timeline.Named]:
-    """The ReplicaSets of both tracks, by UID and by name."""
-    sides: dict[tuple[str, str], tuple[Track, TemplateHash]] = {}
-    recovering = about != record.rollout.hash
-    for ref, each in found.items():
-        for item in read_history(each.snapshot).all:
-            key = (item.metadata.uid, item.metadata.name)
-            if item.hash == about and (recovering or ref == record.workload):
-                sides[key] = (Track.CANDIDATE, item.hash)
-            elif item.hash == record.stable_hash and ref == record.stable and not recovering:
-                sides[key] = (Track.STABLE, item.hash)
-    return {uid: side for (uid, _), side in sides.items()}, {name: side for (_, name), side in sides.items()}
-
-
-def _stable_template(record: Record, found: Mapping[WorkloadRef, Observation]) -> msgspec.Raw | None:
-    sets = [item for each in found.values() for item in each.snapshot.replicasets]
-    return next((item.spec.template for item in sets if item.hash == record.stable_hash), None)
-
-
 def _serves(record: Record, pod: Pod) -> bool:
     """Whether a pod counts: of a colour only what its Service would select, before the switch or after it."""
     switched, labels = record.switched, pod.metadata.labels
     return switched is None or any(each.items() <= labels.items() for each in (switched.after, switched.before))
 
 
-def _track(pod: Pod, owners: pod_timeline.Owners) -> Track:
-    owner = next((item.uid for item in pod.metadata.owner_references if item.controller), "")
-    return owners.get(owner, (Track.OTHER, TemplateHash("")))[0]
-
-
-def _image_ids(record: Record, pods: Iterable[Pod], owners: pod_timeline.Owners) -> Mapping[str, str]:
-    """The candidate's images by what the kubelet pulled, where it has said so, since a tag may move."""
-    images = dict(record.images)
-    for pod in pods:
-        if _track(pod, owners) is Track.CANDIDATE:
-            images |= {item.name: item.image_id for item in pod.status.container_statuses if item.image_id}
-    return images
-
-
-def _read_whole(item: Polled, step: int) -> set[WorkloadRef]:
-    """Workloads that are read as a whole: bystanders, and of the past its own, since not every pod of it is known."""
-    record, refs = item.record, set(item.watch.bystanders)
-    if item.watch.next_step < step:
-        refs |= {record.workload, record.stable or record.workload}
-    return refs
-
-
-def _few_pods(seen: Sequence[Polled]) -> tuple[str, ...]:
-    names = {pod.metadata.name for item in seen for pod in (*item.candidates, *item.stables)}
-    names |= {pod.name for item in seen for pod in item.record.pods}
-    return tuple(sorted(names)) if len(names) < _FEW_PODS else ()
+def _image_ids(pods: Iterable[Pod]) -> Mapping[str, str]:
+    """Images by container, by what the kubelet pulled, where it has said so, since a tag may move."""
+    return {item.name: item.image_id for pod in pods for item in pod.status.container_statuses if item.image_id}
 
 
 def _missing(step: int) -> Reading:

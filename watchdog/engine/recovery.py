@@ -7,7 +7,7 @@ from watchdog.decide.marks import condemned_by
 from watchdog.decide.patches import absolve
 from watchdog.decide.record import Record
 from watchdog.engine.context import Context
-from watchdog.engine.polling import Polled
+from watchdog.engine.polled import Polled
 from watchdog.errors import ClusterError
 from watchdog.judge.blocks import Verdict
 from watchdog.judge.objections import noisy
@@ -55,7 +55,7 @@ async def absolve_if_only_the_past_spoke(context: Context, record: Record, item:
     spoke = {stand.control for stand in stands if stand.reached is not None}
     if spoke != {Control.HISTORICAL} or record.plan is None or record.plan.cause != "sequential":
         return
-    for replicaset in item.replicasets:
+    for replicaset in item.snapshot.replicasets:
         if condemned_by(replicaset) == record.id:
             namespace, name = replicaset.metadata.namespace, replicaset.metadata.name
             fields = {"event": "absolved", "incident": record.id, "workload": str(record.workload)}

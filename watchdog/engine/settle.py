@@ -12,7 +12,7 @@ from watchdog.decide.record import DecisionCounts, Planned, Record, State
 from watchdog.decide.revisions import read_history
 from watchdog.engine import recovery
 from watchdog.engine.context import Context
-from watchdog.engine.polling import Polled
+from watchdog.engine.polled import Polled
 from watchdog.engine.switching import Switcher
 from watchdog.engine.verify import Stuck
 from watchdog.errors import ClusterError, NotFound

@@ -49,7 +49,7 @@ class Feed:
         earliest = math.ceil((now - float(policy.max_watch)) / task.step_s)
         first = min(max(math.ceil(begun / task.step_s), earliest), step)
         begun = max(begun, first * task.step_s - task.step_s)
-        owners, _ = self._scene.sides(seen)
+        owners = self._scene.tracks(seen).owners
         self._pods = pod_timeline.update((), seen.pods, owners, since=first, step=step, step_s=task.step_s, now=now)
         restarts = {pod.name: pod_timeline.restarts_between(pod, now - counters.RESETS_S, now) for pod in self._pods}
         bad_known, sawtooth = {}, {}
@@ -83,9 +83,11 @@ class Feed:
         first, signals = tally.watch.next_step, self._task.policy.signals
         if step < first:
             return False
-        owners, named = self._scene.sides(seen)
+        tracks = self._scene.tracks(seen)
         step_s = self._task.step_s
-        self._pods = pod_timeline.update(self._pods, seen.pods, owners, since=first, step=step, step_s=step_s, now=now)
+        self._pods = pod_timeline.update(
+            self._pods, seen.pods, tracks.owners, since=first, step=step, step_s=step_s, now=now
+        )
         names = sorted({pod.name for pod in self._pods})
         few = names if first == step and len(names) < _FEW_PODS else ()
         beside = {ref.name for ref in tally.watch.bystanders}
@@ -98,7 +100,7 @@ class Feed:
                 found[name] = await self._ports.signals.read_past(query, first=first, last=step, timeout_s=_PAST_S)
         pods = self._pods
         if first < step:
-            self._pods = pods = self._with_past(pods, next(iter(found.values())), seen, named, step, now=now)
+            self._pods = pods = self._with_past(pods, next(iter(found.values())), seen, tracks.named, step, now=now)
         there = await self._beside() if beside else {}
         gone = {ref for ref in tally.watch.bystanders if there.get(ref) != self._others[ref]}
         for index in range(step - first + 1):

@@ -6,7 +6,7 @@ import msgspec
 
 from watchdog.decide import templates
 from watchdog.decide.revisions import History, live_rollout, read_history
-from watchdog.engine import pod_timeline
+from watchdog.engine.tracks import Tracks, tracks
 from watchdog.judge.blocks import Track
 from watchdog.model import Guard, Objection, Rollout
 from watchdog.objects import Deployment, Pod, ReplicaSet, Snapshot, TemplateHash, WorkloadRef
@@ -63,24 +63,17 @@ class Pinned(msgspec.Struct, frozen=True):
         """Whether the stable pods are another Deployment's, and stay."""
         return self.stable != self.rollout.workload
 
-    def sides(self, look: Look) -> tuple[pod_timeline.Owners, pod_timeline.Named]:
-        """The ReplicaSets of both tracks, by UID and by name."""
-        found: dict[tuple[str, str], tuple[Track, TemplateHash]] = {}
-        for ref, (snapshot, _) in look.found.items():
-            for item in read_history(snapshot).all:
-                if ref == self.rollout.workload and item.hash == self.rollout.hash:
-                    track = Track.CANDIDATE
-                elif ref == self.stable and item.hash == self.stable_hash:
-                    track = Track.STABLE
-                else:
-                    continue
-                found[item.metadata.uid, item.metadata.name] = (track, item.hash)
-        return {uid: side for (uid, _), side in found.items()}, {name: side for (_, name), side in found.items()}
+    def tracks(self, look: Look) -> Tracks:
+        """The ReplicaSets of both tracks."""
+        return tracks(
+            ((ref, snapshot) for ref, (snapshot, _) in look.found.items()),
+            candidate=(self.rollout.workload, self.rollout.hash),
+            stable=(self.stable, self.stable_hash),
+        )
 
     def pods(self, look: Look, track: Track) -> tuple[Pod, ...]:
         """The pods of a track."""
-        owners, _ = self.sides(look)
-        return tuple(pod for pod in look.pods if owners.get(_owner(pod), (Track.OTHER, ""))[0] is track)
+        return self.tracks(look).pods(look.pods, track)
 
     def replicaset(self, look: Look) -> ReplicaSet | None:
         """The ReplicaSet of the version, where it is still kept."""
@@ -132,7 +125,3 @@ def began(scene: Pinned, seen: Look, *, now: float) -> float:
     """When the version's first pod of those that are there was created, in seconds; now where there is none."""
     times = [pod.metadata.creation_timestamp for pod in scene.pods(seen, Track.CANDIDATE)]
     return min((at.timestamp() for at in times if at), default=now)
-
-
-def _owner(pod: Pod) -> str:
-    return next((item.uid for item in pod.metadata.owner_references if item.controller), "")

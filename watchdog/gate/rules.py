@@ -34,7 +34,7 @@ async def calibrate(
     controls = rules.controls_of(topology, seen.deployment.spec.strategy.type)
     if not scene.stable_hash:
         controls = Controls.HISTORICAL
-    _, named = scene.sides(seen)
+    named = scene.tracks(seen).named
     sets = [item for snapshot, _ in seen.found.values() for item in read_history(snapshot).all]
     mine = {name for name, (track, _) in named.items() if track is Track.CANDIDATE}
     asked = [
