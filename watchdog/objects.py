@@ -118,16 +118,9 @@ class Requirement(_Object, frozen=True):
 
     def matches(self, labels: Mapping[str, str]) -> bool:
         """Whether it holds of these labels."""
-        match self.operator:
-            case "In":
-                return labels.get(self.key) in self.values
-            case "NotIn":
-                return labels.get(self.key) not in self.values
-            case "Exists":
-                return self.key in labels
-            case "DoesNotExist":
-                return self.key not in labels
-        return False
+        given, there = labels.get(self.key) in self.values, self.key in labels
+        holds = {"In": given, "NotIn": not given, "Exists": there, "DoesNotExist": not there}
+        return holds.get(self.operator, False)
 
 
 class LabelSelector(_Object, frozen=True):
@@ -383,23 +376,13 @@ class Service(_Object, frozen=True):
     spec: ServiceSpec = ServiceSpec()
 
     @property
-    def ref(self) -> "ServiceRef":
+    def ref(self) -> WorkloadRef:
         """Its address."""
-        return ServiceRef(self.metadata.namespace, self.metadata.name)
+        return WorkloadRef(self.metadata.namespace, self.metadata.name)
 
     def selects(self, labels: Mapping[str, str]) -> bool:
         """Whether pods with these labels get its traffic; without a selector none do."""
         return bool(self.spec.selector) and self.spec.selector.items() <= labels.items()
-
-
-class ServiceRef(msgspec.Struct, frozen=True, order=True):
-    """A Service's address."""
-
-    namespace: str
-    name: str
-
-    def __str__(self) -> str:
-        return f"{self.namespace}/{self.name}"
 
 
 class ConfigMap(_Object, frozen=True):

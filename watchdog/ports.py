@@ -16,7 +16,6 @@ from watchdog.objects import (
     Pod,
     ReplicaSet,
     Service,
-    ServiceRef,
     WorkloadRef,
 )
 from watchdog.selectors import narrows, parse
@@ -89,10 +88,10 @@ class DeploymentWatch(Protocol):
 class Services(Protocol):
     """Services, as far as blue-green needs them. Every method but the watch has a deadline, and raises as `Cluster`."""
 
-    async def service(self, ref: ServiceRef, *, timeout_s: float) -> Service:
+    async def service(self, ref: WorkloadRef, *, timeout_s: float) -> Service:
         """Read one Service, not from a cache."""
 
-    async def patch_service(self, ref: ServiceRef, patch: bytes, *, timeout_s: float) -> Service:
+    async def patch_service(self, ref: WorkloadRef, patch: bytes, *, timeout_s: float) -> Service:
         """Apply one JSON patch and give the Service as it is then. Raises as `Cluster.patch_deployment`."""
 
     def watch_services(self, namespace: str) -> AsyncGenerator[Mapping[str, Service], None]:

@@ -20,7 +20,7 @@ from watchdog.decide.plan import Request
 from watchdog.errors import AlreadyExists, NotFound
 from watchdog.kube import Right
 from watchdog.model import Cause, Outcome
-from watchdog.objects import LabelSelector, ServiceRef, WorkloadRef
+from watchdog.objects import LabelSelector, WorkloadRef
 
 pytest_plugins = ["tests.monitoring.fixtures"]
 
@@ -162,7 +162,7 @@ async def use_everything(cluster: Cluster, parts: Parts, web: WorkloadRef) -> No
 async def switch_a_service(cluster: Cluster, parts: Parts) -> None:
     """See a Service, and see it change."""
     cluster.create("services", {"metadata": {"name": "web"}, "spec": {"selector": {"a": "b"}, "ports": [{"port": 80}]}})
-    ref = ServiceRef(cluster.namespace, "web")
+    ref = WorkloadRef(cluster.namespace, "web")
     assert (await parts.cluster.service(ref, timeout_s=5)).spec.selector == {"a": "b"}
     seen = []
     async with aclosing(parts.cluster.watch_services(cluster.namespace)) as states:

@@ -7,7 +7,7 @@ import pytest
 from tests.unit.builders import decoded, history
 from watchdog.config import Config, parse
 from watchdog.engine.fleet import Fleet, Match, WorkloadRole, match_all
-from watchdog.engine.rollouts import action_of, mode_of
+from watchdog.engine.new_record import action_of, mode_of
 from watchdog.model import Action, Mode
 from watchdog.objects import Deployment, WorkloadRef
 from watchdog.ports import Changed, Deleted, Listed

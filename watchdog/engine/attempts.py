@@ -30,7 +30,7 @@ Done = TypeVar("Done")
 Done_co = TypeVar("Done_co", covariant=True)
 
 
-class Target(Protocol[Seen, Done_co]):
+class WriteTarget(Protocol[Seen, Done_co]):
     """What a write is about: how it is read, decided, written, and found again."""
 
     name: str
@@ -71,7 +71,7 @@ class Attempt(Generic[Seen, Done]):
 
     def __init__(
         self,
-        target: Target[Seen, Done],
+        target: WriteTarget[Seen, Done],
         *,
         patience: Patience,
         deadline: float,

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from watchdog.decide import incident, marks, templates
+from watchdog.decide import marks, templates
 from watchdog.decide.record import BEFORE_ACTING, UNWRITTEN, Record, State, Switched
 from watchdog.decide.revisions import live_rollout, read_history
 from watchdog.decide.status import Progress, rollout_status
@@ -20,11 +20,11 @@ from watchdog.decide.switch import colour_before, selector_text, stands
 from watchdog.engine.context import Context
 from watchdog.engine.evaluations import settings_of
 from watchdog.engine.fleet import Match
-from watchdog.engine.rollouts import Rollouts, mode_of
-from watchdog.engine.watch import digest, signals_used
+from watchdog.engine.new_record import mode_of, new_record
+from watchdog.engine.rollouts import Rollouts
 from watchdog.errors import ClusterError
-from watchdog.model import MANAGER, Action, Mode, Objection, Outcome, Rollout, Topology
-from watchdog.objects import Deployment, ReplicaSet, Service, ServiceRef, Snapshot, TemplateHash, WorkloadRef
+from watchdog.model import MANAGER, Mode, Objection, Outcome, Rollout
+from watchdog.objects import Deployment, Service, Snapshot, TemplateHash, WorkloadRef
 
 _log = logging.getLogger(__name__)
 
@@ -45,13 +45,13 @@ class ServiceWatcher:
         self._context = context
         self._rollouts = rollouts
         self._changed = changed
-        self._seen: dict[ServiceRef, tuple[str, Mapping[str, str]]] = {}
+        self._seen: dict[WorkloadRef, tuple[str, Mapping[str, str]]] = {}
         self._replicas: dict[WorkloadRef, int] = {}
 
     async def look(self, deployment: Deployment, match: Match, record: Record | None) -> None:
         """Look at one colour: has it the traffic, since when, and is that what is under watch?"""
         context, ref = self._context, deployment.ref
-        address = ServiceRef(ref.namespace, match.policy.service)
+        address = WorkloadRef(ref.namespace, match.policy.service)
         service = context.fleet.services.get(address)
         if service is None:
             if record and ref.namespace in context.fleet.services_listed:
@@ -86,8 +86,8 @@ class ServiceWatcher:
             return
         mark = marks.read_last_rollback(service.metadata.annotations, now=now)
         went_back = switched is not None and service.spec.selector == switched.before
-        if mark and went_back and record.state in UNWRITTEN and self._rollouts.claims(mark, record):
-            self._context.put(self._rollouts.unproven(record, mark))
+        if mark and went_back and record.state in UNWRITTEN and self._rollouts.claims.claimed(mark, record):
+            self._context.put(self._rollouts.claims.unproven(record, mark))
             return
         text = selector_text(service.spec.selector)
         self._rollouts.supersede(record, f"the Service {service.ref.name} selects {text} now, by someone else")
@@ -154,9 +154,17 @@ class ServiceWatcher:
                 else:
                     self._seen[service.ref] = before
                 raise  # it is looked at again
-            record = _record(rollout, replicaset, match, switched, stable_hash, started=at or now, mode=mode)
-            evaluated_by = settings_of(match.policy, self._context.config.step_s)
-            record = msgspec.structs.replace(record, evaluated_by=evaluated_by)
+            record = new_record(
+                rollout,
+                match,
+                mode=mode,
+                started=at or now,
+                images=templates.images(replicaset.spec.template),
+                stable=match.other,
+                stable_hash=stable_hash,
+                switched=switched,
+                evaluated_by=settings_of(match.policy, context.config.step_s),
+            )
             self._begin(record, complete=_complete(deployment))
 
     def _begin(self, record: Record, *, complete: bool) -> None:
@@ -207,32 +215,3 @@ def _known(newest: Record | None, live: Rollout) -> bool:
     if newest is None or newest.outcome in _ACTED:
         return False
     return (newest.rollout.uid, newest.rollout.hash) == (live.uid, live.hash)
-
-
-def _record(
-    rollout: Rollout,
-    live: ReplicaSet,
-    match: Match,
-    switched: Switched,
-    stable_hash: TemplateHash,
-    *,
-    started: dt.datetime,
-    mode: Mode,
-) -> Record:
-    policy = match.policy
-    record = Record(
-        id=rollout.incident,
-        rollout=rollout,
-        policy=policy.name,
-        policy_digest=digest(policy),
-        topology=Topology.BLUE_GREEN,
-        mode=mode,
-        action=Action.SWITCH_BACK,
-        started=started,
-        images=templates.images(live.spec.template),
-        stable=match.other,
-        stable_hash=stable_hash,
-        switched=switched,
-        signals=signals_used(policy),
-    )
-    return incident.lower(record, mode)

@@ -15,7 +15,7 @@ import msgspec
 from watchdog.config import Policy
 from watchdog.decide import marks, templates
 from watchdog.model import MANAGER, Topology
-from watchdog.objects import Deployment, Service, ServiceRef, WorkloadRef
+from watchdog.objects import Deployment, Service, WorkloadRef
 from watchdog.ports import Changed, Deleted, Listed
 
 _log = logging.getLogger(__name__)
@@ -70,7 +70,7 @@ class Fleet:
         self.deployments: dict[WorkloadRef, Deployment] = {}
         self.denied: set[str] = set()
         self.service_namespaces = tuple(sorted({name for each in policies if each.service for name in each.namespaces}))
-        self.services: dict[ServiceRef, Service] = {}
+        self.services: dict[WorkloadRef, Service] = {}
         self.services_listed: set[str] = set()
         self.services_denied: set[str] = set()
         self._listed: set[str] = set()
@@ -143,7 +143,7 @@ class Fleet:
         match, deployment = self.match(ref), self.deployments.get(ref)
         if match is None or match.side is not WorkloadRole.COLOUR or deployment is None:
             return True
-        service = self.services.get(ServiceRef(ref.namespace, match.policy.service))
+        service = self.services.get(WorkloadRef(ref.namespace, match.policy.service))
         return service is not None and service.selects(templates.labels(deployment.spec.template))
 
     def match(self, ref: WorkloadRef) -> Match | None:

@@ -15,18 +15,18 @@ import msgspec
 
 from watchdog.decide import incident, marks, templates
 from watchdog.decide.limits import condemned_images
-from watchdog.decide.marks import LastRollback
 from watchdog.decide.plan import Request
-from watchdog.decide.record import BEFORE_ACTING, UNWRITTEN, Answer, Record, State
+from watchdog.decide.record import UNWRITTEN, Answer, Record, State
 from watchdog.decide.revisions import History, live_rollout, read_history
 from watchdog.decide.status import Progress, progressed_at, rollout_status
+from watchdog.engine.claims import RECENT, Claims
 from watchdog.engine.context import Context
 from watchdog.engine.evaluations import settings_of
 from watchdog.engine.fleet import Match, WorkloadRole
-from watchdog.engine.watch import digest, signals_used
+from watchdog.engine.new_record import mode_of, new_record
 from watchdog.errors import ClusterError
 from watchdog.metrics import Part
-from watchdog.model import MANAGER, Action, Cause, EventReason, Mode, Objection, Outcome, Rollout, Topology
+from watchdog.model import MANAGER, Cause, Mode, Objection, Outcome, Rollout, Topology
 from watchdog.objects import (
     REVISION,
     Deployment,
@@ -40,7 +40,6 @@ from watchdog.objects import (
 _log = logging.getLogger(__name__)
 
 _AGAIN_S = 1.0
-_CLAIMED = dt.timedelta(days=1)
 _GATES_AFTER_S = (0.5, 5.0, 30.0)
 
 
@@ -68,7 +67,7 @@ class Rollouts:
         self._looking: set[WorkloadRef] = set()
         self._due: set[WorkloadRef] = set()
         self._bringing_back: dict[WorkloadRef, str] = {}
-        self._malformed: dict[WorkloadRef, tuple[str, ...]] = {}
+        self.claims = Claims(context, changed=changed)
         self.look_at_colour: Callable[[Deployment, Match, Record | None], Awaitable[None]] = _left_alone
 
     def look_at(self, ref: WorkloadRef) -> None:
@@ -112,8 +111,9 @@ class Rollouts:
             if record:
                 self._over(record, "the Deployment was deleted by someone else")
             if deployment is None:
-                for memory in (self._live, self._malformed, self._bringing_back):
-                    memory.pop(ref, None)
+                self._live.pop(ref, None)
+                self._bringing_back.pop(ref, None)
+                self.claims.forget(ref)
                 return
             record = None
         if deployment.metadata.deletion_timestamp:
@@ -125,7 +125,7 @@ class Rollouts:
                 self._over(record, "no policy matches the Deployment any more")
             return
         if record:
-            record = self._take_proof(record, deployment)
+            record = self.claims.take_proof(record, deployment)
             record = self._read_annotations(record, deployment, match)
         if match.side is WorkloadRole.COLOUR:
             await self.look_at_colour(deployment, match, record)
@@ -174,7 +174,7 @@ class Rollouts:
         return (
             rollout_status(deployment).progress is Progress.COMPLETE
             and (at is None or now - at >= dt.timedelta(seconds=match.policy.bake))
-            and (mark is None or now - mark.at > _CLAIMED)
+            and (mark is None or now - mark.at > RECENT)
         )
 
     # -- beginning -----------------------------------------------------------------------------------------------------
@@ -193,12 +193,12 @@ class Rollouts:
         if record and record.rollout == rollout:
             return record
         if record:
-            if self._ours(record, deployment, rollout):
+            if self.claims.ours(record, deployment, rollout):
                 return record
             await self._replaced(record, deployment, rollout)
         if rollout.incident in context.records:
             return None  # ended already
-        if self._undone(deployment, rollout, history):
+        if self.claims.undone(deployment, rollout, history):
             return None
         progress = rollout_status(deployment)
         now = context.now()
@@ -228,20 +228,15 @@ class Rollouts:
         stable, stable_hash = rollout.workload, _before(rollout, history, self._live.get(rollout.workload))
         if match.topology is Topology.CANARY and match.other:
             stable, stable_hash = match.other, await self._hash_live(match.other)
-        record = Record(
-            id=rollout.incident,
-            rollout=rollout,
-            policy=policy.name,
-            policy_digest=digest(policy),
-            topology=match.topology,
+        record = new_record(
+            rollout,
+            match,
             mode=mode_of(policy.mode, deployment),
-            action=action_of(match),
             started=started,
             completed=completed,
             images=templates.images(live.spec.template),
             stable=stable,
             stable_hash=stable_hash,
-            signals=signals_used(policy),
             evaluated_by=settings_of(policy, context.config.step_s),
         )
         fields = {"event": "rollout-begins", "incident": record.id, "workload": str(record.workload)}
@@ -262,78 +257,11 @@ class Rollouts:
         found = live_rollout(deployment, read_history(await self._context.observer.snapshot(deployment)))
         return TemplateHash("") if isinstance(found, Objection) else found[0].hash
 
-    # -- claims and proofs ---------------------------------------------------------------------------------------------
-
-    def _mark(self, deployment: Deployment) -> LastRollback | None:
-        """The mark of the newest action; what stands there and cannot be read is said once."""
-        annotations, now = deployment.metadata.annotations, self._context.now()
-        malformed = marks.malformed(annotations, now=now)
-        if malformed and self._malformed.get(deployment.ref) != malformed:
-            fields = {"event": "malformed-mark", "workload": str(deployment.ref)}
-            _log.warning("no mark of ours, left alone: %s", ", ".join(malformed), extra=fields)
-        if malformed:
-            self._malformed[deployment.ref] = malformed
-        else:
-            self._malformed.pop(deployment.ref, None)
-        return marks.read_last_rollback(annotations, now=now)
-
-    def _take_proof(self, record: Record, deployment: Deployment) -> Record:
-        """Go on with a write that an earlier process made and could not record: its nonce proves it.
-
-        A mark that names the service without such a proof is a claim. Where what it claims stands, the watch is over
-        and people are told; nothing is written.
-        """
-        context = self._context
-        if record.state not in BEFORE_ACTING:
-            return record
-        mark, paused = self._mark(deployment), marks.read_pause(deployment.metadata.annotations, record.rollout.hash)
-        nonces = [mark.nonce] if mark and mark.incident == record.id else []
-        if deployment.spec.paused and paused and paused[0] == record.id:
-            nonces.append(paused[1])
-        if any(marks.proves(nonce, record.rollout, record.proofs) for nonce in nonces):
-            record = context.put(msgspec.structs.replace(record, state=State.ACTING), notify=False)
-            self._changed(record)
-        elif mark and self.claims(mark, record) and mark.to_hash == mark.from_hash and deployment.spec.replicas == 0:
-            record = context.put(self.unproven(record, mark))
-        return record
-
-    def claims(self, mark: LastRollback, record: Record) -> bool:
-        """Whether a mark says that the service has just acted in this incident, without proof."""
-        recent = self._context.now() - mark.at <= _CLAIMED
-        return mark.by_us and mark.incident == record.id and recent and record.mode is not Mode.OBSERVE
-
-    def unproven(self, record: Record, mark: LastRollback) -> Record:
-        """The record of a watch that ends with such a claim; people are told by an Event, too."""
-        why = (
-            f"a mark of {mark.at:%Y-%m-%d %H:%M:%S} UTC says that the service went from revision {mark.from_revision}"
-            f" to {mark.to_revision or 'another one'}; no record proves it, and nothing more is done"
-        )
-        self._context.note(record, EventReason.FAILED, f"unproven: {why}", suffix="-unproven")
-        return incident.end(record, Outcome.UNPROVEN, why, now=self._context.now())
-
-    def _ours(self, record: Record, deployment: Deployment, rollout: Rollout) -> bool:
-        """Whether the new revision is what this record's own action made live.
-
-        An accepted write needs no mark to tell: anybody may have overwritten that since.
-        """
-        if record.state not in (State.ACTING, State.VERIFYING):
-            return False
-        target = record.plan.to_hash if record.plan and record.state is State.VERIFYING else None
-        if target == rollout.hash and rollout.revision == record.rollout.revision + 1:
-            return True
-        mark = self._mark(deployment)
-        return (
-            mark is not None
-            and mark.incident == record.id
-            and _made(mark, record, deployment, rollout)
-            and marks.proves(mark.nonce, record.rollout, record.proofs)
-        )
-
     async def _replaced(self, record: Record, deployment: Deployment, rollout: Rollout) -> None:
         """End a watch whose version is live no more: somebody else has replaced it, or a mark claims that we did."""
-        mark, context = self._mark(deployment), self._context
-        if mark and self.claims(mark, record) and mark.to_hash == rollout.hash and record.state in UNWRITTEN:
-            context.put(self.unproven(record, mark))
+        mark, context = self.claims.mark(deployment), self._context
+        if mark and self.claims.claimed(mark, record) and mark.to_hash == rollout.hash and record.state in UNWRITTEN:
+            context.put(self.claims.unproven(record, mark))
             return
         by = "someone else"
         if mark and mark.incident == record.id and not mark.by_us:
@@ -349,43 +277,6 @@ class Rollouts:
             if found := await context.ports.store.get(record.rollout.gate_incident, timeout_s=context.request_s):
                 context.read((found,))
                 return
-
-    def _undone(self, deployment: Deployment, rollout: Rollout, history: History) -> bool:
-        """Whether an undo of the service has just made this revision live: an undo is never undone.
-
-        That is withheld on a mere claim, too. One that no record knows, and that may not have been finished, is told:
-        as `unproven`, and once, because the Event's name and the message's incident are the same after each restart.
-        It is not saved, since anybody could fill the store so.
-        """
-        mark = self._mark(deployment)
-        if (
-            mark is None
-            or not mark.by_us
-            or not _made(mark, self._context.records.get(mark.incident), deployment, rollout)
-            or rollout.revision not in (mark.from_revision, mark.from_revision + 1)
-        ):
-            return False
-        context, match = self._context, self._context.fleet.match(rollout.workload)
-        left = Rollout(rollout.workload, rollout.uid, mark.from_revision, mark.from_hash)
-        lasts = dt.timedelta(seconds=context.config.rollback.timeout + context.config.limits.recovery)
-        condemned = any(marks.condemned_by(item) == mark.incident for item in history.all)
-        finished = condemned and context.now() - mark.at > lasts
-        known = finished or mark.incident in context.records or left.incident != mark.incident
-        if match and not known and context.now() - mark.at <= _CLAIMED and match.policy.mode is not Mode.OBSERVE:
-            claim = Record(
-                id=mark.incident,
-                rollout=left,
-                policy=match.policy.name,
-                policy_digest=digest(match.policy),
-                topology=match.topology,
-                mode=match.policy.mode,
-                action=action_of(match),
-                started=mark.at,
-                stable=match.other or rollout.workload,
-                write_at=mark.at,
-            )
-            context.claim(self.unproven(claim, mark))
-        return True
 
     # -- going on ------------------------------------------------------------------------------------------------------
 
@@ -420,14 +311,6 @@ class Rollouts:
             why = f"{record.verified}, then {why}"
         self._context.put(incident.end(record, Outcome.SUPERSEDED, why, now=self._context.now()))
 
-    def _scaled_down_by_us(self, deployment: Deployment) -> bool:
-        """Whether a record of ours, or of a gate, says that what `replicas-before` is about was scaled down."""
-        about = marks.replicas_before(deployment.metadata.annotations)
-        return about is not None and any(
-            each.rollout.hash == about[0] and each.write_at and each.plan and each.plan.action is Action.SCALE_DOWN
-            for each in self._context.about(deployment.ref)
-        )
-
     def _over(self, record: Record, why: str) -> None:
         """End a watch whose workload is gone; whoever carries an action out is to find that out, if nobody does yet."""
         self.supersede(record, why)
@@ -440,7 +323,7 @@ class Rollouts:
         Where that came with replicas of its own only the mark goes: it would undo a later scaling to zero.
         """
         context, text = self._context, deployment.metadata.annotations.get(marks.REPLICAS_BEFORE)
-        if not self._scaled_down_by_us(deployment):
+        if not self.claims.scaled_down_by_us(deployment):
             return
         acting = record is not None and record.state in (State.ACTING, State.VERIFYING)
         key = hashlib.sha256(bytes(deployment.spec.template) + (text or "").encode()).hexdigest()
@@ -467,34 +350,6 @@ class Rollouts:
 
 async def _left_alone(_deployment: Deployment, _match: Match, _record: Record | None) -> None:
     """Where nobody looks at colours."""
-
-
-def mode_of(mode: Mode, deployment: Deployment) -> Mode:
-    """The mode, lowered by the Deployment's annotation where that is lower."""
-    said = marks.read_mode(deployment.metadata.annotations)
-    return mode if said is None else min(mode, said, key=list(Mode).index)
-
-
-def action_of(match: Match) -> Action:
-    """What a breach of this workload leads to. Only a canary is ever scaled down, never the stable side beside it."""
-    wanted = match.policy.action or Action.SCALE_DOWN
-    return Action.UNDO if wanted is Action.SCALE_DOWN and match.side is not WorkloadRole.CANDIDATE else wanted
-
-
-def _made(mark: LastRollback, record: Record | None, deployment: Deployment, rollout: Rollout) -> bool:
-    """Whether a revision is what a mark names, also where admission changed that on its way in: see `plan.still_live`.
-
-    Args:
-        mark: proven, where that matters.
-        record: of its incident, which knows the target's images.
-        deployment: what is live.
-        rollout: the same.
-    """
-    if mark.to_hash == rollout.hash:
-        return True
-    images = record.plan.target_images.items() if record and record.plan else ()
-    live = templates.images(deployment.spec.template).items()
-    return rollout.revision == mark.from_revision + 1 and bool(images) and set(images) <= set(live)
 
 
 def _before(rollout: Rollout, history: History, seen: TemplateHash | None) -> TemplateHash:

@@ -27,7 +27,7 @@ from watchdog.engine.verify import Patience
 from watchdog.engine.writes import Aftermath, release, unbroken
 from watchdog.errors import ClusterError, NotFound, Throttled, Unanswered
 from watchdog.model import Cause, Guard, Objection, Outcome, Plan, Result, ScaleUp, SwitchBack
-from watchdog.objects import Metadata, Pod, Service, ServiceRef, Snapshot
+from watchdog.objects import Metadata, Pod, Service, Snapshot, WorkloadRef
 from watchdog.ports import Cluster, Services
 
 _log = logging.getLogger(__name__)
@@ -131,7 +131,7 @@ class Switcher:
         """Read everything. Raises `ClusterError`."""
         namespace, timeout_s = record.workload.namespace, self._patience.request_s
         name = record.switched.service if record.switched else ""
-        service = await self._services.service(ServiceRef(namespace, name), timeout_s=timeout_s)
+        service = await self._services.service(WorkloadRef(namespace, name), timeout_s=timeout_s)
         sides: list[Snapshot] = []
         found: list[Pod] = []
         for ref in (record.workload, record.stable or record.workload):

@@ -21,7 +21,6 @@ from watchdog.objects import (
     Pod,
     ReplicaSet,
     Service,
-    ServiceRef,
     WorkloadRef,
 )
 from watchdog.ports import Changed, Deleted, Listed
@@ -152,12 +151,12 @@ class KubeCluster:
 
     # -- Services ------------------------------------------------------------------------------------------------------
 
-    async def service(self, ref: ServiceRef, *, timeout_s: float) -> Service:
+    async def service(self, ref: WorkloadRef, *, timeout_s: float) -> Service:
         """Read one Service, not from a cache."""
         path = f"{_CORE}/namespaces/{ref.namespace}/services/{ref.name}"
         return await self._get(path, Service, operation=f"get services {ref}", timeout_s=timeout_s)
 
-    async def patch_service(self, ref: ServiceRef, patch: bytes, *, timeout_s: float) -> Service:
+    async def patch_service(self, ref: WorkloadRef, patch: bytes, *, timeout_s: float) -> Service:
         """Apply one JSON patch and give the Service as it is then."""
         operation = f"patch services {ref}"
         raw = await self._transport.request(
