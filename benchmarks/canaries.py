@@ -1,6 +1,6 @@
 """Canaries of `worlds` through the shipped judge: how often it rolls back a healthy one, how soon a bad one.
 
-Source: reference/statistics.md §3.
+Source: docs/design/statistics.md §2.
 """
 
 import zlib

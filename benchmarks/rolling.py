@@ -3,7 +3,7 @@
 All Ready pods share the traffic evenly. A rollout begins at a chance tick of a block. New pods are judged after their
 grace, and the reference is read from a day of history that ends with the rollout's beginning.
 
-Source: reference/statistics-after.md §3 (healthy) and §4 (bad). Their bursts have no rate: here each pod has one in ten
+Source: docs/design/statistics.md §6. Each pod has one in ten
 minutes.
 """
 

@@ -3,7 +3,7 @@
 The canary has a tenth of the traffic and is one of ten equal pods. Volumes are Poisson. Whether a scrape falls on the
 beginning of something is chance (`apart`, `together`). Nothing here knows how a judge works.
 
-Source: reference/statistics.md §3.1. Its bursts have no rate: here each pod has one in ten minutes.
+Each pod has one in ten minutes.
 """
 
 from collections.abc import Sequence

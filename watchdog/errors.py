@@ -24,7 +24,7 @@ nobody asked for. The adapters raise these and nothing else; no foreign exceptio
           └── Throttled           429: not done, may be asked again later
 
 Messages are short and are made here or come from ``status.reason``; the apiserver's own ``message`` may hold the whole
-object with the values of its environment (TESTBED a6) and is not taken over. But one that begins as a refusal does
+object with the values of its environment (docs/design a6) and is not taken over. But one that begins as a refusal does
 gives the refuser's name and its own sentence, cut where something like an object begins (`watchdog.kube.refusals`).
 """
 

@@ -165,7 +165,7 @@ class Rollout(msgspec.Struct, frozen=True):
 
     @property
     def incident(self) -> IncidentId:
-        """The id of the incident that this rollout may become (DESIGN §2).
+        """The id of the incident that this rollout may become.
 
         A name cut after a dot would not be a legal object name any more, so the dot goes too.
         """

@@ -2,7 +2,7 @@
 
 Everything is frozen. The structs name only the fields that are read, so that decoding is fast and an unknown field of
 a newer server does no harm; a pod template stays the raw JSON that the server sent, because a template rebuilt from
-models silently loses what the models do not know (reference/kubernetes.md §3.5).
+models silently loses what the models do not know (docs/design/kubernetes.md, Watches).
 """
 
 import datetime as dt

@@ -156,7 +156,7 @@ class Signals(Protocol):
         """Read the same at steps from `first` to `last`, both included, with one query per selector.
 
         Of `every` so many steps one is read, `first` being one of them. What it gives for a past step is what `read`
-        gave at that step (TESTBED §4). One blind Reading per step where the answer cannot be used, or where this source
+        gave at that step. One blind Reading per step where the answer cannot be used, or where this source
         knows nothing of that step.
         """
 
@@ -212,7 +212,7 @@ class Store(Protocol):
         """Create or replace a record, thinned to 64 KiB. Raises `ClusterError`."""
 
     async def prune(self, records: Sequence[Record], *, timeout_s: float) -> tuple[IncidentId, ...]:
-        """Delete what need not be kept any more (DESIGN §7), and say what. Raises `ClusterError`."""
+        """Delete what need not be kept any more, and say what. Raises `ClusterError`."""
 
 
 class Notifier(Protocol):

@@ -1,7 +1,7 @@
 """Instant-vector selectors of PromQL: read from a configuration, narrowed, and written again.
 
 A value becomes part of a query here and nowhere else, so that no label of an alert and no name of a pod can be read as
-PromQL (reference/alerting.md §6.2).
+PromQL.
 """
 
 import json

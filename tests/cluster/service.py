@@ -22,7 +22,7 @@ _DEPLOY = Path(__file__).parents[2] / "deploy"
 TOKEN = "alerts-token"
 API_TOKEN = "api-token"
 
-# Every duration in short (TESTBED §4): step and scrape 1 s. Limits are off unless a test sets them.
+# Every duration in short: step and scrape 1 s. Limits are off unless a test sets them.
 SETTINGS = """
 [prometheus]
 url = "{prometheus}"

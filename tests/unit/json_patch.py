@@ -1,4 +1,4 @@
-"""RFC 6902 as far as our patches use it, with the liberties that the API server takes (TESTBED a4, a5).
+"""RFC 6902 as far as our patches use it, with the liberties that the API server takes (docs/design a4, a5).
 
 As long as the parent is there, `test` with null passes on what is absent, and `replace` makes it.
 """

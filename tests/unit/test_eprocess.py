@@ -82,7 +82,7 @@ def test_the_evidence_of_one_block_is_the_published_one(case: dict[str, float], 
 
 
 def uniform(n: float, e: float, share: float) -> float:
-    """The closed form of a uniform prior on [share, 1] (statistics.md §2.5)."""
+    """The closed form of a uniform prior on [share, 1] (docs/design/statistics.md §2)."""
     lb = math.lgamma(e + 1) + math.lgamma(n - e + 1) - math.lgamma(n + 2)
     logs = [
         math.lgamma(n + 2) - math.lgamma(k + 1) - math.lgamma(n + 2 - k) + k * math.log(share)

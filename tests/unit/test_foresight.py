@@ -12,7 +12,7 @@ def rolling(rps: float, bad: float, *, blocks: float = 4, grace_s: float = 30) -
 
 
 def test_it_agrees_with_the_medians_of_the_drawn_worlds() -> None:
-    """reference/statistics-after.md §4: 8.3 % at 10, 100 and 1,000 rps in 104, 98 and 97 s, 100 % in 83 s."""
+    """docs/design/statistics.md §6: 8.3 % at 10, 100 and 1,000 rps in 104, 98 and 97 s, 100 % in 83 s."""
     found = [rolling(rps, 0.083) for rps in (10, 100, 1000)] + [rolling(100, 1.0)]
     assert found == [pytest.approx(expected, abs=15) for expected in (104, 98, 97, 83)]
 

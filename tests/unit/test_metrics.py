@@ -13,7 +13,7 @@ from watchdog.judge.blocks import BlindReason, Status
 from watchdog.metrics import PREFIX, AlertOutcome, Channel, Delivery, Metrics
 from watchdog.model import Action, Guard, Outcome
 
-# DESIGN §8.
+# As docs/metrics.md has them.
 AGREED = {
     "verdicts_total": {"policy", "verdict"},
     "actions_total": {"action", "outcome", "cause"},

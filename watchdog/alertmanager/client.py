@@ -1,7 +1,7 @@
 """Every Alertmanager peer asked for what fires and what is silenced: a webhook alone may be lost.
 
 Peers do not share alerts, only silences. So presence at one of them counts at once, and absence only where all of them
-have answered and none was started so lately that Prometheus may not have told it yet (reference/alerting.md §1.4-1.6).
+have answered and none was started so lately that Prometheus may not have told it yet.
 """
 
 import asyncio

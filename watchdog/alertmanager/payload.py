@@ -2,7 +2,7 @@
 
 The reader is tolerant: releases add fields, and some have left fields out. What says which alert it is, and whether it
 fires, must be there and be well-formed. The group's own status is not read: where alerts were truncated it may say
-`resolved` while alerts fire (reference/alerting.md §1.1).
+`resolved` while alerts fire.
 """
 
 import datetime as dt

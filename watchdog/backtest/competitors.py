@@ -1,6 +1,6 @@
 """What others do: a ratio over a window against a fixed limit, looked at now and then, failures counted.
 
-Source: reference/statistics.md §1.2, read from Flagger 15bd6ad and Argo Rollouts 9f8d111.
+Source: the code of Flagger 15bd6ad and of Argo Rollouts 9f8d111.
 """
 
 import itertools

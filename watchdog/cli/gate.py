@@ -122,14 +122,17 @@ async def gate(
         report = await _run(parts, task, url=url, namespace=namespace, form=shared.form)
     code = exit_code(report, allow_insufficient=allow_insufficient)
     _write(summary, markdown(report, action=task.action, dry_run=dry_run, undo=_undo(task, report)))
-    lines = "".join(f"{name}={printable(value)}\n" for name, value in outputs(report, code=code).items())
-    _write(outputs_file, lines)
-    if shared.form is Form.JSON:
-        print_json("gate", _fields(report, task, code))
-    else:
-        for sentence in report.sentences:
-            echo(sentence)
+    _write(outputs_file, "".join(f"{key}={printable(value)}\n" for key, value in outputs(report, code=code).items()))
+    _show(report, task, code, form=shared.form)
     return code
+
+
+def _show(report: Report, task: GateRequest, code: int, *, form: Form) -> None:
+    if form is Form.JSON:
+        print_json("gate", _fields(report, task, code))
+        return
+    for sentence in report.sentences:
+        echo(sentence)
 
 
 def _action(on_breach: str | None, match: Match | None, workload: WorkloadRef, beside: WorkloadRef) -> Action | None:

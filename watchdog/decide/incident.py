@@ -8,7 +8,7 @@ In mode `observe` a breach ends `observed`, with the plan that would have been c
 
 A record is saved after every transition and before the next one's work begins. Acting alone is different: the patch
 itself carries the mark `last-rollback`, so a process that finds `acting` in a record asks the Deployment whether it was
-written (reference/kubernetes.md §2.2). So an incident may be cut anywhere and is finished by whoever comes next.
+written. So an incident may be cut anywhere and is finished by whoever comes next.
 """
 
 import datetime as dt

@@ -1,7 +1,7 @@
 """The judgement guards: what makes the service ask where a person could act.
 
 Mode `observe` alone refuses. Where an alert alone speaks and the policy's own signals are blind, each step asks again.
-Each looks at records, which are all that a next process knows. They bind the service and never a person (DESIGN §6).
+Each looks at records, which are all that a next process knows. They bind the service and never a person.
 """
 
 import datetime as dt

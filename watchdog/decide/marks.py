@@ -4,7 +4,7 @@ A mark is a claim, never a proof: whoever may write a Deployment can write or co
 own write, whose digest the record holds, proves that this service decided it. Everything else may only withhold.
 
 Every mark names the hash it is about and counts only there, because `kubectl rollout undo` and the controller
-copy annotations between a Deployment and its ReplicaSets (TESTBED d4). What does not parse is no mark.
+copy annotations between a Deployment and its ReplicaSets (docs/design d4). What does not parse is no mark.
 """
 
 import datetime as dt

@@ -15,7 +15,7 @@ Operation = dict[str, Any]
 def release_ownership(metadata: Metadata) -> bytes | None:
     """The patch that gives our field ownership up, or None where we own nothing.
 
-    While we own the image, the next `kubectl apply --server-side` of the fix fails with a conflict (TESTBED l2).
+    While we own the image, the next `kubectl apply --server-side` of the fix fails with a conflict (docs/design l2).
     """
     operations: list[Operation] = []
     for index, entry in reversed(list(enumerate(metadata.managed_fields))):
@@ -54,7 +54,7 @@ def annotation(key: str) -> str:
 
 
 def test(path: str, value: object) -> Operation:
-    """Succeeds where the value is there; None succeeds where nothing is (TESTBED a5)."""
+    """Succeeds where the value is there; None succeeds where nothing is (docs/design a5)."""
     return {"op": "test", "path": path, "value": value}
 
 

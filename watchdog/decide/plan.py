@@ -2,7 +2,7 @@
 
 Every patch tests what was judged and changes it in the same request, which the API server applies as one: whoever came
 in between wins, and this patch does nothing. `/spec/template` is tested whole, because it pins the version that was
-judged and, unlike the generation, does not change when an autoscaler does its work (TESTBED c4).
+judged and, unlike the generation, does not change when an autoscaler does its work (docs/design c4).
 """
 
 import datetime as dt
@@ -148,7 +148,7 @@ def plan_scale_down(
     """Decide to take every pod of a canary away, remembering how many there were.
 
     One patch on the Deployment and not on its scale subresource, which at 0 has no count to test and drops annotations
-    (TESTBED e2).
+    (docs/design e2).
     """
     deployment, history = snapshot.deployment, read_history(snapshot)
     judged = _judged(deployment, history, request)

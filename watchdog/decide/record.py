@@ -1,6 +1,6 @@
 """The record of a rollout under watch: what the cluster stores of it, and what every message is written from.
 
-One ConfigMap or Secret each, created at the rollout's start (DESIGN §7). It holds what a next process cannot learn from
+One ConfigMap or Secret each, created at the rollout's start. It holds what a next process cannot learn from
 Kubernetes and Prometheus, and what a person wants to know afterwards. Times are RFC3339.
 """
 
@@ -207,7 +207,7 @@ class Record(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Args:
         schema: version of this form.
-        id: the incident id of DESIGN §2.
+        id: the incident's id, which is that of the rollout.
         rollout: what is watched.
         policy: the policy's name.
         policy_digest: of the policy's settings at the start.

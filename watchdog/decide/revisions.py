@@ -1,6 +1,6 @@
 """Revisions of a Deployment, and which one an undo goes to.
 
-The order, the ownership rule and the choice are those of `kubectl rollout undo` (reference/kubernetes.md §1.1), and are
+The order, the ownership rule and the choice are those of `kubectl rollout undo` (docs/design/kubernetes.md), and are
 held to the real kubectl by tests. The differences are deliberate, each with a name that the tests use too:
 
     not-observed        kubectl goes one revision too far while the controller has not yet seen the live template, and
@@ -65,8 +65,8 @@ def read_history(snapshot: Snapshot) -> History:
 def live_rollout(deployment: Deployment, history: History) -> tuple[Rollout, ReplicaSet] | Objection:
     """What is live, or `not-observed` while the controller has yet to see it.
 
-    The revision is written before observedGeneration is (TESTBED b2), so that equal generations mean that the revision
-    is current; only a paused Deployment may be observed without a ReplicaSet for its template (k2).
+    The revision is written before observedGeneration is (docs/design b2), so equal generations mean the revision is
+    current; only a paused Deployment may be observed without a ReplicaSet for its template (k2).
     """
     metadata, live = deployment.metadata, history.live
     if metadata.generation > deployment.status.observed_generation:

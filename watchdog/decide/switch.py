@@ -1,4 +1,4 @@
-"""Blue-green: the exact writes that give the traffic back to the colour that had it before a switch (DESIGN §5).
+"""Blue-green: the exact writes that give the traffic back to the colour that had it before a switch.
 
 The Service's selector is tested whole and replaced whole, with our mark in the same patch: whoever switches in between
 wins. The colour of before must be what it was, and have the pods for the traffic; else it is scaled up first.
@@ -152,7 +152,7 @@ def _operations(service: Service, switched: Switched, mark: str) -> Iterable[Ope
     if annotations:
         yield test(annotation(marks.HOLD), annotations.get(marks.HOLD))
         yield add(annotation(marks.LAST_ROLLBACK), mark)
-    else:  # a path into a map that is not there fails (TESTBED a4)
+    else:  # a path into a map that is not there fails (docs/design a4)
         yield test("/metadata/annotations", None)
         yield add("/metadata/annotations", {marks.LAST_ROLLBACK: mark})
 

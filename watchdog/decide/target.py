@@ -1,4 +1,4 @@
-"""Which revision the service goes back to: one that is known to be good, where there is one (DESIGN §5).
+"""Which revision the service goes back to: one that is known to be good, where there is one.
 
 A person's undo goes where kubectl's would; see `history`.
 """

@@ -1,4 +1,4 @@
-"""Alerts: held at once, attributed afterwards, and never a proof alone (DESIGN §4 Alerts).
+"""Alerts: held at once, attributed afterwards, and never a proof alone.
 
 A webhook is a lossy hint. What it lost, the resync of every Alertmanager brings back; what it brings twice, is told by
 (fingerprint, startsAt).

@@ -1,6 +1,6 @@
 """What is read of the past when rollouts begin: one question per selector set and time slice, however many begin.
 
-Source: reference/statistics-after.md §1 ("Reference b, φ", bystanders) and DESIGN §4 History.
+Source: docs/design/statistics.md §1 ("Reference b, φ", bystanders).
 """
 
 import asyncio

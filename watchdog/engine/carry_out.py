@@ -219,7 +219,7 @@ class Executor:
         return await self._context.ports.actor.foresee(record.action, record.workload, request, choose=choose)
 
     async def ask(self, record: Record, why: str) -> None:
-        """Ask a person, about one target: an approval holds for no other (DESIGN §6).
+        """Ask a person, about one target: an approval holds for no other.
 
         Raises:
             ClusterError: the target is not known; the incident stays in breach, and is decided anew with the next step.

@@ -1,4 +1,4 @@
-"""From verdicts to the verified end: what each step's numbers do to the rollouts under watch (DESIGN §5, §6).
+"""From verdicts to the verified end: what each step's numbers do to the rollouts under watch.
 
 Breaches of one step are all noted before the first is acted on, so that the breaker sees them together. Nothing waits
 for a record, an Event or Slack on the way to the write: the patch itself carries the mark.

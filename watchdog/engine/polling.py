@@ -1,7 +1,7 @@
 """The step loop: pods and counters of everything under watch, once per step of the grid, in as few queries as it takes.
 
 A watch that begins, or that a restart has interrupted, first reads the steps that it missed; it is fed every step in
-order and exactly once, so live judging and replay are the same thing (DESIGN §4 Grid).
+order and exactly once, so live judging and replay are the same thing.
 
     pods ──► begin, where there is no watch ──► counters ──► feed ──► judge
 

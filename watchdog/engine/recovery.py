@@ -49,7 +49,7 @@ def proof(record: Record, item: Polled, *, waited: dt.timedelta, patience: dt.ti
 async def absolve_if_only_the_past_spoke(context: Context, record: Record, item: Polled) -> None:
     """Lift the mark of a version that only the past spoke against, and that was undone in vain: it was no fault of it.
 
-    Source: reference/statistics-after.md §8.1.
+    Source: docs/design/statistics.md §5.
     """
     stands = [stand for each in record.evidence.values() for stand in each]
     spoke = {stand.control for stand in stands if stand.reached is not None}

@@ -133,7 +133,7 @@ class Rollouts:
         await self._maybe_restore(deployment, record)
         if deployment.metadata.generation > deployment.status.observed_generation:
             return  # the controller's own change comes next
-        # The template's identity too: while paused, a new template gets no new revision (TESTBED k2).
+        # The template's identity too: while paused, a new template gets no new revision (docs/design k2).
         identity = (deployment.metadata.uid, deployment.metadata.annotations.get(REVISION, ""))
         if self._seen.get(ref) == identity and not (record and record.completed is None):
             return
@@ -318,7 +318,7 @@ class Rollouts:
             self._changed(record)
 
     async def _maybe_restore(self, deployment: Deployment, record: Record | None) -> None:
-        """Give a scaled-down canary its replicas back, when another template has come (DESIGN §5).
+        """Give a scaled-down canary its replicas back, when another template has come.
 
         Where that came with replicas of its own only the mark goes: it would undo a later scaling to zero.
         """

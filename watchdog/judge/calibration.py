@@ -1,6 +1,6 @@
 """The reference share of failures and the size of error clusters, from the workload's past; frozen at the start.
 
-Source: reference/statistics-after.md §1 ("Reference b, φ"). Windows are of the earlier live revisions, without rollouts
+Source: docs/design/statistics.md §1 ("Reference b, φ"). Windows are of the earlier live revisions, without rollouts
 that were undone; an empty block counts nothing, but keeps its place.
 """
 

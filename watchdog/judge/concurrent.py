@@ -4,7 +4,7 @@ Null hypothesis: in each block the candidate's share of failures is at most `tol
 stable pods, whatever theirs does over time; so an outage of both is no evidence. Without stable requests there are no
 bets. Polls are merged until the stable side has `least` requests: a rule on volumes alone, so it costs no validity.
 
-Source: reference/statistics-after.md §1, process C.
+Source: docs/design/statistics.md §1, process C.
 """
 
 import msgspec

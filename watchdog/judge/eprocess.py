@@ -5,7 +5,7 @@ at which a failure may have begun, is an e-process: under the null hypothesis it
 reaches 1/alpha has a probability of at most alpha (Ville), however often one looks. Three things only ever shrink
 the bets: tempering by the size of error clusters, a cap on what one block can say, merging of polls (`concurrent`).
 
-Source: reference/statistics.md §2, reference/statistics-after.md §1. Everything is a natural logarithm.
+Source: docs/design/statistics.md §1 and §2. Everything is a natural logarithm.
 """
 
 import math
@@ -117,7 +117,7 @@ def bets(tolerance: float) -> Bets:
 def mirrored_bets(tolerance: float) -> Bets:
     """Give the bets against "at least `tolerance` fail, and more by what the control does": on not being worse.
 
-    The same proof holds with the sign turned (statistics.md §2.1). Stakes are spread evenly up to where one failure
+    The same proof holds with the sign turned. Stakes are spread evenly up to where one failure
     would lose all.
     """
     low, high = _MIRRORED

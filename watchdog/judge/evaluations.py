@@ -2,7 +2,7 @@
 
 A batch belongs to the block in which it arrived. Those of the stable version are the concurrent control whether or not
 its pods still run, and they wait for the candidate's: who evaluates both does so one after the other. That is a rule on
-volumes alone, as the merging of polls is, and costs no validity (reference/statistics-after.md §1, process C). Without
+volumes alone, as the merging of polls is, and costs no validity (docs/design/statistics.md §1, process C). Without
 them only the control from the past can speak; its reference is configured or unknown, so it never does more than ask.
 
 A batch is a measurement somebody made on purpose, not what traffic happened to bring in a few seconds: one alone may

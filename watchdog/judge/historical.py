@@ -4,7 +4,7 @@ Null hypothesis: in each block the candidate's share of failures is at most `lim
 worst five minutes of the day before. It goes on when the old pods are gone, and cannot tell the candidate from an
 outage that begins with it: `objections` turns acting into asking there.
 
-Source: reference/statistics-after.md §1, process A.
+Source: docs/design/statistics.md §1, process A.
 """
 
 import msgspec

@@ -1,6 +1,6 @@
 """What turns acting into asking: signs that the failures are not the new version's fault.
 
-Source: reference/statistics-after.md §1 and §6 (`one-pod`). Times are seconds; nothing here is evidence.
+Source: docs/design/statistics.md §1 and §4 (`one-pod`). Times are seconds; nothing here is evidence.
 """
 
 import math

@@ -7,7 +7,7 @@ asks a person, and that control never acts in this rollout.
 An attributable alert lowers the bar, also for the evidence that is in when it comes: `with_alert`. That the evidence
 ever reaches the lower bar has a probability of at most `alpha_alert`, whenever the alert comes.
 
-Source: reference/statistics-after.md §1.
+Source: docs/design/statistics.md §1.
 """
 
 from collections.abc import Mapping

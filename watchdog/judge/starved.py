@@ -4,7 +4,7 @@ A version may hang, or be shut out, and then nothing fails that could be counted
 takes traffic any more: beside old ones long-lived connections make it common in healthy rollouts. And it is never more
 than a reason to ask, since missing requests prove no failure.
 
-Source: reference/statistics-after.md §5 ("Starved", i): less than 5 % of the lowest count of two minutes of the day
+Source: docs/design/statistics.md §3 (i): less than 5 % of the lowest count of two minutes of the day
 before, that at least 50. Only six hours are known in blocks that fine; of the rest the lowest five minutes count, by
 their share, which is at least as high as the lowest two minutes in them.
 """

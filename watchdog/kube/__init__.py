@@ -7,8 +7,7 @@
     reviews     may somebody do something
 
 kubernetes_asyncio does configuration, TLS and tokens. Its generated methods and models stay unused: they drop fields
-they do not know, have no deadline, do not raise on 4xx without preloading and take 700 times as long to decode
-(reference/kubernetes.md §3).
+they do not know, have no deadline, do not raise on 4xx without preloading and take 700 times as long to decode.
 """
 
 from watchdog.kube.access import connect

@@ -266,7 +266,7 @@ def _stored(namespace: str, resource: str, name: str = "") -> str:
 
 
 def _event_body(event: Event, *, now: dt.datetime) -> dict[str, Any]:
-    """An Event of events.k8s.io/v1, which is strict about what must be there (TESTBED g1, g2)."""
+    """An Event of events.k8s.io/v1, which is strict about what must be there (docs/design g1, g2)."""
     note = event.note.encode()
     if len(note) > _LONGEST_NOTE_BYTES:
         note = note[: _LONGEST_NOTE_BYTES - 3] + b"..."

@@ -1,7 +1,8 @@
 """Who refused a write, and why: read from the one kind of message that may be taken over.
 
-The API server's messages may hold the whole object with the values of its environment (TESTBED a6). Those of a refusal
-begin in one of few known ways, and then is the refuser's own sentence. Whatever begins otherwise gives nothing.
+The API server's messages may hold the whole object with the values of its environment (docs/design a6). Those of a
+refusal begin in one of few known ways; what follows is the refuser's own sentence. Whatever begins otherwise gives
+nothing.
 
 Sources: k8s.io/apiserver pkg/admission/plugin/webhook/errors/statuserror.go and webhook/error.go,
 pkg/admission/plugin/policy/validating/dispatcher.go, pkg/admission/plugin/resourcequota/controller.go.

@@ -1,7 +1,7 @@
 """List and watch of Deployments and Services that survives what watches die of.
 
 The library's own watch retries an expired position with the same position, reconnects without a pause and can go silent
-for ever (reference/kubernetes.md §3.4). Here
+for ever (docs/design/kubernetes.md, Watches). Here
 
 - a list comes in pages, and starts again where a page's continue token has expired;
 - a watch asks for bookmarks, so that its position stays young, and ends by itself after some minutes;
@@ -9,7 +9,7 @@ for ever (reference/kubernetes.md §3.4). Here
   object that cannot be is left out, so that it hides no other;
 - a stream that ends is opened again at its last position, at most once a second;
 - a stream on which no whole line has come for `inactivity_s`, not even a bookmark, is dropped and everything listed
-  again: a frozen server and a position from the future both look like that (TESTBED §1.5, i4).
+  again: a frozen server and a position from the future both look like that (docs/design i4).
 """
 
 import asyncio

@@ -1,7 +1,6 @@
 """What an answer of Prometheus says in numbers, or why it says nothing.
 
-"Nothing found" is an answer. NaN, warnings or a part of the data are not, and none of them is ever a zero
-(reference/alerting.md §2.2).
+"Nothing found" is an answer. NaN, warnings or a part of the data are not, and none of them is ever a zero.
 """
 
 import math

@@ -1,7 +1,7 @@
 """The Deployment controller: one look at a Deployment, as Kubernetes' own takes it (pkg/controller/deployment, v1.36).
 
 It keeps what can be seen from outside, above all the order of its writes: a ReplicaSet is renumbered first, then the
-revision goes to the Deployment, then observedGeneration (TESTBED b2), but for a paused one (k2). That order comes from
+revision goes to the Deployment, then observedGeneration (b2), but for a paused one (k2). That order comes from
 working on what was read at the beginning: a second write of the same object is a conflict, and the next look goes on.
 """
 

@@ -41,7 +41,7 @@ _CONTAINER = _words(
 
 
 def checked(kind: Resource, change: Callable[[Json], Json], *, strict: bool) -> Callable[[Json], Json]:
-    """Make a patch drop the fields that there are not; or refuse them by a message with the whole object (TESTBED a6).
+    """Make a patch drop the fields that there are not; or refuse them by a message with all of the object (a6).
 
     Args:
         kind: of object.

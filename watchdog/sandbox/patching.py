@@ -1,7 +1,7 @@
 """The three patches of the API: JSON patch (RFC 6902), merge patch (RFC 7386) and the strategic one.
 
 The JSON patch is not a library's, because the API server's is a particular one: ``replace`` sets a key that is not
-there, and ``test`` of null holds where there is no key (TESTBED a4, a5).
+there, and ``test`` of null holds where there is no key (docs/design a4, a5).
 """
 
 import copy

@@ -61,7 +61,7 @@ def page(store: Store, kind: Resource, namespace: str | None, query: Mapping[str
 async def events(
     store: Store, kind: Resource, namespace: str | None, query: Mapping[str, str], *, shape: Shape
 ) -> AsyncIterator[bytes]:
-    """The lines of a watch, until its ``timeoutSeconds`` are over; a 410 comes as an event (TESTBED i3).
+    """The lines of a watch, until its ``timeoutSeconds`` are over; a 410 comes as an event (docs/design i3).
 
     Raises:
         ApiError: before the first line, where the query makes no sense.
@@ -102,7 +102,7 @@ async def events(
 
 
 def _wants_initial(query: Mapping[str, str]) -> bool:
-    """Whether a watch begins with what there is; checks the query of a WatchList (TESTBED i5)."""
+    """Whether a watch begins with what there is; checks the query of a WatchList (docs/design i5)."""
     if query.get("sendInitialEvents") in ("true", "1"):
         if query.get("resourceVersionMatch") != "NotOlderThan":
             problem = "Forbidden: sendInitialEvents requires setting resourceVersionMatch to NotOlderThan"

@@ -82,13 +82,13 @@ def invalid(kind: str, group: str, name: str, *causes: tuple[str, str]) -> ApiEr
 
 
 def patch_failed() -> ApiError:
-    """An operation of a JSON patch failed; the API does not tell which (TESTBED a1)."""
+    """An operation of a JSON patch failed; the API does not tell which (docs/design a1)."""
     message = "the server rejected our request due to an error in our request"
     return ApiError(422, "Invalid", message, details={})
 
 
 def unknown_in_patch(text: str, problem: str) -> ApiError:
-    """A patched object has fields that there are not; the message has it whole, secrets and all (TESTBED a6)."""
+    """A patched object has fields that there are not; the message has it whole, secrets and all (docs/design a6)."""
     message = f"Invalid value: {msgspec.json.encode(text).decode()}: {problem}"
     details = {"causes": [{"reason": "FieldValueInvalid", "message": message, "field": "patch"}]}
     return ApiError(422, "Invalid", f' "" is invalid: patch: {message}', details=details)

@@ -37,7 +37,7 @@ class Resource(msgspec.Struct, frozen=True, kw_only=True):
         return self.kind.lower()
 
 
-# Annotations of a Deployment count as much as its spec, because the controller copies them (TESTBED b1).
+# Annotations of a Deployment count as much as its spec, because the controller copies them (docs/design b1).
 RESOURCES: dict[str, Resource] = {
     resource.name: resource
     for resource in (

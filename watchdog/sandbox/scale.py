@@ -7,7 +7,7 @@ Json = dict[str, Any]
 
 
 def read_scale(item: Json) -> Json:
-    """The Scale of an object. At no replicas its spec is empty, and a ``test`` of 0 fails (TESTBED e2)."""
+    """The Scale of an object. At no replicas its spec is empty, and a ``test`` of 0 fails (docs/design e2)."""
     kept = ("name", "namespace", "uid", "resourceVersion", "creationTimestamp")
     replicas, status = item["spec"].get("replicas", 1), item.get("status") or {}
     labels = item["spec"]["selector"].get("matchLabels") or {}

@@ -1,4 +1,4 @@
-"""The routes of the API (DESIGN §8), and who may use them.
+"""The routes of the API, and who may use them.
 
 `POST /alerts` answers 200 when every alert is held in memory, and 503 when it could not be: Alertmanager repeats that,
 and neither a 4xx nor a 3xx. After 413 we ask every Alertmanager at once for what fires. `POST /rollback` answers

@@ -1,4 +1,4 @@
-"""Deployments, ReplicaSets and garbage: TESTBED d and k, and what the service relies on besides."""
+"""Deployments, ReplicaSets and garbage: docs/design d and k, and what the service relies on besides."""
 
 import re
 
@@ -190,7 +190,7 @@ def test_a_rollout_that_gets_nowhere_exceeds_its_deadline_and_an_undo_takes_that
         item = event["object"]
         if item["status"]["observedGeneration"] == item["metadata"]["generation"]:
             said = [each["reason"] for each in item["status"]["conditions"] if each["type"] == "Progressing"]
-            assert said != ["ProgressDeadlineExceeded"]  # TESTBED l1
+            assert said != ["ProgressDeadlineExceeded"]  # docs/design l1
     cluster.wait_complete("web")
     assert revisions(cluster) == [2, 3]
 

@@ -1,4 +1,4 @@
-"""Events, leases, lists and watches: TESTBED g, h and i."""
+"""Events, leases, lists and watches: docs/design g, h and i."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Patches, versions and generations: TESTBED a, b, c, e and l."""
+"""Patches, versions and generations: docs/design a, b, c, e and l."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Tokens, reviews and rights: TESTBED f and j."""
+"""Tokens, reviews and rights: docs/design f and j."""
 
 from typing import Any
 
