@@ -26,9 +26,10 @@ from watchdog.records import RecordStore
 
 if TYPE_CHECKING:  # most commands need none of these, and importing them takes as long as an undo
     from watchdog.alertmanager import Send as Peer
+    from watchdog.metrics import Channel
+    from watchdog.notify import ChannelClient
     from watchdog.prometheus import PrometheusClient, PrometheusSignals, Send
     from watchdog.scrape import PodSignals
-    from watchdog.slack import SlackNotifier
 
 
 class Parts(msgspec.Struct, frozen=True):
@@ -128,13 +129,14 @@ class Parts(msgspec.Struct, frozen=True):
         proxied = [url for url in settings.urls if url.startswith(SCHEME)]
         return {**http_peers(settings), **{url: _peer(ServiceProxy(self.transport, url)) for url in proxied}}
 
-    def slack(self) -> "SlackNotifier":
-        """Slack."""
-        from watchdog.slack import SlackNotifier
+    def channels(self) -> "dict[Channel, ChannelClient]":
+        """Every channel that is configured."""
+        from watchdog.notify import CHANNELS
 
-        notifier = SlackNotifier(self.config.slack, approval_s=self.config.limits.approval)
-        self.stack.push_async_callback(notifier.close)
-        return notifier
+        found = {channel: client for channel, make in CHANNELS.items() if (client := make(self.config))}
+        for client in found.values():
+            self.stack.push_async_callback(client.close)
+        return found
 
 
 def _through(proxy: ServiceProxy) -> "Send":

@@ -35,7 +35,7 @@ async def running(config: Config, *, kubeconfig: str | None, context: str | None
             actor=parts.actor,
             signals=await parts.source(observe=observe),
             alerts=Alertmanagers(parts.alertmanagers()) if config.alertmanager.urls else None,
-            notifier=parts.slack() if config.slack.channel else None,
+            channels=parts.channels(),
             switcher=Switcher(parts.cluster, parts.cluster, patience=patience_of(config), now=utc_now),
         )
         service = WatchdogService(Context(config, ports, metrics, now=utc_now), parts.cluster, parts.cluster)

@@ -260,7 +260,7 @@ class RollingWorld(World):
         )
         signals = PrometheusSignals(client, step_s=STEP_S, delay_s=DELAY_S)
         actor = Actor(self, patience=Patience(request_s=2, observed_s=2, verify_s=10), now=self.now)
-        ports = Ports(cluster=self, store=self, actor=actor, signals=signals, alerts=None, notifier=None)
+        ports = Ports(cluster=self, store=self, actor=actor, signals=signals, alerts=None, channels={})
         return WatchdogService(Context(self.config, ports, Metrics(), now=self.now), self)
 
     async def outside(self) -> None:

@@ -45,6 +45,7 @@ from watchdog.judge.conditions import ConditionSettings, Observed
 from watchdog.kube import KubeCluster, Reviews, Right, connect
 from watchdog.kube.reading import decode
 from watchdog.kube.watching import WatchSettings, watch_deployments
+from watchdog.notify.slack import SlackNotifier
 from watchdog.objects import (
     Autoscaler,
     ConfigMap,
@@ -64,7 +65,6 @@ from watchdog.records.form import write
 from watchdog.records.store import KEY, PREFIX, expendable
 from watchdog.scrape import PodSignals, wanted
 from watchdog.scrape.http import Exposition
-from watchdog.slack import SlackNotifier
 
 pytestmark = pytest.mark.looptime(noop_cycles=60)
 

@@ -27,13 +27,13 @@ from watchdog.engine.service import WatchdogService
 from watchdog.engine.verify import Patience
 from watchdog.judge.blocks import Blind, BlindReason, Reading
 from watchdog.kube.reading import decode
-from watchdog.metrics import Metrics
+from watchdog.metrics import Channel, Metrics
 from watchdog.model import Outcome
+from watchdog.notify.slack import SlackNotifier
 from watchdog.objects import Deployment, LabelSelector, Pod, ReplicaSet, WorkloadRef
 from watchdog.ports import AlertSource, Changed, Deleted, Listed, Notifier, SignalQuery
 from watchdog.prometheus import HttpAnswer, PrometheusClient, PrometheusSignals
 from watchdog.records.form import NoRecord, read, write
-from watchdog.slack import SlackNotifier
 
 IN_TIME_S = 12.0
 
@@ -58,8 +58,14 @@ class Fed(World):
 
     def start(self) -> WatchdogService:
         actor = Actor(self, patience=Patience(request_s=2, observed_s=2, verify_s=10), now=self.now)
-        told = self.notifier or self
-        ports = Ports(cluster=self, store=self, actor=actor, signals=self, alerts=self.alert_source, notifier=told)
+        ports = Ports(
+            cluster=self,
+            store=self,
+            actor=actor,
+            signals=self,
+            alerts=self.alert_source,
+            channels={Channel.SLACK: self.notifier or self},
+        )
         return WatchdogService(Context(self.config, ports, Metrics(), now=self.now), self)
 
     async def patch_deployment(self, ref: WorkloadRef, patch: bytes, *, dry_run: bool, timeout_s: float) -> Deployment:

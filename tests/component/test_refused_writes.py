@@ -13,7 +13,7 @@ from watchdog.decide import marks
 from watchdog.decide.record import Record, State
 from watchdog.errors import ClusterError, Conflict, Denied, NotAdmitted, PreconditionFailed, ServerError, Throttled
 from watchdog.model import Event, Outcome
-from watchdog.slack.wording import render
+from watchdog.notify.wording import render
 
 pytestmark = pytest.mark.looptime
 

@@ -21,7 +21,7 @@ from watchdog.engine.service import WatchdogService
 from watchdog.engine.verify import Patience
 from watchdog.engine.watch import Watch, query_of
 from watchdog.judge.blocks import BlindReason, Reading, Sample, ScrapeTarget
-from watchdog.metrics import Metrics
+from watchdog.metrics import Channel, Metrics
 from watchdog.model import Outcome
 from watchdog.objects import LabelSelector, Pod
 from watchdog.ports import SignalQuery
@@ -428,7 +428,9 @@ class ScrapedWorld(World):
             observe=lambda _outcome, _seconds: None,
         )
         actor = Actor(self, patience=Patience(request_s=2, observed_s=2, verify_s=10), now=self.now)
-        ports = Ports(cluster=self, store=self, actor=actor, signals=signals, alerts=None, notifier=self)
+        ports = Ports(
+            cluster=self, store=self, actor=actor, signals=signals, alerts=None, channels={Channel.SLACK: self}
+        )
         return WatchdogService(Context(self.config, ports, Metrics(), now=self.now), self)
 
     async def pods(self, namespace: str, selector: LabelSelector, *, timeout_s: float) -> tuple[Pod, ...]:

@@ -16,11 +16,11 @@ from watchdog.judge.blocks import Blind
 from watchdog.kube import KubeCluster, connect
 from watchdog.kube.transport import Transport
 from watchdog.kube.watching import WatchSettings, watch_deployments
+from watchdog.notify.slack import SlackNotifier
 from watchdog.objects import LabelSelector, WorkloadRef
 from watchdog.prometheus import connect as to_prometheus
 from watchdog.scrape import connect as to_pods
 from watchdog.scrape.http import Unusable
-from watchdog.slack import SlackNotifier
 
 CHUNK = b" " * (1 << 20)
 SENT = 200

@@ -16,7 +16,7 @@ from tests.unit.test_slack_wording import BASE, EVIL, SAMPLES, evil, said
 from watchdog.config import Slack
 from watchdog.decide.record import Notified, Record
 from watchdog.errors import NotificationError
-from watchdog.slack import SlackNotifier
+from watchdog.notify.slack import SlackNotifier
 
 # The clock jumps when nothing has come for so many looks at the sockets: enough for the kernel's loopback.
 pytestmark = pytest.mark.looptime(noop_cycles=400)

@@ -24,7 +24,7 @@ from watchdog.engine.service import WatchdogService
 from watchdog.engine.verify import Patience
 from watchdog.errors import NotFound, Unanswered
 from watchdog.judge.blocks import Blind, BlindReason, Reading, Sample, ScrapeTarget
-from watchdog.metrics import Metrics
+from watchdog.metrics import Channel, Metrics
 from watchdog.model import Event, IncidentId, Silence
 from watchdog.objects import REVISION, Autoscaler, Deployment, LabelSelector, Pod, ReplicaSet, WorkloadRef
 from watchdog.ports import AlertView, Changed, Deleted, Listed, SignalQuery
@@ -249,7 +249,7 @@ class Town:
         """Have a process of the service in this town."""
         patience = Patience(request_s=10, observed_s=10, verify_s=300)
         actor = Actor(self, patience=patience, now=self.now)
-        ports = Ports(cluster=self, store=self, actor=actor, signals=self, alerts=self, notifier=self)
+        ports = Ports(cluster=self, store=self, actor=actor, signals=self, alerts=self, channels={Channel.SLACK: self})
         service = WatchdogService(Context(self.config, ports, Metrics(), now=self.now), self)
         task = asyncio.create_task(service.run())
         try:

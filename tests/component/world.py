@@ -21,7 +21,7 @@ from watchdog.engine.service import WatchdogService
 from watchdog.engine.verify import Patience
 from watchdog.errors import Unanswered
 from watchdog.judge.blocks import Reading, Sample, ScrapeTarget
-from watchdog.metrics import Metrics
+from watchdog.metrics import Channel, Metrics
 from watchdog.model import Event, IncidentId
 from watchdog.objects import Deployment, LabelSelector, Pod, WorkloadRef
 from watchdog.ports import Changed, Deleted, Listed, SignalQuery
@@ -141,7 +141,7 @@ class World(MemoryCluster):
         """A process of the service in this world."""
         patience = Patience(request_s=2, observed_s=2, verify_s=10)
         actor = Actor(self, patience=patience, now=self.now)
-        ports = Ports(cluster=self, store=self, actor=actor, signals=self, alerts=None, notifier=self)
+        ports = Ports(cluster=self, store=self, actor=actor, signals=self, alerts=None, channels={Channel.SLACK: self})
         return WatchdogService(Context(self.config, ports, Metrics(), now=self.now), self)
 
     async def live(self, seconds: float) -> None:

@@ -22,8 +22,8 @@ from watchdog.decide.record import (
     Written,
 )
 from watchdog.model import Action, Guard, Mode, Objection, Outcome, Rollout, Topology
+from watchdog.notify.wording import Message, render
 from watchdog.objects import TemplateHash, WorkloadRef
-from watchdog.slack.wording import Message, render
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "messages.md"
 NOW = dt.datetime(2026, 3, 1, 13, 35, tzinfo=dt.UTC)

@@ -129,9 +129,9 @@ async def _reach(parts: Parts, problems: list[str]) -> list[str]:
         problems += [f"Alertmanager {peer} gave no usable answer: see the log" for peer in view.unreachable]
         young = "" if view.trustworthy else "; not all of them, and for 5 minutes, so absent alerts prove nothing yet"
         reached.append(f"Alertmanager: {len(peers) - len(view.unreachable)} of {len(peers)} peers answer{young}")
-    if parts.config.slack.channel:
+    for channel, client in parts.channels().items():
         try:
-            reached.append(f"Slack: {await parts.slack().check()}")
+            reached.append(f"{channel.capitalize()}: {await client.check()}")
         except NotificationError as error:
             problems.append(str(error))
     return reached

@@ -39,7 +39,7 @@ T = TypeVar("T")
 
 
 class Ports(msgspec.Struct, frozen=True):
-    """The outside. `signals`, `alerts` and `notifier` are None where nothing of the kind is configured.
+    """The outside. `signals` and `alerts` are None where nothing of the kind is configured.
 
     `switcher` is None where no policy is about a Service.
     """
@@ -49,7 +49,7 @@ class Ports(msgspec.Struct, frozen=True):
     actor: Actor
     signals: Signals | None
     alerts: AlertSource | None
-    notifier: Notifier | None
+    channels: Mapping[Channel, Notifier]
     switcher: Switcher | None = None
 
 

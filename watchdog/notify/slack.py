@@ -29,7 +29,7 @@ from watchdog.decoding import Malformed, converted, from_json, seconds
 from watchdog.errors import NotificationError
 from watchdog.http import TooLarge, read_at_most
 from watchdog.model import IncidentId
-from watchdog.slack.wording import Message, render
+from watchdog.notify.wording import Message, render
 
 T = TypeVar("T")
 
