@@ -186,7 +186,6 @@ async def assemble(
     """Put the parts together and take them apart afterwards.
 
     Args:
-        config: the configuration.
         kubeconfig: path of a kubeconfig, or None for kubectl's order.
         context: a context in it.
         verify_s: how long an action may take in all, instead of the configured time.

@@ -113,8 +113,6 @@ class Objection(msgspec.Struct, frozen=True, omit_defaults=True):
     """A guard's no, or its wish that a person is asked (`asks`), and what it saw.
 
     Args:
-        guard: which.
-        detail: one sentence.
         at: when, in a record.
         asks: it turns acting into asking; `lowers` in a record, where it is always written.
         also: where several policy guards refuse, the others.
@@ -335,8 +333,6 @@ class Result(msgspec.Struct, frozen=True, kw_only=True):
     """How an action ended.
 
     Args:
-        outcome: one word.
-        detail: one sentence.
         refused: the guard's no, where the outcome is `refused` or `superseded` before any write.
         plan: what was written, where anything was.
         revision: the revision number that is live afterwards, where it is known.

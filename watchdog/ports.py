@@ -130,7 +130,6 @@ class SignalQuery(msgspec.Struct, frozen=True, kw_only=True):
         """What a row showed, as requests and failures; without a number where one of them is NaN.
 
         Args:
-            row: whose.
             total: what `total` selects; None where that is nothing.
             bad: what `bad` selects.
             at: when, in seconds since the epoch.

@@ -15,7 +15,6 @@ class Checker(msgspec.Struct, frozen=True, kw_only=True):
     """A threshold checker.
 
     Args:
-        name: as in the table.
         every_s: seconds between looks.
         window_s: over which the ratio is taken.
         failures: looks that fail, all in all, until it rolls back.
@@ -59,7 +58,6 @@ def rollback_s(checker: Checker, blocks: Sequence[Counts], *, step_s: float) -> 
     """Give the second, from the first block's beginning, at which it rolls back; None where it never does.
 
     Args:
-        checker: the checker.
         blocks: what the candidate counted, from its first traffic on; the end is the end of its watch.
         step_s: seconds of a block; looks and windows are whole blocks, at least one.
     """

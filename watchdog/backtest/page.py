@@ -51,8 +51,6 @@ def page(title: str, rules: Sequence[Tally], replayed: Sequence[Replayed], probl
     """Draw the page.
 
     Args:
-        title: its heading.
-        rules: the tallies.
         replayed: the rollouts, oldest first; what is worth a look comes before what passed.
         problems: what was not replayed, and why.
     """

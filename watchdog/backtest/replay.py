@@ -28,7 +28,6 @@ class Finding(msgspec.Struct, frozen=True, kw_only=True):
     """What a rule did in one rollout.
 
     Args:
-        rule: its name.
         acted: when it would have rolled back, in seconds since the epoch.
         asked: when it would have asked a person, before or instead.
         why: its words, or what made it ask.
@@ -57,16 +56,12 @@ class Replayed(msgspec.Struct, frozen=True, kw_only=True):
     """A rollout after its replay.
 
     Args:
-        rollout: which.
         rule: the one that its policy has.
-        was: what it was.
         undone: when it was undone.
         over: the end of what was counted.
         lived: requests of the candidate.
-        signal: the one that is shown.
         past: where its reference comes from, or why there is none.
         controls: names of the controls, as in `Point.evidence`.
-        points: of that signal.
         ours: of both rules of ours, by name.
         peers: of the checkers of others.
     """
@@ -116,11 +111,9 @@ def replay(
     """Judge a rollout once more.
 
     Args:
-        rollout: the rollout.
         there: its pods and times.
         readings: by signal, of every step from the rollout's first to its last.
         known: by signal, what was known at the start.
-        step_s: the grid.
     """
     rule = rollout.subject.policy.rule
     if there.ready is None:

@@ -71,7 +71,6 @@ class PastRollout(msgspec.Struct, frozen=True, kw_only=True):
     """A rollout of the past.
 
     Args:
-        subject: whose.
         version: what was rolled out.
         until: when it was over at the latest: the next rollout, the longest watch, or now.
         returned: the revision numbers say that the next rollout went back to an older version.

@@ -28,7 +28,6 @@ class PastPods(msgspec.Struct, frozen=True, kw_only=True):
     """The pods, and the times that follow from them.
 
     Args:
-        pods: of both tracks.
         stable: ReplicaSet of the version that was live; empty where none was seen.
         ready: when the first candidate pod was.
         undone: when the workload went back to an older version.
@@ -48,9 +47,7 @@ def scene(rollout: PastRollout, readings: Sequence[Reading], *, step_s: float) -
     """Find the pods of a rollout.
 
     Args:
-        rollout: the rollout.
         readings: of one of its signals, from its first step to its last.
-        step_s: the grid.
     """
     subject, began, mine = rollout.subject, rollout.started, rollout.version.name
     stable = _live(rollout, readings, step_s=step_s)

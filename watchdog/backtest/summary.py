@@ -45,7 +45,6 @@ class Tally(msgspec.Struct, frozen=True, kw_only=True):
     """What a rule did in all rollouts.
 
     Args:
-        rule: its name.
         caught: bad ones that it would have rolled back before they were undone.
         asked: bad ones for which it would only have asked a person.
         missed: bad ones that it let be.

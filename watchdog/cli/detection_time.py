@@ -78,13 +78,7 @@ async def foresee(
     """Read the past of a policy's workloads as a rollout that began now would, and look ahead.
 
     Args:
-        signals: where counters are.
-        policy: the policy.
-        signal: one of its signals.
-        matches: its workloads.
-        deployments: what is there.
         pods: of each workload.
-        step_s: the grid.
         usual: share of failures of the last day, which stable pods are expected to have.
     """
     if policy.rule is not RuleName.SEQUENTIAL:

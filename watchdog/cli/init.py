@@ -86,7 +86,6 @@ def propose(
     """The text of a configuration with one policy.
 
     Args:
-        deployment: the workload.
         beside: names of all Deployments in its namespace.
         metrics: what its pods export; None where no Prometheus was asked.
         url: of Prometheus; empty where there is none.

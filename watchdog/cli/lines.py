@@ -16,7 +16,6 @@ class Lines:
     """A line for each block, and one for everything else that changes, on standard output; or nothing.
 
     Args:
-        task: of the gate.
         quiet: nothing is shown.
     """
 

@@ -12,7 +12,6 @@ class Nameable(msgspec.Struct, frozen=True):
     """A workload as far as alerts can name it.
 
     Args:
-        ref: its address.
         replicasets: names of its ReplicaSets, by which its pods are named.
         match: the policy's labels that stand for it; empty where it has none.
     """

@@ -19,7 +19,6 @@ class Posted(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         id: names the batch; the same one counts once.
-        total: evaluations.
         bad: those that failed.
         hash: of the version; empty where its image is given.
         image: of the version.
@@ -45,7 +44,6 @@ class Taken(msgspec.Struct, frozen=True, kw_only=True):
     Args:
         hash: the version that it is about.
         counted: it counts now, and did not before.
-        rollouts: where.
         detail: in one sentence.
     """
 

@@ -107,8 +107,6 @@ def try_again(
 
     Args:
         record: with what became of the tries before, which a next process goes on from.
-        error: the newest failure.
-        now: the moment.
         limit: how long a write is tried.
     """
     before = record.tried or Tried(now, now + limit, 0, 0)

@@ -40,7 +40,6 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
     """What the guards look at, beside the record.
 
     Args:
-        verdict: the breach.
         others: every other record.
         silences: active silences that name the watchdog; None where no Alertmanager answered.
         condemned_by: the incident that condemned the live ReplicaSet before this rollout; empty if none.

@@ -54,7 +54,6 @@ class LastRollback(msgspec.Struct, frozen=True):
         to_hash: what the action made live; the same hash where it changed no template.
         from_revision: the revision number that was live.
         to_revision: the target's number before the undo, which renumbers it; 0 where it had none.
-        by: who asked.
         cause: why.
         at: when the action was decided.
         nonce: what the service's own writes carry; empty in a person's.
@@ -89,7 +88,6 @@ def last_rollback(rollout: Rollout, to: ReplicaSet, cause: Cause, *, nonce: str,
         to: what becomes live; the same where only its replicas go.
         cause: who writes, and why.
         nonce: what proves the service's own write; empty for a person's.
-        now: the moment of the decision.
     """
     return write_last_rollback(
         LastRollback(
@@ -279,7 +277,6 @@ def field_owner(metadata: Metadata, path: tuple[str, ...]) -> ManagedFields | No
     """Who owns a field and when they last wrote, from managedFields; None where nobody does.
 
     Args:
-        metadata: the Deployment's.
         path: the field's path as managedFields spell it, such as ``("f:metadata", "f:annotations", "f:KEY")``.
     """
     for entry in metadata.managed_fields:

@@ -45,7 +45,6 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked of an action, beside the workload.
 
     Args:
-        cause: who asks, and why.
         rollout: the rollout that was judged; None takes what is live at the first look.
         to_revision: where an undo goes; None for the revision before.
         expected_revision: the revision that the caller believes to be live. Where an undo put it there, an undo without
@@ -180,7 +179,6 @@ def plan_restore(snapshot: Snapshot, *, condemned_images: frozenset[tuple[str, s
     Without this the next canary would have no pods and nothing to be judged by.
 
     Args:
-        snapshot: the workload.
         condemned_images: (container, image) pairs that must not run again.
 
     Returns:
@@ -240,10 +238,8 @@ def written_plan(
     template that admission changed on its way in stands, too.
 
     Args:
-        snapshot: the workload.
         rollout: what the incident is about.
         proofs: digests of the nonces that the service's writes may carry.
-        now: the moment of the look.
     """
     deployment, history = snapshot.deployment, read_history(snapshot)
     text = deployment.metadata.annotations.get(marks.LAST_ROLLBACK, "")
@@ -275,7 +271,6 @@ def still_live(mark: LastRollback, target: msgspec.Raw, live: msgspec.Raw, *, re
     Args:
         mark: of the undo, proven to be ours.
         target: the template that was written.
-        live: the Deployment's.
         revision: the number of the live revision; None while it has none.
     """
     return templates.same(target, live) or (revision == mark.from_revision + 1 and templates.descends(live, target))

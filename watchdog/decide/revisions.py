@@ -88,8 +88,6 @@ def choose_target(
     answer is for the policy guard to refuse.
 
     Args:
-        deployment: the Deployment as it is.
-        history: its revisions.
         to_revision: a revision number, or None for the one before.
         below: where what is live was put there by an undo: the number that it had before. Without `to_revision` only
             older ones are a place to go further back to; the others are what was left, now or in an undo before.

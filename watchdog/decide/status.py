@@ -41,7 +41,6 @@ def gives_up_after(deployment: Deployment, *, least_s: float) -> float:
     where it has none, or has stopped working: a little more than what the controller takes by its own arithmetic.
 
     Args:
-        deployment: as it is.
         least_s: never less than this.
     """
     deadline_s, ready_s = deployment.spec.progress_deadline_seconds, deployment.spec.min_ready_seconds

@@ -37,12 +37,9 @@ def plan_switch_back(
     """Decide one switch-back.
 
     Args:
-        seen: everything as it is.
         record: the switch that was judged.
-        cause: who asks, and why.
         nonce: what proves the service's own write.
         gitops_act: the policy says to act although a GitOps controller manages the objects.
-        now: the moment of the decision.
     """
     switched = record.switched
     if switched is None:

@@ -29,15 +29,12 @@ def service_target(
     """The target, and whether it passed.
 
     Args:
-        deployment: the Deployment as it is.
-        history: its revisions.
         begun_from: the hash that was live when the rollout began.
         doubtful: hashes that a record of ours says did not pass.
         cut_short: hashes that somebody replaced before they could pass, by our records; a mark may say that they passed
             at another time.
         bake: how long a revision that we did not watch must have lived to count as passed.
         began: when the rollout began.
-        now: the moment of the decision.
     """
     others = sorted(
         (item for item in history.others if item.revision is not None and not marks.condemned_by(item)),

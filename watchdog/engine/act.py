@@ -61,8 +61,6 @@ class Actor:
     """Carries out actions.
 
     Args:
-        cluster: where.
-        patience: how long to wait for what.
         now: the wall clock, with a time zone.
         progress: told how far a rollout is, whenever that changes.
     """
@@ -95,8 +93,6 @@ class Actor:
         """Go back to an earlier revision.
 
         Args:
-            ref: the workload.
-            request: who asks for what.
             dry_run: let the API server check the write and do nothing.
             verify: wait until the rollout is complete.
             condemned: an incident found the live version bad, so mark its ReplicaSet.
@@ -169,8 +165,6 @@ class Actor:
         """Verify an action that was written, for as long as its rollout progresses. Raises as `undo` does.
 
         Args:
-            plan: what was written.
-            request: who asked for it.
             resumed: another process wrote it, so that it is not known what followed the write; it is done again.
             stuck: told once why pods of the target have not been ready for a minute.
         """

@@ -97,7 +97,6 @@ class AlertIntake:
     """Takes alerts in.
 
     Args:
-        context: what the loops share.
         hurry: is told of a rollout for which an alert has just spoken, and when that alert came.
         next_step: the first step of a rollout that has not been judged; 0 where nobody has looked at it yet.
     """

@@ -61,8 +61,6 @@ class Attempt(Generic[Seen, Done]):
     """Writes once, however many tries it takes.
 
     Args:
-        target: what is written.
-        patience: how long to wait for what.
         deadline: when looking for a write in doubt ends, on the event loop's clock.
         attempts: how often a write is made that gets no answer, or is put off.
         observed_s: how long the controller may take to see a change that was made just before.

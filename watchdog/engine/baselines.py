@@ -87,7 +87,6 @@ class Baseline(msgspec.Struct, frozen=True, kw_only=True):
     """What is frozen of the past.
 
     Args:
-        reference: of the workload.
         told: where it comes from, or why there is none.
         incident_first: why the old pods were failing before, where they were.
         bystanders: other workloads, by which an outage shows.
@@ -109,13 +108,7 @@ def none(why: str) -> Baseline:
 
 
 async def read(signals: Signals, asked: Sequence[BaselineQuery], *, step_s: float) -> tuple[Baseline, ...]:
-    """Read the past of everything that begins, within 30 s; nothing is raised for what cannot be read.
-
-    Args:
-        signals: where.
-        asked: what.
-        step_s: the grid.
-    """
+    """Read the past of everything that begins, within 30 s; nothing is raised for what cannot be read."""
     groups: dict[tuple[SignalQuery, int], list[BaselineQuery]] = defaultdict(list)
     for each in asked:
         groups[each.query, each.first].append(each)

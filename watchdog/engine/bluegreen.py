@@ -36,7 +36,6 @@ class ServiceWatcher:
     """Begins and ends the watches of blue-green policies.
 
     Args:
-        context: what the loops share.
         rollouts: begins and ends watches of whatever kind.
         changed: told of a record that was changed by what the watch showed.
     """

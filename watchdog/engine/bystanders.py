@@ -10,12 +10,7 @@ from watchdog.objects import WorkloadRef
 
 
 class Bystanders:
-    """The other workloads of one rollout and signal, as they were chosen at its start.
-
-    Args:
-        chosen: who.
-        step_s: the grid.
-    """
+    """The other workloads of one rollout and signal, as they were chosen at its start."""
 
     def __init__(self, chosen: Sequence[Bystander], *, step_s: float) -> None:
         self.refs = frozenset(WorkloadRef(*each.name.split("/", 1)) for each in chosen)

@@ -45,7 +45,6 @@ class Executor:
     """Carries out what was decided.
 
     Args:
-        context: what the loops share.
         settle: takes what was written to its end.
     """
 

@@ -25,7 +25,6 @@ class Claims:
     """Reads marks: a mark is a claim, and only a nonce whose digest the record holds is a proof.
 
     Args:
-        context: what the loops share.
         changed: told of a record that goes on by what a mark proves.
     """
 

@@ -70,9 +70,6 @@ class Context:
     the record where it is saved; what is long of one that has ended stands in the store alone (`complete`).
 
     Args:
-        config: the configuration.
-        ports: the outside.
-        metrics: what is counted.
         now: the wall clock, with a time zone.
     """
 

@@ -37,7 +37,6 @@ class Decider:
     """Decides breaches.
 
     Args:
-        context: what the loops share.
         carry_out: does what was decided.
         settle: ends what nothing is to be done about.
     """

@@ -22,7 +22,6 @@ class EvaluationIntake:
     """Takes batches.
 
     Args:
-        context: what the loops share.
         next_step: the first step of a rollout that has not been judged yet; 0 where nobody has looked at it.
     """
 

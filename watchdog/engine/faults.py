@@ -22,11 +22,7 @@ Place = tuple[Part, str, int, type[BaseException]]
 
 
 class Faults:
-    """Counts faults, and says how long to wait after each.
-
-    Args:
-        metrics: where they are counted.
-    """
+    """Counts faults, and says how long to wait after each."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = metrics
@@ -37,8 +33,6 @@ class Faults:
         """Count a fault, log its place where that is new, and give the seconds until the next try.
 
         Args:
-            part: where it arose.
-            error: what was raised.
             about: the rollout, workload or peer whose work it was; each has pauses of its own.
         """
         self._metrics.fault(part)

@@ -39,7 +39,6 @@ class Match(msgspec.Struct, frozen=True):
 
     Args:
         policy: the one policy that matches it.
-        side: its part.
         other: of a canary's candidate: the stable Deployment; of the stable one: the candidate; of a colour: the other.
     """
 
@@ -58,11 +57,7 @@ _TOPOLOGIES = {WorkloadRole.CANDIDATE: Topology.CANARY, WorkloadRole.COLOUR: Top
 
 
 class Fleet:
-    """The Deployments of all watched namespaces, and whose they are.
-
-    Args:
-        policies: the policies.
-    """
+    """The Deployments of all watched namespaces, and whose they are."""
 
     def __init__(self, policies: Sequence[Policy]) -> None:
         self.policies = policies
@@ -182,7 +177,6 @@ class _Place:
     A change costs one look by each policy for the namespace, however many Deployments are there.
 
     Args:
-        namespace: which.
         policies: of all namespaces.
     """
 

@@ -41,11 +41,7 @@ _log = logging.getLogger(__name__)
 
 
 class Incidents:
-    """Takes verdicts and carries incidents to their end.
-
-    Args:
-        context: what the loops share.
-    """
+    """Takes verdicts and carries incidents to their end."""
 
     def __init__(self, context: Context) -> None:
         self._context = context

@@ -15,7 +15,6 @@ def new_record(rollout: Rollout, match: Match, *, mode: Mode, started: dt.dateti
     """Begin the record of a rollout.
 
     Args:
-        rollout: what is watched.
         match: the policy of its workload.
         mode: how far the service may go.
         started: when its first candidate pod was created, or when it was switched to.

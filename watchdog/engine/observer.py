@@ -39,7 +39,6 @@ class Observer:
     """Reads workloads, many in one request.
 
     Args:
-        cluster: where.
         fleet: the Deployments as they were last seen.
         request_s: deadline of each answer.
     """

@@ -37,12 +37,10 @@ def by_name(
     that is known, and was missed only now, went after its last sample, too.
 
     Args:
-        known: what is known.
         readings: of the time before now.
         named: whose pods count.
         namespace: where they are: the same template gives ReplicaSets the same name in every namespace.
         begun: when the rollout began: stable pods of before count from their first sample only.
-        step_s: the grid.
     """
     facts = {fact.name: fact for fact in known}
     missed = {fact.name for fact in known if fact.gone_step is not None and fact.gone_step >= readings[-1].step}
@@ -109,8 +107,6 @@ def update(
         pods: every pod that the workloads' selectors find now.
         owners: whose pods count.
         since: the first step that has not been taken yet.
-        step: the step of this look.
-        step_s: the grid.
         now: the time, for what carries none of its own.
     """
     look = _Steps(since, step, step_s, now)

@@ -14,7 +14,6 @@ class PodsSeen(msgspec.Struct, frozen=True, kw_only=True):
 
     Args:
         key: the incident, and the hash that is on the candidate's side.
-        snapshot: the workload.
         candidates: pods of the candidate.
         stables: pods of the stable track.
         both: the ReplicaSets of both sides.

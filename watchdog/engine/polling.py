@@ -50,7 +50,6 @@ class Poller:
     """Feeds watches.
 
     Args:
-        context: what the loops share.
         judge: is given what was fed, after each step.
     """
 

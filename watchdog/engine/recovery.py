@@ -23,7 +23,6 @@ def proof(record: Record, item: Polled, *, waited: dt.timedelta, patience: dt.ti
     """Say how an action ended, and why; None where that is not known yet.
 
     Args:
-        record: of the incident.
         item: the newest step of what is live since.
         waited: since the action's rollout was complete.
         patience: how long a proof is waited for.

@@ -47,7 +47,6 @@ class Rollouts:
     """Begins and ends watches.
 
     Args:
-        context: what the loops share.
         changed: told of a record that was changed by what the watch showed, such as an answer.
         began: told of a rollout that is under watch from now on.
     """

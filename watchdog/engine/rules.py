@@ -30,7 +30,6 @@ class Rule(Protocol):
         """Take the next block of a signal.
 
         Args:
-            signal: whose.
             block: what was counted.
             alert: an attributable alert was firing then.
             bystanders: what other workloads counted, by name.
@@ -166,7 +165,6 @@ def controls_of(topology: Topology, strategy: str) -> Controls:
     """Give the controls of a rollout: those whose pods run beside the candidate's, and the time before.
 
     Args:
-        topology: of the policy.
         strategy: the Deployment's, `RollingUpdate` or `Recreate`.
     """
     if topology is Topology.CANARY:
@@ -181,10 +179,7 @@ def freeze_settings(
     """Give what the rule `sequential` is held to in a rollout, for one signal.
 
     Args:
-        policy: of the workload.
-        past: of the signal.
         controls: what the candidate is compared with.
-        step_s: the grid.
         switched_s: when a Service was switched to the candidate, where that is the rollout.
     """
     reference = past.reference

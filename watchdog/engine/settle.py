@@ -33,11 +33,7 @@ _ACTED = {Outcome.ROLLED_BACK, Outcome.SCALED_DOWN, Outcome.SWITCHED_BACK}
 
 
 class Settler:
-    """Verifies actions and ends incidents.
-
-    Args:
-        context: what the loops share.
-    """
+    """Verifies actions and ends incidents."""
 
     def __init__(self, context: Context) -> None:
         self._context = context

@@ -41,7 +41,6 @@ class Switcher:
     Args:
         services: where the Services are.
         cluster: where everything else is.
-        patience: how long to wait for what.
         now: the wall clock, with a time zone.
     """
 
@@ -87,9 +86,6 @@ class Switcher:
         """Prove that the colour of before serves. Raises `ClusterError`.
 
         Args:
-            record: the incident.
-            plan: what was written.
-            cause: who asked for it.
             resumed: another process wrote it, so that it is not known what followed the write; it is done again.
         """
         loop, result = asyncio.get_running_loop(), wording.planned(plan)

@@ -50,8 +50,6 @@ class Verifier:
     """Proves actions.
 
     Args:
-        cluster: where.
-        patience: how long to wait for what.
         now: the wall clock, with a time zone.
         progress: told how far a rollout is, whenever that changes.
     """
@@ -83,7 +81,6 @@ class Verifier:
         """Follow the workload by the rules of `kubectl rollout status`.
 
         Args:
-            plan: what was written.
             result: what has been said of it so far.
             template: the pod template after the write, which an admission webhook may have changed.
             before: the Deployment with its status of before the write, whose exceeded deadline is not the target's.

@@ -36,9 +36,6 @@ class Watch:
     read from Prometheus, and the pod facts are in the record.
 
     Args:
-        ref: the workload.
-        policy: its policy.
-        step_s: the grid.
         first: the first step of the rollout.
         begun: when the rollout began, in seconds.
         bad_known: by signal: whether an absent `bad` is 0.
@@ -119,7 +116,6 @@ class Watch:
         """Take in the next step.
 
         Args:
-            readings: one per signal.
             pods: what is known of the pods.
             posted: all evaluations of this rollout.
             alert: an attributable alert was firing then.
@@ -255,7 +251,6 @@ def baseline_query(
     """What the past of one signal is asked for.
 
     Args:
-        signal: which.
         first: the rollout's first step.
         workloads: whose past it is.
         others: workloads with the same signal that are not rolling out, those to be preferred first.

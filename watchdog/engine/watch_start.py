@@ -50,11 +50,6 @@ class WatchStart(msgspec.Struct, frozen=True):
 
     Args:
         key: the incident, and the hash that is on the candidate's side.
-        record: of the rollout.
-        policy: of the workload.
-        strategy: the Deployment's.
-        step: the step of now.
-        pods: of both tracks.
         replicasets: of the workload and of the other side.
         named: those of both tracks, by name.
     """
@@ -84,11 +79,7 @@ class WatchStart(msgspec.Struct, frozen=True):
 
 
 class WatchStarts:
-    """Makes watches.
-
-    Args:
-        context: what the loops share.
-    """
+    """Makes watches."""
 
     def __init__(self, context: Context) -> None:
         self._context = context

@@ -50,7 +50,6 @@ class Aftermath:
     """What follows a write on a Deployment or a Service; nothing of it may fail what has been done.
 
     Args:
-        cluster: where.
         request_s: deadline of each request.
     """
 
@@ -104,7 +103,6 @@ async def release(
     Args:
         what: the object, for the log.
         metadata: as the write left it.
-        patch: patches it.
         again: reads its metadata anew, where the entries have moved because a controller wrote a status.
     """
     try:

@@ -26,13 +26,7 @@ _PAST_S = 30.0
 
 
 class Feed:
-    """Reads for one gate.
-
-    Args:
-        task: what is asked.
-        ports: the outside.
-        scene: what was pinned.
-    """
+    """Reads for one gate."""
 
     def __init__(self, task: GateRequest, ports: GatePorts, scene: Pinned) -> None:
         self._task = task

@@ -33,8 +33,6 @@ class Gate:
     """Judges one version.
 
     Args:
-        task: what is asked.
-        ports: the outside.
         now: the wall clock, with a time zone.
         tell: is given the numbers after each block that was waited for, and once those of the past.
         say: is told what is judged by what, and what is waited for.

@@ -26,8 +26,6 @@ class ServiceState:
     """What the running service keeps, and what the gate adds to it.
 
     Args:
-        store: its records.
-        scene: what was pinned.
         request_s: deadline of an answer.
     """
 
@@ -74,11 +72,8 @@ class ServiceState:
         """Keep what was found and done in a record of the gate's own, so that the service knows that version for bad.
 
         Args:
-            task: what was asked.
             seen: how the workload looked.
-            verdict: the breach.
             result: an undo or a scale-down that was written.
-            at: when.
 
         Returns:
             Why there is no record; empty where there is one.

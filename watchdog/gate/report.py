@@ -15,7 +15,6 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
     """How a gate ended.
 
     Args:
-        workload: what was judged.
         verdict: what is thought of it.
         rollout: the version that was pinned; None where none could be.
         outcome: what became of it; None where nothing was to be done.
@@ -88,7 +87,6 @@ def markdown(report: Report, *, action: Action | None, dry_run: bool, undo: str)
     """The summary of a pipeline's page.
 
     Args:
-        report: the end.
         action: what a breach was to lead to.
         dry_run: nothing was to be changed.
         undo: the command that undoes it by hand.

@@ -14,7 +14,6 @@ class GateRequest(msgspec.Struct, frozen=True, kw_only=True):
     """What is asked of a gate.
 
     Args:
-        workload: what is judged.
         stable: the Deployment beside it; the workload itself where there is none.
         image: what the version must run; empty for whatever it is.
         policy: signals, sensitivity, conditions and GitOps: that of the workload or the defaults, as the caller changed
@@ -24,7 +23,6 @@ class GateRequest(msgspec.Struct, frozen=True, kw_only=True):
         early: end with healthy as soon as that is proven.
         baseline: usual share of failures, where it is told.
         dry_run: let the API server check the write, and do nothing.
-        cause: who asks, and why.
     """
 
     workload: WorkloadRef

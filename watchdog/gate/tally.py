@@ -24,8 +24,6 @@ class SignalNumbers(msgspec.Struct, frozen=True, kw_only=True):
     """Where one signal stands.
 
     Args:
-        signal: its name.
-        step: the newest block.
         candidate: judged requests of the candidate so far.
         stable: requests of the stable pods in the same blocks.
         grace: requests of candidate pods in their grace, which are not judged.

@@ -76,7 +76,6 @@ class Sample(msgspec.Struct, frozen=True):
     """What one row showed at one instant: cumulative counts, None where there is no such series.
 
     Args:
-        row: whose.
         total: requests since the process began.
         bad: those of them that failed.
         at: time of the newest sample of the total's series.
@@ -92,8 +91,6 @@ class Reading(msgspec.Struct, frozen=True, dict=True):
     """All rows of a signal at one step of the grid, of every workload that shares the question.
 
     Args:
-        step: which step.
-        samples: one per row.
         blind: why the answer cannot be used, where it cannot; then `samples` is empty.
     """
 
@@ -136,7 +133,6 @@ class PodTimeline(msgspec.Struct, frozen=True):
     Each fact carries the first step that may use it, so that a replay uses exactly what the live run used.
 
     Args:
-        name: the pod.
         track: its side, by the ReplicaSet that owns it.
         hash: that ReplicaSet's pod-template-hash.
         created: when it was created.
@@ -290,7 +286,6 @@ class Verdict(msgspec.Struct, frozen=True):
     """What is to be thought of a rollout now.
 
     Args:
-        status: one word.
         detail: one sentence with the numbers against their limits.
         cause: what found a breach: `sequential`, `threshold`, `starved`, `progress-deadline`, `crash-loop`,
             `image-pull`, `condemned-image`, `alert`; empty without a breach.

@@ -21,7 +21,6 @@ class ConcurrentSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What is fixed before the first block.
 
     Args:
-        design: of the test.
         tolerance: share of failures that is never held against the candidate.
         ratio: how many times the stable share it may have beside that; 0 judges against the tolerance alone.
         least: stable requests that a merged block has at least.
@@ -64,7 +63,6 @@ def step(
         state: after the block before.
         candidate: of judged candidate pods.
         stable: of the pods that were live when the rollout began.
-        settings: of the control.
         index: the block's number, for the onset.
         old_live: one of those pods was Ready at some time in the block.
         started: a judged candidate request has been seen, in this block or before.

@@ -53,7 +53,6 @@ class CounterSettings(msgspec.Struct, frozen=True, kw_only=True):
         namespace: of the workload; rows of others are passed over.
         workloads: names of the Deployments whose pods count; rows of others are passed over. Empty where that is not
             known, or where series carry no pod label.
-        step_s: the grid.
         grace_s: from Ready, for which a candidate pod is counted, not judged.
         begun: when the rollout began; pods created since count from zero.
         join: the joined label's values on candidate and stable, where series carry no pod label.
@@ -75,7 +74,6 @@ class Last(msgspec.Struct, frozen=True):
     """What a target showed last, or first while its pod is not known.
 
     Args:
-        total: requests.
         bad: failures; 0 where there was no such series beside the total.
         at: time of the sample.
         since: the step at which its next delta begins.
@@ -97,7 +95,6 @@ class CounterState(msgspec.Struct, frozen=True):
     """Where the fold stands.
 
     Args:
-        settings: of the rollout.
         step: the last one taken.
         counted: the last one whose block was not blind.
         targets: what each showed.

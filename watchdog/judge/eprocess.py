@@ -158,7 +158,6 @@ def advance(evidence: Evidence, increments: Sequence[float], design: Design, *, 
     Args:
         evidence: after the block before.
         increments: tempered log growth of each bet in this block.
-        design: of the test.
         index: the block's own number, for onsets.
     """
     count = evidence.count + 1

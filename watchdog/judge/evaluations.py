@@ -38,7 +38,6 @@ class Evaluation(msgspec.Struct, frozen=True):
         id: its name, by which it counts once.
         step: the step of the grid that ends the block in which it arrived.
         track: the side of the version that was evaluated.
-        total: evaluations.
         bad: those of them that failed.
     """
 
@@ -76,7 +75,6 @@ def freeze_settings(
     """Give what evaluations of a rollout are held to, fixed at its start.
 
     Args:
-        step_s: the grid.
         baseline: the share of evaluations that fails as a rule.
         alpha: probability of a false rollback per rollout, over all signals.
         alpha_alert: the same once an attributable alert fires.

@@ -22,7 +22,6 @@ class HistoricalSettings(msgspec.Struct, frozen=True, kw_only=True):
     """What is fixed before the first block.
 
     Args:
-        design: of the test.
         base: the reference share of failures.
     """
 
@@ -46,7 +45,6 @@ def step(evidence: Evidence, candidate: Counts, settings: HistoricalSettings, *,
     Args:
         evidence: after the block before.
         candidate: of judged candidate pods.
-        settings: of the control.
         index: the block's number, for the onset.
         started: a judged candidate request has been seen, in this block or before.
     """

@@ -59,8 +59,6 @@ class SequentialSettings(msgspec.Struct, frozen=True, kw_only=True):
     """All that is frozen at the rollout's start.
 
     Args:
-        step_s: the grid.
-        controls: which.
         blocks: B, of the sensitivity.
         base: reference share of failures.
         phi_concurrent: size of error clusters between pods of one block.
@@ -136,7 +134,6 @@ class Crossed(msgspec.Struct, frozen=True):
     """A control that reached its bar.
 
     Args:
-        control: which.
         step: in which block.
         log_e: its evidence then.
         bar: the bar that it reached.

@@ -50,7 +50,6 @@ def beside(blocks: Sequence[Block], *, candidates: int, stables: int, step_s: fl
         blocks: of the rollout, oldest first.
         candidates: pods of the new version that have been Ready for a minute.
         stables: pods of the old one.
-        step_s: the grid.
     """
     size = steps(BESIDE_S, step_s=step_s)
     recent = blocks[-size:]
@@ -69,7 +68,6 @@ def judge(blocks: Sequence[Block], usual: float, *, step_s: float, alone: bool, 
     Args:
         blocks: of the rollout, oldest first.
         usual: the lowest count of two minutes of the time before.
-        step_s: the grid.
         alone: stable pods take no traffic at the same time, even while they live.
         signal: whose requests they are.
     """

@@ -49,7 +49,6 @@ def judge(
     Args:
         blocks: since the rollout began, one per step, oldest first.
         settings: of the rule.
-        signal: its name.
         urgent: an attributable alert is firing, so that one step suffices.
         baked_s: how long the bake was, once it is over; only then can the verdict be healthy.
         earlier: it was in breach at a step before; None where that is to be seen from the blocks.

@@ -41,7 +41,6 @@ class KubeCluster:
     only the caller knows whether a second one does harm.
 
     Args:
-        transport: the way to the API server.
         watching: the durations of watches.
     """
 

@@ -25,7 +25,6 @@ class ServiceProxy:
     """The way to one Service.
 
     Args:
-        transport: the way to the API server.
         url: ``service://namespace/name:port``, and the server's path prefix where it has one.
     """
 
@@ -42,7 +41,6 @@ class ServiceProxy:
         """Ask once.
 
         Args:
-            method: the HTTP method.
             path: path and query below the URL.
             form: what to post.
             timeout_s: seconds until the answer must have been read.

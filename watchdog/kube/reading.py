@@ -74,12 +74,9 @@ async def read_list(
     """Read a list page by page, each page within the deadline; once again where it took too long to be one list.
 
     Args:
-        transport: the way to the API server.
-        path: the API's path.
         kind: of the items.
         operation: what this is, for errors.
         timeout_s: deadline of each page, in seconds.
-        query: query parameters.
         lenient: leave out an item that cannot be decoded, where it must not hide the others from whoever sees to all.
 
     Returns:

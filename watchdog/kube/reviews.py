@@ -53,11 +53,7 @@ class _Review(msgspec.Struct, frozen=True):
 
 
 class Reviews:
-    """The review APIs of one cluster.
-
-    Args:
-        transport: the way to the API server.
-    """
+    """The review APIs of one cluster."""
 
     def __init__(self, transport: Transport) -> None:
         self._transport = transport

@@ -117,11 +117,8 @@ class Transport:
         """Ask once and give the body of a 2xx answer.
 
         Args:
-            method: the HTTP method.
-            path: the API's path.
             operation: what this is, for errors: ``patch deployments shop/web``.
             timeout_s: seconds until the answer must have been read.
-            query: query parameters.
             body: what to send.
             content_type: its media type.
 

@@ -74,7 +74,6 @@ async def watch_deployments(
     """Give everything, then every change; for ever, through every fault but a missing right.
 
     Args:
-        transport: the way to the API server.
         namespace: one namespace, or None for all.
         settings: durations.
         field_selector: narrows it, such as ``metadata.name=web``.

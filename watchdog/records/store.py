@@ -72,7 +72,6 @@ class RecordStore:
 
     Args:
         objects: the cluster.
-        namespace: where.
         kind: ConfigMap or Secret.
         now: the time, for what may be deleted.
     """
