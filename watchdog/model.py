@@ -115,6 +115,7 @@ class Objection(msgspec.Struct, frozen=True, omit_defaults=True):
     Args:
         at: when, in a record.
         asks: it turns acting into asking; `lowers` in a record, where it is always written.
+        pod: which it is about, where it is about one.
         also: where several policy guards refuse, the others.
     """
 
@@ -122,6 +123,7 @@ class Objection(msgspec.Struct, frozen=True, omit_defaults=True):
     detail: str
     at: dt.datetime | None = None
     asks: bool = msgspec.field(default_factory=bool, name="lowers")
+    pod: str = ""
     also: tuple["Objection", ...] = ()
 
     def __str__(self) -> str:

@@ -18,9 +18,8 @@ from watchdog.engine.baselines import Baseline
 from watchdog.engine.rules import controls_of, freeze_settings
 from watchdog.engine.watch import Watch, rule_of
 from watchdog.judge import starved, threshold
-from watchdog.judge.blocks import Blind, Block, Counts, Reading, Status, Verdict
+from watchdog.judge.blocks import MOST_BLIND, Blind, Block, Counts, Reading, Status, Verdict
 
-_MOST_BLIND = 0.2
 """A rollout that was blind for longer is not called good, as it would not have passed."""
 
 
@@ -158,7 +157,7 @@ def _was(
     after_s = None if there.undone is None else there.undone - rollout.started
     was = labelled(undone_after_s=after_s, lived=lived, beside=beside, past=known.past.reference)
     dark = [each.blind for each in blocks if each.blind]
-    long = len(dark) > _MOST_BLIND * len(blocks)
+    long = len(dark) > MOST_BLIND * len(blocks)
     if not dark or was.label is Label.BAD or (was.label is Label.GOOD and not long):
         return was
     of = f"blind in {len(dark)} of {len(blocks)} steps"

@@ -13,10 +13,9 @@ from msgspec.structs import replace
 
 from watchdog.backtest.rollouts import PastRollout, replicaset_of
 from watchdog.engine.pod_timeline import by_name
-from watchdog.judge.blocks import PodTimeline, Reading, Restart, ScrapeTarget, Track
+from watchdog.judge.blocks import FRESH_STEPS, PodTimeline, Reading, Restart, ScrapeTarget, Track
 from watchdog.objects import TemplateHash
 
-_FRESH_STEPS = 2.5
 _LOOKS = 3
 """So many readings from the first on say which version was live; a scrape may be missed."""
 
@@ -81,7 +80,7 @@ def _live(rollout: PastRollout, readings: Sequence[Reading], *, step_s: float) -
     for reading in readings[:_LOOKS]:
         for sample in reading.samples:
             owner = replicaset_of(sample.row.pod, rollout.subject.stable)
-            fresh = sample.at is not None and sample.at > (reading.step - _FRESH_STEPS) * step_s
+            fresh = sample.at is not None and sample.at > (reading.step - FRESH_STEPS) * step_s
             if fresh and owner and owner != rollout.version.name:
                 seen[sample.row.pod] = owner
     return max(Counter(seen.values()).items(), key=lambda each: (each[1], each[0]), default=("", 0))[0]

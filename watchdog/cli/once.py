@@ -29,7 +29,7 @@ from watchdog.config import GitOps, Signal
 from watchdog.decide.plan import Request
 from watchdog.decide.revisions import live_rollout, read_history
 from watchdog.engine import pod_timeline
-from watchdog.engine.watch import query_of
+from watchdog.engine.watch import FEW_PODS, PAST_S, query_of
 from watchdog.judge import counters
 from watchdog.judge.blocks import Counts, PodTimeline, Track
 from watchdog.judge.counters import CounterSettings
@@ -38,8 +38,6 @@ from watchdog.objects import WorkloadRef
 from watchdog.ports import Signals
 
 _LEAST_REQUESTS = 20
-MOST_PODS_NAMED = 50
-_QUERY_S = 30.0
 
 
 class SignalSeen(msgspec.Struct, frozen=True):
@@ -150,16 +148,16 @@ async def _look(
 async def _count(
     signals: Signals, namespace: str, signal: Signal, pods: Sequence[PodTimeline], steps: range, *, step_s: float
 ) -> SignalSeen:
-    named = [pod.name for pod in pods] if len(pods) < MOST_PODS_NAMED and not signal.join else ()
+    named = [pod.name for pod in pods] if len(pods) < FEW_PODS and not signal.join else ()
     query = query_of(signal, (namespace,), named)
-    readings = await signals.read_past(query, first=steps[0], last=steps[-1], timeout_s=_QUERY_S)
+    readings = await signals.read_past(query, first=steps[0], last=steps[-1], timeout_s=PAST_S)
     settings = CounterSettings(
         namespace=namespace,
         step_s=step_s,
         grace_s=0.0,
         begun=steps[0] * step_s,
         join=(signal.candidate, signal.stable) if signal.join else None,
-        bad_known=await signals.bad_seen(query, step=steps[-1], timeout_s=_QUERY_S),
+        bad_known=await signals.bad_seen(query, step=steps[-1], timeout_s=PAST_S),
     )
     blocks = counters.blocks(settings, readings, pods)
     if blind := blocks[-1].blind:  # a block that sees spans the blind ones before it

@@ -9,10 +9,9 @@ import msgspec
 from watchdog.app import Parts
 from watchdog.cli.detection_time import DetectionTime, foresee
 from watchdog.cli.init import scrape_interval
-from watchdog.cli.once import MOST_PODS_NAMED
 from watchdog.config import Signal
 from watchdog.engine.fleet import WorkloadRole, match_all
-from watchdog.engine.watch import query_of
+from watchdog.engine.watch import FEW_PODS, query_of
 from watchdog.errors import ClusterError
 from watchdog.judge.blocks import Blind, BlindReason
 from watchdog.objects import Deployment, LabelSelector, Metadata, OwnerReference, WorkloadRef
@@ -125,7 +124,7 @@ async def _see(
     timeout_s = parts.config.prometheus.timeout
     everything = set().union(*pods.values())
     namespaces = {ref.namespace for ref in pods}
-    named = [name for _, name in everything] if len(everything) < MOST_PODS_NAMED and not signal.join else ()
+    named = [name for _, name in everything] if len(everything) < FEW_PODS and not signal.join else ()
     now = time.time()
     reading = await parts.signals(client).read(
         query_of(signal, namespaces, named), step=math.floor(now / parts.config.prometheus.step), timeout_s=timeout_s

@@ -152,10 +152,8 @@ class Decider:
 def _on_node(objection: Objection, pods: Iterable[Pod]) -> Objection:
     """The objection about one pod, with its node: what people look at next."""
     nodes = {pod.metadata.name: pod.spec.node_name for pod in pods}
-    pod = objection.detail.rpartition(" ")[2]
-    if objection.guard != Guard.ONE_POD or not nodes.get(pod):
-        return objection
-    return msgspec.structs.replace(objection, detail=f"{objection.detail} on node {nodes[pod]}")
+    node = nodes.get(objection.pod)
+    return msgspec.structs.replace(objection, detail=f"{objection.detail} on node {node}") if node else objection
 
 
 def _would(record: Record) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 import msgspec
 
-from watchdog.judge.blocks import PodTimeline, Reading, Restart, Track
+from watchdog.judge.blocks import FRESH_STEPS, PodTimeline, Reading, Restart, Track
 from watchdog.objects import Pod, TemplateHash
 
 Owners = Mapping[str, tuple[Track, TemplateHash]]
@@ -17,7 +17,6 @@ Named = Mapping[str, tuple[Track, TemplateHash]]
 """The same ReplicaSets by name."""
 
 _SUFFIX = 5
-_FRESH_STEPS = 2.5
 """A sample that is older was not scraped in this step or the one before."""
 
 
@@ -55,7 +54,7 @@ def by_name(
                 if sample.at > newest.get(name, (-math.inf, 0))[0]:
                     newest[name] = sample.at, reading.step
                 continue
-            if name in facts or sample.at < reading.step * step_s - _FRESH_STEPS * step_s:
+            if name in facts or sample.at < reading.step * step_s - FRESH_STEPS * step_s:
                 continue
             track, about = named[owner]
             created = sample.at if track is Track.CANDIDATE else min(sample.at, begun - 1)
@@ -70,7 +69,7 @@ def by_name(
                 ready_step=reading.step,
             )
     for name, (at, step) in newest.items():
-        if at < readings[-1].step * step_s - _FRESH_STEPS * step_s:
+        if at < readings[-1].step * step_s - FRESH_STEPS * step_s:
             facts[name] = msgspec.structs.replace(facts[name], gone=at, gone_step=step + 1)
     return tuple(facts.values())
 

@@ -24,7 +24,7 @@ from watchdog.engine import pod_timeline, questions
 from watchdog.engine.context import Context, Counted
 from watchdog.engine.polled import PodsSeen, Polled
 from watchdog.engine.tracks import tracks
-from watchdog.engine.watch import Watch, group_of
+from watchdog.engine.watch import PAST_S, Watch, group_of
 from watchdog.engine.watch_start import Key, WatchStart, WatchStarts, first_step
 from watchdog.errors import ClusterError
 from watchdog.judge.blocks import Blind, BlindReason, PodTimeline, Reading, Track
@@ -35,7 +35,6 @@ from watchdog.ports import SignalQuery
 
 _log = logging.getLogger(__name__)
 
-_PAST_S = 30.0
 _IN_TIME_S = 1.0
 _IN_TIME_STEPS = 0.2
 """How long pods, and then counters, are waited for before the others are judged without the late ones."""
@@ -330,7 +329,7 @@ class Poller:
             return {}
         if first == last:
             return {last: await signals.read(query, step=last, timeout_s=timeout_s)}
-        past = await signals.read_past(query, first=first, last=last, timeout_s=_PAST_S)
+        past = await signals.read_past(query, first=first, last=last, timeout_s=PAST_S)
         return {reading.step: reading for reading in past}
 
 

@@ -5,12 +5,10 @@ from collections.abc import Sequence
 import msgspec
 
 from watchdog.engine.polled import Polled
-from watchdog.engine.watch import group_of
+from watchdog.engine.watch import FEW_PODS, group_of
 from watchdog.engine.watch_start import Key, namespaces
 from watchdog.objects import Pod, WorkloadRef
 from watchdog.ports import SignalQuery
-
-_FEW_PODS = 50
 
 Slice = tuple[SignalQuery, int]
 """What is asked for a signal, and the first step that is wanted."""
@@ -55,4 +53,4 @@ def _read_whole(item: Polled, step: int) -> set[WorkloadRef]:
 def _few_pods(seen: Sequence[Polled]) -> tuple[str, ...]:
     names = {pod.metadata.name for item in seen for pod in (*item.candidates, *item.stables)}
     names |= {pod.name for item in seen for pod in item.record.pods}
-    return tuple(sorted(names)) if len(names) < _FEW_PODS else ()
+    return tuple(sorted(names)) if len(names) < FEW_PODS else ()

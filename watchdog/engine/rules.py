@@ -11,12 +11,11 @@ from watchdog.config import Policy
 from watchdog.decide.record import EvidenceStatus
 from watchdog.engine.baselines import Baseline
 from watchdog.judge import sequential, threshold
-from watchdog.judge.blocks import Block, Counts, Status, Verdict
+from watchdog.judge.blocks import MOST_BLIND, Block, Counts, Status, Verdict
 from watchdog.judge.sequential import Control, Controls, SequentialSettings, SequentialState
 from watchdog.judge.threshold import ThresholdSettings
 from watchdog.model import Topology
 
-_MOST_BLIND = 0.2
 _SPEAKS = {
     Control.CONCURRENT: "by the stable pods of the same minutes",
     Control.HISTORICAL: "by the time before, which cannot tell the version from an outage that began with it",
@@ -141,7 +140,7 @@ class BySequence:
         bake = settings.steps(baked_s)
         seen = [block for block in blocks[-bake:] if not block.blind]
         requests = sum(block.candidate.total for block in seen)
-        if bake - len(seen) >= _MOST_BLIND * bake:
+        if bake - len(seen) >= MOST_BLIND * bake:
             return f"blind in {bake - len(seen)} of the bake's {bake} steps"
         return "" if requests >= self._least else f"{requests:.0f} requests in the bake, {self._least} are needed"
 

@@ -24,6 +24,12 @@ from watchdog.judge.threshold import ThresholdSettings
 from watchdog.objects import Pod, ReplicaSet, WorkloadRef
 from watchdog.ports import SignalQuery
 
+FEW_PODS = 50
+"""Fewer are asked for by name; else whole namespaces are read."""
+
+PAST_S = 30.0
+"""How long Prometheus may take for steps that are over."""
+
 _INCIDENT_FIRST_S = 600.0
 _RECORDED = 640
 """Blocks of a signal for the record: without what single pods counted more than these are longer than it may be."""

@@ -21,6 +21,7 @@ from watchdog.engine.context import Context
 from watchdog.engine.evaluations import settings_of
 from watchdog.engine.rules import controls_of, freeze_settings
 from watchdog.engine.watch import (
+    PAST_S,
     Watch,
     baseline_query,
     digest,
@@ -38,7 +39,6 @@ from watchdog.ports import SignalQuery, Signals
 
 _log = logging.getLogger(__name__)
 
-_PAST_S = 30.0
 
 _NO_SOURCE = "no Prometheus is configured"
 
@@ -196,7 +196,7 @@ class WatchStarts:
         begin, end = past_steps(start.first(self._step_s), policy, self._step_s)
         for name, signal in policy.signals.items():
             query = query_of(signal, start.namespaces, targets=start.pods)
-            readings = await signals.read_past(query, first=begin, last=end, timeout_s=_PAST_S)
+            readings = await signals.read_past(query, first=begin, last=end, timeout_s=PAST_S)
             namespace, begun = record.workload.namespace, end * self._step_s
             pods = pod_timeline.by_name(
                 record.pods, readings, start.named, namespace=namespace, begun=begun, step_s=self._step_s

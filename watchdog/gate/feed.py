@@ -11,7 +11,7 @@ from msgspec.structs import replace
 
 from watchdog.config import Signal
 from watchdog.engine import pod_timeline
-from watchdog.engine.watch import Watch, query_of
+from watchdog.engine.watch import FEW_PODS, PAST_S, Watch, query_of
 from watchdog.gate import rules
 from watchdog.gate.pinned import Look, Pinned, began
 from watchdog.gate.request import GatePorts, GateRequest
@@ -20,9 +20,6 @@ from watchdog.judge import counters
 from watchdog.judge.blocks import PodTimeline, Reading, Status, Track, steps
 from watchdog.objects import LabelSelector, Pod, WorkloadRef
 from watchdog.ports import SignalQuery
-
-_FEW_PODS = 50
-_PAST_S = 30.0
 
 
 class Feed:
@@ -83,7 +80,7 @@ class Feed:
             self._pods, seen.pods, tracks.owners, since=first, step=step, step_s=step_s, now=now
         )
         names = sorted({pod.name for pod in self._pods})
-        few = names if first == step and len(names) < _FEW_PODS else ()
+        few = names if first == step and len(names) < FEW_PODS else ()
         beside = {ref.name for ref in tally.watch.bystanders}
         found: dict[str, Sequence[Reading]] = {}
         for name, signal in signals.items():
@@ -91,7 +88,7 @@ class Feed:
             if first == step:
                 found[name] = (await self._ports.signals.read(query, step=step, timeout_s=self._ports.read_s),)
             else:
-                found[name] = await self._ports.signals.read_past(query, first=first, last=step, timeout_s=_PAST_S)
+                found[name] = await self._ports.signals.read_past(query, first=first, last=step, timeout_s=PAST_S)
         pods = self._pods
         if first < step:
             self._pods = pods = self._with_past(pods, next(iter(found.values())), seen, tracks.named, step, now=now)

@@ -30,6 +30,13 @@ _WITH_PODS = 40
 _AT_ONCE = 64
 """So many old blocks go at a time."""
 
+MOST_BLIND = 0.2
+"""A bake is seen where less than this share of its steps is blind."""
+
+FRESH_STEPS = 2.5
+"""So many steps after its last sample a target counts as there."""
+
+
 _NUMBERS = 6
 
 

@@ -17,6 +17,7 @@ import msgspec
 from msgspec.structs import replace
 
 from watchdog.judge.blocks import (
+    FRESH_STEPS,
     Blind,
     BlindReason,
     Block,
@@ -35,7 +36,6 @@ RESETS_S = 3600.0
 PATIENCE = 2
 """Steps that the API server has to tell of a restart that a falling counter has shown."""
 
-_FRESH_STEPS = 2.5
 _SETTLED_STEPS = 3
 _CLOCK_S = 1.0
 """The API server gives the time of a restart in whole seconds."""
@@ -355,7 +355,7 @@ def _missing(state: CounterState, pods: Sequence[PodTimeline], found: Mapping[Ke
     if not (state.bad_seen or settings.bad_known):
         detail = "no failure was ever counted: correct the selector of `bad`, or begin at 0"
         problems.append(Blind(BlindReason.BAD_NEVER_SEEN, detail))
-    fresh = {key[0] for key, at in found.items() if at > time - _FRESH_STEPS * settings.step_s}
+    fresh = {key[0] for key, at in found.items() if at > time - FRESH_STEPS * settings.step_s}
     candidates = [pod.name for pod in settled if pod.track is Track.CANDIDATE]
     silent = sorted(name for name in candidates if (settings.join[0] if settings.join else name) not in fresh)
     if 2 * len(silent) > len(candidates):

@@ -125,7 +125,9 @@ def one_pod(blocks: Iterable[Sequence[PodCounts]], *, limit: float, phi: float) 
     healthy = everyone.bad - mine.bad <= expected + math.sqrt(phi * expected) + 1
     if excess[worst] < _ONE_SHARE * above or not healthy or one_pod_chance(pods.values(), mine, phi=phi) > _ONE_CHANCE:
         return None
-    return Objection(Guard.ONE_POD, f"{mine.bad:.0f} of {everyone.bad:.0f} failures are of pod {worst}", asks=True)
+    return Objection(
+        Guard.ONE_POD, f"{mine.bad:.0f} of {everyone.bad:.0f} failures are of pod {worst}", asks=True, pod=worst
+    )
 
 
 def together(blocks: Iterable[Sequence[PodCounts]]) -> tuple[PodCounts, ...]:

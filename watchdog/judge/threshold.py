@@ -9,9 +9,7 @@ from collections.abc import Sequence
 import msgspec
 from msgspec.structs import replace
 
-from watchdog.judge.blocks import Block, Counts, Status, Verdict, steps
-
-_MOST_BLIND = 0.2
+from watchdog.judge.blocks import MOST_BLIND, Block, Counts, Status, Verdict, steps
 
 
 class ThresholdSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -112,7 +110,7 @@ def _doubt(blocks: Sequence[Block], settings: ThresholdSettings, *, bake: int, e
     """Say why a rollout whose bake is over is not healthy; empty where it is."""
     seen = [block for block in blocks[-bake:] if not block.blind]
     requests = sum(block.candidate.total for block in seen)
-    if bake - len(seen) >= _MOST_BLIND * bake:
+    if bake - len(seen) >= MOST_BLIND * bake:
         return f"blind in {bake - len(seen)} of the bake's {bake} steps"
     if requests < settings.min_requests:
         return f"{requests:.0f} requests in the bake, {settings.min_requests} are needed"
