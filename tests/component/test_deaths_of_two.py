@@ -225,9 +225,10 @@ async def colours(town: Mortal) -> None:
     town.serve("green")
 
 
-async def play(policy: str, die_after: int | None = None) -> Mortal:
+async def play(policy: str, die_after: int | None = None, *, save_s: float = 0.0) -> Mortal:
     """Play one of the two in a town whose service dies after so many writes, and begins anew a moment later."""
     town = Mortal(parse(SETTINGS.format(policy=policy)), die_after=die_after)
+    town.slow["save"] = save_s
     _, other = (town.put(name) for name in (("web", "canary") if policy is CANARY else ("blue", "green")))
     other.shares["bad"] = (0.5, 0.0)
     story = canary if policy is CANARY else colours
@@ -263,8 +264,10 @@ async def test_a_bad_version_is_taken_out_of_the_traffic(policy: str) -> None:
     check(policy, await play(policy))
 
 
+@pytest.mark.parametrize("save_s", [0.0, 0.5])  # with a slow store the patch comes before the record of its decision
 @pytest.mark.parametrize("policy", [CANARY, COLOURS], ids=["scale-down", "switch-back"])
-async def test_a_death_after_any_write_changes_nothing_of_the_end(policy: str) -> None:
-    undisturbed = await play(policy)
+async def test_a_death_after_any_write_changes_nothing_of_the_end(policy: str, save_s: float) -> None:
+    undisturbed = await play(policy, save_s=save_s)
+    assert len(undisturbed.writes) > 10
     for write in range(1, len(undisturbed.writes) + 1):
-        check(policy, await play(policy, write))
+        check(policy, await play(policy, write, save_s=save_s))
