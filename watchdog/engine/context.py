@@ -148,10 +148,17 @@ class Context:
 
     # -- records -------------------------------------------------------------------------------------------------------
 
-    def put(self, record: Record, *, notify: bool = True) -> Record:
-        """Make a record the newest of its rollout, and have it saved; `notify` has people told of it, too."""
-        record = self.remember(record)
-        self._save_soon(record.id)
+    def put(self, record: Record, *, save: bool = True, notify: bool = True) -> Record:
+        """Make a record the newest of its rollout: the one way to change a record.
+
+        Args:
+            record: what it is now.
+            save: it is worth a write to the store by itself.
+            notify: it is worth telling people.
+        """
+        record = self._merged(record)
+        if save:
+            self._save_soon(record.id)
         if notify:
             self.tell(record)
         return record
@@ -159,10 +166,10 @@ class Context:
     def claim(self, record: Record) -> None:
         """Keep and tell what only a mark says. It is never saved: anybody could fill the store with marks."""
         self._claimed.add(record.id)
-        self.tell(self.remember(record))
+        self.put(record)
 
-    def remember(self, record: Record) -> Record:
-        """Make a record the newest in memory, without a reason to save it.
+    def _merged(self, record: Record) -> Record:
+        """Keep a record as the newest in memory.
 
         What came meanwhile, while somebody held an older state of it, stays: message, posted evaluations, proofs. When
         judging is over it keeps the blocks by which that was done.

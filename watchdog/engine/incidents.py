@@ -144,7 +144,7 @@ class Incidents:
     def _note(self, record: Record, verdict: Verdict, item: Polled) -> None:
         """Keep a verdict that differs from the one before, and end what is over."""
         context, now = self._context, self._context.now()
-        record = context.remember(_numbered(context.records[record.id], item))
+        record = context.put(_numbered(context.records[record.id], item), save=False, notify=False)
         last = record.verdicts[-1] if record.verdicts else None
         shown = verdict.blind.detail if verdict.blind else verdict.detail
         about = str(verdict.blind.reason) if verdict.blind else verdict.cause
@@ -266,7 +266,7 @@ class Incidents:
             case State.ASKING if record.people:
                 self._start(record.id, self._answer(record))
             case State.ASKING:
-                self._context.remember(_numbered(record, item))
+                self._context.put(_numbered(record, item), save=False, notify=False)
                 limit = dt.timedelta(seconds=self._context.config.limits.approval)
                 if record.asked and self._context.now() - record.asked >= limit:
                     self._settle.refuse(record, f"nobody answered within {limit}")
