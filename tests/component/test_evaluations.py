@@ -129,7 +129,7 @@ async def test_whoever_writes_an_older_state_of_the_record_takes_no_evaluation_a
     context = world.service.context
     older = next(each for each in context.records.values() if each.rollout.hash == hash_of("bad"))
     await post(world, batch("bad", 5))
-    assert [each.id for each in context.remember(older).evaluations] == ["run-7"]
+    assert [each.id for each in context.put(older, save=False, notify=False).evaluations] == ["run-7"]
     await task
 
 
