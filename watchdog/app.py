@@ -12,6 +12,7 @@ import msgspec
 from watchdog.config import Config, Signal, Source
 from watchdog.engine.act import Actor
 from watchdog.engine.fleet import Match, match_all
+from watchdog.engine.observation import read_snapshot
 from watchdog.engine.verify import Patience
 from watchdog.errors import ClusterError, ConfigError, Unanswered
 from watchdog.kube import KubeCluster, Reviews, connect
@@ -52,9 +53,7 @@ class Parts(msgspec.Struct, frozen=True):
 
     async def snapshot(self, ref: WorkloadRef) -> Snapshot:
         """Read a Deployment and what its selector finds."""
-        deployment = await self.cluster.deployment(ref, timeout_s=self.request_s)
-        found = await self.cluster.replicasets(ref.namespace, deployment.spec.selector, timeout_s=self.request_s)
-        return Snapshot(deployment, found)
+        return await read_snapshot(self.cluster, ref, timeout_s=self.request_s)
 
     def records(self, namespace: str = "") -> RecordStore:
         """The records; their namespace is the one named, else the configured one, else that of the service."""

@@ -29,11 +29,11 @@ _CLAIM = ", a claim: no record of the service or a gate proves it"
 async def history(shared: Common, *, workload: WorkloadRef, absolved: int | None) -> int:
     """Show the revisions of a Deployment: which one is live, which passed, which an incident condemned."""
     async with assemble(shared.config, kubeconfig=shared.kubeconfig, context=shared.context) as parts:
-        snapshot = await _read(parts, workload)
+        snapshot = await parts.snapshot(workload)
         lifted: str | None = None
         if absolved is not None:
             lifted = await _absolve(parts, snapshot, absolved)
-            snapshot = await _read(parts, workload)
+            snapshot = await parts.snapshot(workload)
         proven = await _proven(parts, snapshot)
     if shared.form is Form.JSON:
         print_json("history", _fields(snapshot, proven, absolved=lifted))
@@ -43,13 +43,6 @@ async def history(shared: Common, *, workload: WorkloadRef, absolved: int | None
         echo(f"{workload}: revision {absolved} {what}")
     _print(snapshot, proven)
     return GOOD
-
-
-async def _read(parts: Parts, workload: WorkloadRef) -> Snapshot:
-    deployment = await parts.cluster.deployment(workload, timeout_s=parts.request_s)
-    selector = deployment.spec.selector
-    found = await parts.cluster.replicasets(workload.namespace, selector, timeout_s=parts.request_s)
-    return Snapshot(deployment, found)
 
 
 async def _proven(parts: Parts, snapshot: Snapshot) -> frozenset[IncidentId]:

@@ -21,6 +21,7 @@ from watchdog.decide.plan import (
 from watchdog.decide.revisions import live_rollout, read_history
 from watchdog.engine import wording
 from watchdog.engine.attempts import OBSERVE_EVERY_S, Attempt
+from watchdog.engine.observation import read_snapshot
 from watchdog.engine.verify import Patience, Stuck, Verifier
 from watchdog.engine.writes import Aftermath, unbroken
 from watchdog.errors import (
@@ -132,7 +133,7 @@ class Actor:
 
     async def look(self, ref: WorkloadRef) -> Snapshot:
         """Read a workload as an action would. Raises `ClusterError`."""
-        return await self._read(ref)
+        return await read_snapshot(self._cluster, ref, timeout_s=self._patience.request_s)
 
     async def written(self, rollout: Rollout, *, proofs: Iterable[str]) -> Undo | ScaleDown | None:
         """What an action of this rollout's incident wrote, by this process or by one before, if it still stands.
@@ -279,12 +280,6 @@ class Actor:
             deadline=deadline,
         )
         return await self._end(result, answer, dry_run=False)
-
-    async def _read(self, ref: WorkloadRef) -> Snapshot:
-        timeout_s = self._patience.request_s
-        deployment = await self._cluster.deployment(ref, timeout_s=timeout_s)
-        found = await self._cluster.replicasets(ref.namespace, deployment.spec.selector, timeout_s=timeout_s)
-        return Snapshot(deployment, found)
 
     # -- after the write: nothing below may fail what has been done ----------------------------------------------------
 

@@ -12,9 +12,8 @@ from collections import defaultdict
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
-import msgspec
-
 from watchdog.engine.fleet import Fleet
+from watchdog.engine.observation import Observation
 from watchdog.errors import TooLong, Unreadable
 from watchdog.objects import Deployment, LabelSelector, Pod, ReplicaSet, Snapshot, WorkloadRef
 from watchdog.ports import Cluster
@@ -26,13 +25,6 @@ _PAGE = 500
 _RESUMED_AT_ONCE = 50
 
 T = TypeVar("T", Pod, ReplicaSet)
-
-
-class Observation(msgspec.Struct, frozen=True):
-    """A workload as the API server showed it: its ReplicaSets, and the pods that its selector finds."""
-
-    snapshot: Snapshot
-    pods: tuple[Pod, ...]
 
 
 class Observer:

@@ -23,11 +23,12 @@ from watchdog.decide.switch import (
 )
 from watchdog.engine import wording
 from watchdog.engine.attempts import Attempt
+from watchdog.engine.observation import observe
 from watchdog.engine.verify import Patience
 from watchdog.engine.writes import Aftermath, release, unbroken
 from watchdog.errors import ClusterError, NotFound, Throttled, Unanswered
 from watchdog.model import Cause, Guard, Objection, Outcome, Plan, Result, ScaleUp, SwitchBack
-from watchdog.objects import Metadata, Pod, Service, Snapshot, WorkloadRef
+from watchdog.objects import Metadata, Service, WorkloadRef
 from watchdog.ports import Cluster, Services
 
 _log = logging.getLogger(__name__)
@@ -128,17 +129,10 @@ class Switcher:
         namespace, timeout_s = record.workload.namespace, self._patience.request_s
         name = record.switched.service if record.switched else ""
         service = await self._services.service(WorkloadRef(namespace, name), timeout_s=timeout_s)
-        sides: list[Snapshot] = []
-        found: list[Pod] = []
-        for ref in (record.workload, record.stable or record.workload):
-            deployment = await self._cluster.deployment(ref, timeout_s=timeout_s)
-            selector = deployment.spec.selector
-            sides.append(
-                Snapshot(deployment, await self._cluster.replicasets(namespace, selector, timeout_s=timeout_s))
-            )
-            found += await self._cluster.pods(namespace, selector, timeout_s=timeout_s)
-        pods = {pod.metadata.uid: pod for pod in found}  # two selectors may find the same pod
-        return Colours(service=service, live=sides[0], old=sides[1], pods=tuple(pods.values()))
+        live = await observe(self._cluster, record.workload, timeout_s=timeout_s)
+        old = await observe(self._cluster, record.stable or record.workload, timeout_s=timeout_s)
+        pods = {pod.metadata.uid: pod for pod in (*live.pods, *old.pods)}  # two selectors may find the same pod
+        return Colours(service=service, live=live.snapshot, old=old.snapshot, pods=tuple(pods.values()))
 
     async def write(self, plan: SwitchBack | ScaleUp, seen: Colours, cause: Cause) -> Result:
         """Write a plan, and do what follows. Raises `ClusterError`."""

@@ -6,28 +6,29 @@ import msgspec
 
 from watchdog.decide import templates
 from watchdog.decide.revisions import History, live_rollout, read_history
+from watchdog.engine.observation import Observation, observe
 from watchdog.engine.tracks import Tracks, tracks
 from watchdog.judge.blocks import Track
 from watchdog.model import Guard, Objection, Rollout
-from watchdog.objects import Deployment, Pod, ReplicaSet, Snapshot, TemplateHash, WorkloadRef
+from watchdog.objects import Deployment, Pod, ReplicaSet, TemplateHash, WorkloadRef
 from watchdog.ports import Cluster
 
 
 class Look(msgspec.Struct, frozen=True):
     """The workload, and the stable one beside it, as they were at one moment: with all that their selectors find."""
 
-    found: Mapping[WorkloadRef, tuple[Snapshot, tuple[Pod, ...]]]
+    found: Mapping[WorkloadRef, Observation]
     ref: WorkloadRef
 
     @property
     def deployment(self) -> Deployment:
         """The workload itself."""
-        return self.found[self.ref][0].deployment
+        return self.found[self.ref].snapshot.deployment
 
     @property
     def history(self) -> History:
         """Its revisions."""
-        return read_history(self.found[self.ref][0])
+        return read_history(self.found[self.ref].snapshot)
 
     @property
     def live(self) -> Rollout | Objection:
@@ -38,7 +39,7 @@ class Look(msgspec.Struct, frozen=True):
     @property
     def pods(self) -> tuple[Pod, ...]:
         """Every pod that a selector found, once."""
-        return tuple({pod.metadata.uid: pod for _, pods in self.found.values() for pod in pods}.values())
+        return tuple({pod.metadata.uid: pod for each in self.found.values() for pod in each.pods}.values())
 
 
 class Pinned(msgspec.Struct, frozen=True):
@@ -66,7 +67,7 @@ class Pinned(msgspec.Struct, frozen=True):
     def tracks(self, look: Look) -> Tracks:
         """The ReplicaSets of both tracks."""
         return tracks(
-            ((ref, snapshot) for ref, (snapshot, _) in look.found.items()),
+            ((ref, each.snapshot) for ref, each in look.found.items()),
             candidate=(self.rollout.workload, self.rollout.hash),
             stable=(self.stable, self.stable_hash),
         )
@@ -83,7 +84,7 @@ class Pinned(msgspec.Struct, frozen=True):
         """The pod template of the stable track."""
         if self.stable not in look.found:
             return None
-        sets = read_history(look.found[self.stable][0]).all
+        sets = read_history(look.found[self.stable].snapshot).all
         return next((item.spec.template for item in sets if item.hash == self.stable_hash), None)
 
     def running_images(self, look: Look) -> Mapping[str, str]:
@@ -94,12 +95,7 @@ class Pinned(msgspec.Struct, frozen=True):
 
 async def look(cluster: Cluster, ref: WorkloadRef, stable: WorkloadRef, *, timeout_s: float) -> Look:
     """Read both sides. Raises `ClusterError`."""
-    found = {}
-    for each in dict.fromkeys((ref, stable)):
-        deployment = await cluster.deployment(each, timeout_s=timeout_s)
-        sets = await cluster.replicasets(each.namespace, deployment.spec.selector, timeout_s=timeout_s)
-        pods = await cluster.pods(each.namespace, deployment.spec.selector, timeout_s=timeout_s)
-        found[each] = (Snapshot(deployment, sets), pods)
+    found = {each: await observe(cluster, each, timeout_s=timeout_s) for each in dict.fromkeys((ref, stable))}
     return Look(found, ref)
 
 
@@ -110,7 +106,7 @@ def pin(seen: Look, stable: WorkloadRef) -> Pinned | Objection:
         return live
     template = seen.deployment.spec.template
     if stable != seen.ref:
-        snapshot = seen.found[stable][0]
+        snapshot = seen.found[stable].snapshot
         beside = live_rollout(snapshot.deployment, read_history(snapshot))
         if isinstance(beside, Objection):
             return Objection(Guard.NOT_OBSERVED, f"{stable}: {beside.detail}")

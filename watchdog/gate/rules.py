@@ -35,7 +35,7 @@ async def calibrate(
     if not scene.stable_hash:
         controls = Controls.HISTORICAL
     named = scene.tracks(seen).named
-    sets = [item for snapshot, _ in seen.found.values() for item in read_history(snapshot).all]
+    sets = [item for each in seen.found.values() for item in read_history(each.snapshot).all]
     mine = {name for name, (track, _) in named.items() if track is Track.CANDIDATE}
     asked = [
         baseline_query(
