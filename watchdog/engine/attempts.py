@@ -107,8 +107,8 @@ class Attempt(Generic[Seen, Done]):
                 plan = await self._target.decide(seen)
                 if not isinstance(plan, Objection):
                     self._tried = seen
-                    if await self._tries(plan, seen):
-                        return self._done, seen
+                    if (done := await self._try(plan, seen)) is not None:
+                        return done, seen
                 elif plan.guard is not Guard.NOT_OBSERVED or loop.time() > observed_by:
                     return plan, seen
                 else:
@@ -140,12 +140,12 @@ class Attempt(Generic[Seen, Done]):
             if given_up(self._failures, attempts=self._attempts, changed=changed):
                 raise failure
 
-    async def _tries(self, plan: Plan, seen: Seen) -> bool:
-        """Write, and say whether it was accepted; raise what never passes."""
+    async def _try(self, plan: Plan, seen: Seen) -> Done | None:
+        """Write; None where it was not accepted, or had no answer. Raises what never passes."""
         loop = asyncio.get_running_loop()
         try:
             work = self._target.write(plan, seen)
-            self._done: Done = await unbroken(work, patience_s=2 * self._patience.request_s)
+            return await unbroken(work, patience_s=2 * self._patience.request_s)
         except NotFound:
             raise
         except ClusterError as error:
@@ -161,8 +161,7 @@ class Attempt(Generic[Seen, Done]):
                 if loop.time() + error.retry_after_s > self._deadline:
                     raise
                 await asyncio.sleep(error.retry_after_s)
-            return False
-        return True
+        return None
 
     def _doubtful(self, error: ClusterError) -> Unanswered | None:
         """The error that says that nobody knows whether the write happened; None where that is known."""
