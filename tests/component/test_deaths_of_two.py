@@ -6,6 +6,7 @@ from collections.abc import AsyncGenerator, Mapping
 
 import pytest
 
+from tests.component.mortal import Mortal
 from tests.component.town import House, Town
 from tests.unit.builders import Json, decoded, managed
 from tests.unit.json_patch import PatchFailedError, apply
@@ -82,23 +83,19 @@ class Scaled(House):
         template["metadata"]["labels"]["app"] = self.ref.name
 
 
-class Mortal(Town):
+class Two(Mortal, Town):
     """Two Deployments, and perhaps a Service, that outlive the service: it dies after so many writes.
 
     Attributes:
-        writes: what was written, in order.
         events: the names of the Events.
         document: the Service `web`; empty where there is none.
-        dead: whether the process that lived last has died.
     """
 
     def __init__(self, config: Config, *, die_after: int | None) -> None:
         super().__init__(config, round_trip_s=0.001)
-        self.writes: list[str] = []
+        self.mortal(die_after)
         self.events: list[str] = []
-        self.dead = asyncio.Event()
         self.document: Json = {}
-        self._die_after = die_after
         self._switched = asyncio.Event()
 
     def put(self, name: str) -> Scaled:
@@ -132,32 +129,9 @@ class Mortal(Town):
             channels={Channel.SLACK: self},
             switcher=Switcher(self, self, patience=patience, now=self.now),
         )
-        process = asyncio.create_task(
-            WatchdogService(Context(self.config, ports, Metrics(), now=self.now), self, self).run()
-        )
-        death = asyncio.create_task(self.dead.wait())
-        await asyncio.wait({process, death}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        death.cancel()
-        while not process.done():  # the dead never answer, and whoever waits for them is cut off again
-            process.cancel()
-            await asyncio.wait({process}, timeout=5)
+        context = Context(self.config, ports, Metrics(), now=self.now)
+        await self.lives(WatchdogService(context, self, self).run(), seconds=seconds, end=self.dead.wait())
         self._switched.set()
-
-    def revive(self) -> None:
-        """Let the next process live."""
-        self.dead.clear()
-        self._die_after = None
-
-    async def _wrote(self, what: str) -> None:
-        """Count a write that has just happened; after the last one nothing is ever answered again."""
-        self.writes.append(what)
-        if self._die_after is not None and len(self.writes) >= self._die_after:
-            self.dead.set()
-        await self._alive()
-
-    async def _alive(self) -> None:
-        if self.dead.is_set():
-            await asyncio.Event().wait()
 
     async def _asked(self, kind: str, *, timeout_s: float, slow: str = "") -> None:
         await self._alive()
@@ -213,21 +187,21 @@ class Mortal(Town):
         return [form.read(text) for text in self.texts.values()]
 
 
-async def canary(town: Mortal) -> None:
+async def canary(town: Two) -> None:
     """A bad canary comes beside a good stable Deployment."""
     await asyncio.sleep(3)
     town.deploy(town.houses[WorkloadRef("shop", "canary")], "bad")
 
 
-async def colours(town: Mortal) -> None:
+async def colours(town: Two) -> None:
     """Somebody switches to a bad colour."""
     await asyncio.sleep(5)
     town.serve("green")
 
 
-async def play(policy: str, die_after: int | None = None, *, save_s: float = 0.0) -> Mortal:
+async def play(policy: str, die_after: int | None = None, *, save_s: float = 0.0) -> Two:
     """Play one of the two in a town whose service dies after so many writes, and begins anew a moment later."""
-    town = Mortal(parse(SETTINGS.format(policy=policy)), die_after=die_after)
+    town = Two(parse(SETTINGS.format(policy=policy)), die_after=die_after)
     town.slow["save"] = save_s
     _, other = (town.put(name) for name in (("web", "canary") if policy is CANARY else ("blue", "green")))
     other.shares["bad"] = (0.5, 0.0)
@@ -245,7 +219,7 @@ async def play(policy: str, die_after: int | None = None, *, save_s: float = 0.0
     return town
 
 
-def check(policy: str, town: Mortal) -> None:
+def check(policy: str, town: Two) -> None:
     about = f"{town.writes}"
     bad = [record for record in town.kept() if record.images == {"web": "registry.example/web:bad"}]
     assert [(record.state, record.outcome) for record in bad] == [(State.ENDED, Outcome.RECOVERED)], (about, bad)

@@ -11,6 +11,7 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 import msgspec
 
 from tests.component.memory import MemoryCluster, complete
+from tests.component.mortal import Mortal
 from tests.unit.builders import NOW, Json, decoded, hash_of, history, replicaset
 from watchdog.config import Config, parse
 from watchdog.decide import templates
@@ -55,7 +56,7 @@ total = "requests_total"
 """
 
 
-class World(MemoryCluster):
+class World(Mortal, MemoryCluster):
     """The cluster port, with a controller that finishes rollouts, and all other ports of the service.
 
     Attributes:
@@ -67,7 +68,6 @@ class World(MemoryCluster):
         failing: a further share, and since when, in seconds, by version.
         neighbours: other Deployments, with the share of their requests that fail, and since when.
         firing: since when alerts about `web` fire.
-        writes: what was written, in order.
         service: the process that lives now.
     """
 
@@ -92,9 +92,7 @@ class World(MemoryCluster):
         self.failing: dict[str, tuple[float, float]] = {}
         self.neighbours: dict[str, tuple[float, float]] = {}
         self.firing: dt.datetime | None = None
-        self.writes: list[str] = []
-        self.die_after = die_after
-        self.dead = asyncio.Event()
+        self.mortal(die_after)
         self._born: dict[str, dt.datetime] = {f"web-{hash_of('good')}": NOW - age}
         self._gone: dict[str, float] = {}
         self._epoch = asyncio.get_running_loop().time()
@@ -147,16 +145,8 @@ class World(MemoryCluster):
     async def live(self, seconds: float) -> None:
         """Let a process run for some time, or until it dies."""
         self.service = self.start()
-        task = asyncio.create_task(self.service.run())
-        end = asyncio.create_task(self._end())
-        await asyncio.wait({task, end}, timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
-        end.cancel()
-        while not task.done():  # the dead never answer, and whoever waits for them is cut off again
-            task.cancel()
-            await asyncio.wait({task}, timeout=5)
+        await self.lives(self.service.run(), seconds=seconds, end=self._end())
         self.service = None
-        results = await asyncio.gather(task, end, return_exceptions=True)
-        assert isinstance(results[0], asyncio.CancelledError), results[0]
 
     async def _end(self) -> None:
         """Come back when the service has died, or all is said and done for some seconds."""
@@ -165,22 +155,6 @@ class World(MemoryCluster):
             await asyncio.sleep(0.5)
             bad = [record for record in self.records.values() if record.rollout.revision > 1]
             quiet = quiet + 1 if bad and all(record.state is State.ENDED for record in bad) else 0
-
-    def revive(self) -> None:
-        """Let the next process live."""
-        self.dead.clear()
-        self.die_after = None
-
-    async def _wrote(self, what: str) -> None:
-        """Count a write that has just happened; after the last one nothing is ever answered again."""
-        self.writes.append(what)
-        if self.die_after is not None and len(self.writes) >= self.die_after:
-            self.dead.set()
-        await self._alive()
-
-    async def _alive(self) -> None:
-        if self.dead.is_set():
-            await asyncio.Event().wait()
 
     # -- the cluster ---------------------------------------------------------------------------------------------------
 
