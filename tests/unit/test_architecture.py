@@ -69,3 +69,13 @@ def test_no_function_is_longer_than_60_lines() -> None:
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
     ]
     assert max(functions) <= 60
+
+
+@pytest.mark.parametrize("room", ["config", "judge", "decide", "engine", "gate", "notify"])
+def test_a_room_tells_of_each_of_its_modules(room: str) -> None:
+    folder = ROOT / "watchdog" / room
+    told = re.findall(
+        r"^(\w+) {2,}\S|^(\w+) [a-z]", ast.get_docstring(ast.parse((folder / "__init__.py").read_text())) or "", re.M
+    )
+    named = {name for pair in told for name in pair if name}
+    assert {path.stem for path in folder.glob("*.py")} - {"__init__"} <= named

@@ -2,6 +2,12 @@
 
 Every setting has a default; `config.example.toml` shows them all and a test holds it to this file. A command works
 without any configuration file.
+
+base        durations, and what every table has
+policy      a policy, its signals and its rules
+sections    the tables that stand once, and the whole
+reading     from a file to the settings
+checks      what the types do not say
 """
 
 from watchdog.config.base import PauseDuration, Seconds, duration
