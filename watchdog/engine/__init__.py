@@ -7,6 +7,7 @@ fleet           the Deployments of the watched namespaces, and whose they are
 rollouts        from what the watch shows to rollouts: begun, complete, superseded
 bluegreen       the same for the colours of a Service
 claims          what marks claim, and what records prove
+lifecycle       where a watch begins, and where it ends
 new_record      the record of a rollout that comes under watch
 observation     a workload as the API server shows it
 observer        many workloads, read together

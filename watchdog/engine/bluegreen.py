@@ -5,7 +5,6 @@ risk, and a change in place of the one that has it ends the watch of its switch:
 what was never switched to.
 """
 
-import asyncio
 import datetime as dt
 import logging
 from collections.abc import Callable, Mapping
@@ -20,15 +19,14 @@ from watchdog.decide.switch import colour_before, selector_text, stands
 from watchdog.engine.context import Context
 from watchdog.engine.evaluations import settings_of
 from watchdog.engine.fleet import Match
+from watchdog.engine.lifecycle import Lifecycle
 from watchdog.engine.new_record import mode_of, new_record
-from watchdog.engine.rollouts import Rollouts
 from watchdog.errors import ClusterError
 from watchdog.model import MANAGER, Mode, Objection, Outcome, Rollout
 from watchdog.objects import Deployment, Service, Snapshot, TemplateHash, WorkloadRef
 
 _log = logging.getLogger(__name__)
 
-_AGAIN_S = 1.0
 _ACTED = {Outcome.RECOVERED, Outcome.INEFFECTIVE, Outcome.SWITCHED_BACK}
 
 
@@ -36,25 +34,31 @@ class ServiceWatcher:
     """Begins and ends the watches of blue-green policies.
 
     Args:
-        rollouts: begins and ends watches of whatever kind.
-        changed: told of a record that was changed by what the watch showed.
+        life: begins and ends watches.
     """
 
-    def __init__(self, context: Context, rollouts: Rollouts, *, changed: Callable[[Record], None]) -> None:
+    def __init__(self, context: Context, life: Lifecycle) -> None:
         self._context = context
-        self._rollouts = rollouts
-        self._changed = changed
+        self._life = life
         self._seen: dict[WorkloadRef, tuple[str, Mapping[str, str]]] = {}
         self._replicas: dict[WorkloadRef, int] = {}
 
-    async def look(self, deployment: Deployment, match: Match, record: Record | None) -> None:
-        """Look at one colour: has it the traffic, since when, and is that what is under watch?"""
+    async def look(
+        self, deployment: Deployment, match: Match, record: Record | None, *, again: Callable[[], None]
+    ) -> None:
+        """Look at one colour: has it the traffic, since when, and is that what is under watch?
+
+        Args:
+            match: its policy.
+            record: what is under watch.
+            again: has it looked at again, soon: the controller has not seen the newest change yet.
+        """
         context, ref = self._context, deployment.ref
         address = WorkloadRef(ref.namespace, match.policy.service)
         service = context.fleet.services.get(address)
         if service is None:
             if record and ref.namespace in context.fleet.services_listed:
-                self._rollouts.supersede(record, f"the Service {address.name} was deleted by someone else")
+                self._life.supersede(record, f"the Service {address.name} was deleted by someone else")
             return
         other = context.deployment(match.other) if match.other else None
         if not service.selects(templates.labels(deployment.spec.template)):
@@ -63,16 +67,14 @@ class ServiceWatcher:
             return
         if other and service.selects(templates.labels(other.spec.template)):
             if record:
-                self._rollouts.supersede(
-                    record, f"the Service {address.name} selects both colours now, by someone else"
-                )
+                self._life.supersede(record, f"the Service {address.name} selects both colours now, by someone else")
             return
         if deployment.spec.replicas:
             self._replicas[ref] = deployment.spec.replicas
-        if record and await self._goes_on(record, deployment, service):
+        if record and await self._goes_on(record, deployment, service, again):
             return
         if other:
-            await self._maybe_begin(deployment, other, service, match)
+            await self._maybe_begin(deployment, other, service, match, again)
 
     def _left(self, record: Record, service: Service) -> None:
         """A colour under watch has no traffic any more: by us, or by somebody else."""
@@ -81,46 +83,50 @@ class ServiceWatcher:
             if record.state in BEFORE_ACTING:
                 # Its process died between the patch and the record: the patch carries the proof.
                 record = self._context.put(msgspec.structs.replace(record, state=State.ACTING), notify=False)
-                self._changed(record)
+                self._life.changed(record)
             return
         mark = marks.read_last_rollback(service.metadata.annotations, now=now)
         went_back = switched is not None and service.spec.selector == switched.before
-        if mark and went_back and record.state in UNWRITTEN and self._rollouts.claims.claimed(mark, record):
-            self._context.put(self._rollouts.claims.unproven(record, mark))
+        if mark and went_back and record.state in UNWRITTEN and self._life.claims.claimed(mark, record):
+            self._context.put(self._life.claims.unproven(record, mark))
             return
         text = selector_text(service.spec.selector)
-        self._rollouts.supersede(record, f"the Service {service.ref.name} selects {text} now, by someone else")
+        self._life.supersede(record, f"the Service {service.ref.name} selects {text} now, by someone else")
 
-    async def _goes_on(self, record: Record, deployment: Deployment, service: Service) -> bool:
+    async def _goes_on(
+        self, record: Record, deployment: Deployment, service: Service, again: Callable[[], None]
+    ) -> bool:
         """Whether the colour that has the traffic is what its record is about."""
         switched = record.switched
         if switched is None or (service.metadata.uid, service.spec.selector) != (switched.uid, switched.after):
             text = selector_text(service.spec.selector)
-            self._rollouts.supersede(record, f"the Service {service.ref.name} selects {text} now, by someone else")
+            self._life.supersede(record, f"the Service {service.ref.name} selects {text} now, by someone else")
             return False
         if record.state is State.VERIFYING:
-            self._rollouts.supersede(record, "it was switched to again by someone else")
+            self._life.supersede(record, "it was switched to again by someone else")
             return False
         if deployment.metadata.generation > deployment.status.observed_generation:
             return True
         found = live_rollout(deployment, read_history(await self._snapshot(deployment)))
         if isinstance(found, Objection):
-            self._later(deployment.ref)
+            again()
         elif found[0].hash != record.rollout.hash:
             why = f"{deployment.ref.name} was changed in place by someone else: revision {found[0].revision}"
-            self._rollouts.supersede(record, why)
+            self._life.supersede(record, why)
         elif record.state is State.WATCHING and record.completed is None and _complete(deployment):
             self._context.put(msgspec.structs.replace(record, completed=self._context.now()))
         return True
 
-    async def _maybe_begin(self, deployment: Deployment, other: Deployment, service: Service, match: Match) -> None:
+    async def _maybe_begin(
+        self, deployment: Deployment, other: Deployment, service: Service, match: Match, again: Callable[[], None]
+    ) -> None:
         context, before = self._context, self._seen.get(service.ref)
         seen = (service.metadata.uid, service.spec.selector)
         if before == seen:
             return
         found = live_rollout(deployment, read_history(await self._snapshot(deployment)))
         if isinstance(found, Objection):
-            self._later(deployment.ref)
+            again()
             return
         live, replicaset = found
         self._seen[service.ref] = seen
@@ -171,7 +177,7 @@ class ServiceWatcher:
             record = msgspec.structs.replace(record, completed=record.started)
         fields = {"event": "rollout-begins", "incident": record.id, "workload": str(record.workload)}
         _log.info("a switch is under watch, back would be %s", record.stable_hash or "nowhere", extra=fields)
-        self._rollouts.begin(record)
+        self._life.begin(record)
 
     def _newest(self, service: Service) -> Record | None:
         """The newest record about this Service."""
@@ -200,9 +206,6 @@ class ServiceWatcher:
 
     async def _snapshot(self, deployment: Deployment) -> Snapshot:
         return await self._context.observer.snapshot(deployment)
-
-    def _later(self, ref: WorkloadRef) -> None:
-        asyncio.get_running_loop().call_later(_AGAIN_S, self._rollouts.look_at, ref)
 
 
 def _complete(deployment: Deployment) -> bool:

@@ -12,16 +12,16 @@ import msgspec
 from watchdog.config import Config
 from watchdog.decide import incident as life
 from watchdog.decide import marks
-from watchdog.decide.record import BEFORE_ACTING, EvidenceStatus, Record, State, Written, restored, thinned
+from watchdog.decide.record import BEFORE_ACTING, Record, State, Written, restored, thinned
 from watchdog.engine import wording
 from watchdog.engine.act import Actor
 from watchdog.engine.faults import Faults, growing
 from watchdog.engine.fleet import Fleet
 from watchdog.engine.observer import Observer
 from watchdog.engine.switching import Switcher
+from watchdog.engine.watch import Key, Watch
 from watchdog.engine.writes import Aftermath
 from watchdog.errors import ClusterError
-from watchdog.judge.blocks import Block
 from watchdog.metrics import Channel, Delivery, Metrics, Part
 from watchdog.model import EventReason, IncidentId, Mode, Silence
 from watchdog.objects import Deployment, WorkloadRef
@@ -53,13 +53,6 @@ class Ports(msgspec.Struct, frozen=True):
     switcher: Switcher | None = None
 
 
-class Counted(msgspec.Struct, frozen=True):
-    """What a watch has counted by signal, as blocks for the record, and where its evidence stands."""
-
-    blocks: Mapping[str, tuple[Block, ...]]
-    evidence: Mapping[str, tuple[EvidenceStatus, ...]]
-
-
 class Context:
     """The service's memory of records, and its parts.
 
@@ -85,8 +78,12 @@ class Context:
         self.records: dict[IncidentId, Record] = {}
         self.silences: tuple[Silence, ...] | None = None
         """The active silences that name the watchdog, as they were last told; None where nobody tells of them."""
-        self.tell: Callable[[Record], None] = lambda _: None
-        self.counted: Callable[[Record], Counted | None] = lambda _: None
+        self.untold: dict[IncidentId, None] = {}
+        """The records that people are to be told of."""
+        self.news = asyncio.Event()
+        """Set whenever `untold` has more."""
+        self.watches: dict[Key, Watch] = {}
+        """The numbers of the rollouts under watch; the poller makes and feeds them."""
         self._open: dict[WorkloadRef, IncidentId] = {}
         self._by_workload: dict[WorkloadRef, dict[IncidentId, None]] = {}
         self._nonces: dict[IncidentId, str] = {}
@@ -160,7 +157,8 @@ class Context:
         if save:
             self._save_soon(record.id)
         if notify:
-            self.tell(record)
+            self.untold[record.id] = None
+            self.news.set()
         return record
 
     def claim(self, record: Record) -> None:
@@ -226,10 +224,10 @@ class Context:
         return restored(record, stored) if stored else record
 
     def _with_blocks(self, record: Record) -> Record:
-        counted = self.counted(record)
-        if counted is None:
+        watch = self.watches.get((record.id, record.rollout.hash))
+        if watch is None or not watch.fed:
             return record
-        return msgspec.structs.replace(record, blocks=counted.blocks, evidence=counted.evidence)
+        return msgspec.structs.replace(record, blocks=watch.recorded(), evidence=watch.evidence(urgent=record.urgent))
 
     def _thin_out(self, record: Record) -> None:
         self.records[record.id] = thinned(record)

@@ -21,41 +21,34 @@ _Message = tuple[Channel, IncidentId]
 
 
 class Notifications:
-    """Has every channel told of every record that changed; of several changes in a row, of the last only.
-
-    Args:
-        context: what the loops share; its `tell` is set to this.
-    """
+    """Has every channel told of every record that changed; of several changes in a row, of the last only."""
 
     def __init__(self, context: Context) -> None:
         self._context = context
         self._due: dict[_Message, None] = {}
         self._at_work: set[_Message] = set()
-        self._some = asyncio.Event()
-        if context.ports.channels:
-            context.tell = self._later
-
-    def _later(self, record: Record) -> None:
-        for channel in self._context.ports.channels:
-            self._again((channel, record.id))
 
     def _again(self, message: _Message) -> None:
         self._due[message] = None
-        self._some.set()
+        self._context.news.set()
 
     async def run(self) -> None:
         """Tell of whatever is due, for ever; what an earlier process may have left unsaid first."""
-        if not self._context.ports.channels:
-            return
-        for record in self._context.records.values():
-            self._later(record)
+        context = self._context
+        for incident in context.records:
+            context.untold[incident] = None
+        context.news.set()
         while True:
-            await self._some.wait()
-            self._some.clear()
+            await context.news.wait()
+            context.news.clear()
+            self._due |= {
+                (channel, incident): None for incident in context.untold for channel in context.ports.channels
+            }
+            context.untold.clear()
             for message in [each for each in self._due if each not in self._at_work]:
                 del self._due[message]
                 self._at_work.add(message)
-                self._context.spawn(Part.NOTIFY, self._tell_newest(message), about=message[1])
+                context.spawn(Part.NOTIFY, self._tell_newest(message), about=message[1])
 
     async def _tell_newest(self, message: _Message) -> None:
         try:
@@ -65,7 +58,7 @@ class Notifications:
         finally:
             self._at_work.discard(message)
             if message in self._due:
-                self._some.set()
+                self._context.news.set()
 
     async def _tell(self, channel: Channel, record: Record) -> None:
         context = self._context

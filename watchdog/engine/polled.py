@@ -4,8 +4,7 @@ import msgspec
 
 from watchdog.decide.record import Record
 from watchdog.engine.pod_timeline import Named
-from watchdog.engine.watch import Watch
-from watchdog.engine.watch_start import Key
+from watchdog.engine.watch import Key, Watch
 from watchdog.objects import Pod, ReplicaSet, Snapshot
 
 

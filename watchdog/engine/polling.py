@@ -21,11 +21,11 @@ import msgspec
 from watchdog.config import Policy
 from watchdog.decide.record import Record, State
 from watchdog.engine import pod_timeline, questions
-from watchdog.engine.context import Context, Counted
+from watchdog.engine.context import Context
 from watchdog.engine.polled import PodsSeen, Polled
 from watchdog.engine.tracks import tracks
-from watchdog.engine.watch import PAST_S, Watch, group_of
-from watchdog.engine.watch_start import Key, WatchStart, WatchStarts, first_step
+from watchdog.engine.watch import PAST_S, Key, group_of
+from watchdog.engine.watch_start import WatchStart, WatchStarts, first_step
 from watchdog.errors import ClusterError
 from watchdog.judge.blocks import Blind, BlindReason, PodTimeline, Reading, Track
 from watchdog.metrics import Part
@@ -55,7 +55,7 @@ class Poller:
     def __init__(self, context: Context, *, judge: Judge) -> None:
         self._context = context
         self._judge = judge
-        self._watches: dict[Key, Watch] = {}
+        self._watches = context.watches
         self._pods: dict[Key, tuple[PodTimeline, ...]] = {}
         self._last: dict[IncidentId, Polled] = {}
         self._beside: set[Key] = set()
@@ -64,7 +64,6 @@ class Poller:
         self._in_time_s = min(_IN_TIME_S, _IN_TIME_STEPS * self.step_s)
         self._beginnings = WatchStarts(context)
         self._round = asyncio.get_running_loop().time()
-        context.counted = self._counted
 
     def late_s(self) -> float:
         """Seconds since the loop last came round."""
@@ -88,11 +87,6 @@ class Poller:
     def last(self, incident: IncidentId) -> Polled | None:
         """What the last step showed of a rollout."""
         return self._last.get(incident)
-
-    def _counted(self, record: Record) -> Counted | None:
-        """What the watch of a rollout itself has counted, and thinks of it; None before its first step."""
-        watch = self._watches.get((record.id, record.rollout.hash))
-        return Counted(watch.recorded(), watch.evidence(urgent=record.urgent)) if watch and watch.fed else None
 
     def next_step(self, incident: IncidentId) -> int:
         """The first step of a rollout that has not been judged; 0 where nobody has looked at it yet."""
@@ -173,7 +167,7 @@ class Poller:
             if record and (policy := self._policy(record)):
                 pods, strategy = (*look.candidates, *look.stables), look.snapshot.deployment.spec.strategy.type
                 starts.append(WatchStart(look.key, record, policy, strategy, step, pods, look.both, look.named))
-        self._watches |= await self._beginnings.begin(starts)
+        self._watches.update(await self._beginnings.begin(starts))
         for start in starts:
             self._resting.pop(start.key, None)
         there = {start.key for start in starts}

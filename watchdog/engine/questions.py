@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import msgspec
 
 from watchdog.engine.polled import Polled
-from watchdog.engine.watch import FEW_PODS, group_of
-from watchdog.engine.watch_start import Key, namespaces
+from watchdog.engine.watch import FEW_PODS, Key, group_of
+from watchdog.engine.watch_start import namespaces
 from watchdog.objects import Pod, WorkloadRef
 from watchdog.ports import SignalQuery
 

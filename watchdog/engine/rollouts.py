@@ -9,7 +9,7 @@ import asyncio
 import datetime as dt
 import hashlib
 import logging
-from collections.abc import Awaitable, Callable
+from functools import partial
 
 import msgspec
 
@@ -19,14 +19,16 @@ from watchdog.decide.plan import Request
 from watchdog.decide.record import UNWRITTEN, Answer, Record, State
 from watchdog.decide.revisions import History, live_rollout, read_history
 from watchdog.decide.status import Progress, progressed_at, rollout_status
-from watchdog.engine.claims import RECENT, Claims
+from watchdog.engine.bluegreen import ServiceWatcher
+from watchdog.engine.claims import RECENT
 from watchdog.engine.context import Context
 from watchdog.engine.evaluations import settings_of
 from watchdog.engine.fleet import Match, WorkloadRole
+from watchdog.engine.lifecycle import Lifecycle
 from watchdog.engine.new_record import mode_of, new_record
 from watchdog.errors import ClusterError
 from watchdog.metrics import Part
-from watchdog.model import MANAGER, Cause, Mode, Objection, Outcome, Rollout, Topology
+from watchdog.model import MANAGER, Cause, Mode, Objection, Rollout, Topology
 from watchdog.objects import (
     REVISION,
     Deployment,
@@ -44,30 +46,22 @@ _GATES_AFTER_S = (0.5, 5.0, 30.0)
 
 
 class Rollouts:
-    """Begins and ends watches.
+    """Looks at the Deployments that have changed.
 
     Args:
-        changed: told of a record that was changed by what the watch showed, such as an answer.
-        began: told of a rollout that is under watch from now on.
+        life: begins and ends watches.
+        colours: looks at those of blue-green policies.
     """
 
-    def __init__(
-        self,
-        context: Context,
-        *,
-        changed: Callable[[Record], None],
-        began: Callable[[Record], None],
-    ) -> None:
+    def __init__(self, context: Context, life: Lifecycle, colours: ServiceWatcher) -> None:
         self._context = context
-        self._changed = changed
-        self._began = began
+        self._life = life
+        self._colours = colours
         self._seen: dict[WorkloadRef, tuple[str, str]] = {}
         self._live: dict[WorkloadRef, TemplateHash] = {}
         self._looking: set[WorkloadRef] = set()
         self._due: set[WorkloadRef] = set()
         self._bringing_back: dict[WorkloadRef, str] = {}
-        self.claims = Claims(context, changed=changed)
-        self.look_at_colour: Callable[[Deployment, Match, Record | None], Awaitable[None]] = _left_alone
 
     def look_at(self, ref: WorkloadRef) -> None:
         """Have a workload looked at, soon and once; never twice at the same time."""
@@ -108,26 +102,26 @@ class Rollouts:
         if deployment is None or (record and record.rollout.uid != deployment.metadata.uid):
             self._seen.pop(ref, None)
             if record:
-                self._over(record, "the Deployment was deleted by someone else")
+                self._life.over(record, "the Deployment was deleted by someone else")
             if deployment is None:
                 self._live.pop(ref, None)
                 self._bringing_back.pop(ref, None)
-                self.claims.forget(ref)
+                self._life.claims.forget(ref)
                 return
             record = None
         if deployment.metadata.deletion_timestamp:
             if record:
-                self.supersede(record, "the Deployment is being deleted by someone else")
+                self._life.supersede(record, "the Deployment is being deleted by someone else")
             return
         if match is None:
             if record:
-                self._over(record, "no policy matches the Deployment any more")
+                self._life.over(record, "no policy matches the Deployment any more")
             return
         if record:
-            record = self.claims.take_proof(record, deployment)
+            record = self._life.claims.take_proof(record, deployment)
             record = self._read_annotations(record, deployment, match)
         if match.side is WorkloadRole.COLOUR:
-            await self.look_at_colour(deployment, match, record)
+            await self._colours.look(deployment, match, record, again=partial(self._later, ref))
             return
         await self._maybe_restore(deployment, record)
         if deployment.metadata.generation > deployment.status.observed_generation:
@@ -192,12 +186,12 @@ class Rollouts:
         if record and record.rollout == rollout:
             return record
         if record:
-            if self.claims.ours(record, deployment, rollout):
+            if self._life.claims.ours(record, deployment, rollout):
                 return record
             await self._replaced(record, deployment, rollout)
         if rollout.incident in context.records:
             return None  # ended already
-        if self.claims.undone(deployment, rollout, history):
+        if self._life.claims.undone(deployment, rollout, history):
             return None
         progress = rollout_status(deployment)
         now = context.now()
@@ -240,14 +234,7 @@ class Rollouts:
         )
         fields = {"event": "rollout-begins", "incident": record.id, "workload": str(record.workload)}
         _log.info("revision %d is under watch, beside %s", rollout.revision, stable_hash or "nothing", extra=fields)
-        return self.begin(record)
-
-    def begin(self, record: Record) -> Record:
-        """Take a rollout under watch."""
-        self._context.put(record)
-        self._context.nonce(record.id)
-        self._began(record)
-        return self._context.records[record.id]
+        return self._life.begin(record)
 
     async def _hash_live(self, ref: WorkloadRef) -> TemplateHash:
         deployment = self._context.deployment(ref)
@@ -258,15 +245,20 @@ class Rollouts:
 
     async def _replaced(self, record: Record, deployment: Deployment, rollout: Rollout) -> None:
         """End a watch whose version is live no more: somebody else has replaced it, or a mark claims that we did."""
-        mark, context = self.claims.mark(deployment), self._context
-        if mark and self.claims.claimed(mark, record) and mark.to_hash == rollout.hash and record.state in UNWRITTEN:
-            context.put(self.claims.unproven(record, mark))
+        mark, context = self._life.claims.mark(deployment), self._context
+        if (
+            mark
+            and self._life.claims.claimed(mark, record)
+            and mark.to_hash == rollout.hash
+            and record.state in UNWRITTEN
+        ):
+            context.put(self._life.claims.unproven(record, mark))
             return
         by = "someone else"
         if mark and mark.incident == record.id and not mark.by_us:
             by = mark.by[:100] if mark.to_hash == rollout.hash else by
             context.spawn(Part.RECORDS, self._read_gates(record), about=record.id)
-        self.supersede(record, f"revision {rollout.revision} ({rollout.hash}) is live now, by {by}")
+        self._life.supersede(record, f"revision {rollout.revision} ({rollout.hash}) is live now, by {by}")
 
     async def _read_gates(self, record: Record) -> None:
         """A gate that acted writes a record of its own just after, and what it condemned counts here, too."""
@@ -291,7 +283,7 @@ class Rollouts:
             by = owner.manager if owner else "unknown"
             said = Answer(answer, f"who may annotate the Deployment ({by})", context.now(), "annotation")
             record = context.put(msgspec.structs.replace(record, people=(said,)))
-            self._changed(record)
+            self._life.changed(record)
         return context.records[record.id]
 
     def _maybe_complete(self, record: Record, deployment: Deployment) -> None:
@@ -299,30 +291,13 @@ class Rollouts:
             now = self._context.now()
             self._context.put(msgspec.structs.replace(record, completed=progressed_at(deployment) or now))
 
-    def supersede(self, record: Record, why: str) -> None:
-        """End a watch whose version somebody else has replaced."""
-        if record.state is State.ENDED:
-            return
-        writing = record.state is State.ACTING and not record.tried
-        if writing or (record.state is State.VERIFYING and not record.verified):
-            return  # whoever carries the action out sees it, too
-        if record.verified:
-            why = f"{record.verified}, then {why}"
-        self._context.put(incident.end(record, Outcome.SUPERSEDED, why, now=self._context.now()))
-
-    def _over(self, record: Record, why: str) -> None:
-        """End a watch whose workload is gone; whoever carries an action out is to find that out, if nobody does yet."""
-        self.supersede(record, why)
-        if self._context.records[record.id].state is not State.ENDED:
-            self._changed(record)
-
     async def _maybe_restore(self, deployment: Deployment, record: Record | None) -> None:
         """Give a scaled-down canary its replicas back, when another template has come.
 
         Where that came with replicas of its own only the mark goes: it would undo a later scaling to zero.
         """
         context, text = self._context, deployment.metadata.annotations.get(marks.REPLICAS_BEFORE)
-        if not self.claims.scaled_down_by_us(deployment):
+        if not self._life.claims.scaled_down_by_us(deployment):
             return
         acting = record is not None and record.state in (State.ACTING, State.VERIFYING)
         key = hashlib.sha256(bytes(deployment.spec.template) + (text or "").encode()).hexdigest()
@@ -345,10 +320,6 @@ class Rollouts:
         result = await context.ports.actor.restore(deployment.ref, request, condemned_images=pairs)
         _log.info("%s", result.detail, extra={"event": str(result.outcome), "workload": str(deployment.ref)})
         self._bringing_back[deployment.ref] = key
-
-
-async def _left_alone(_deployment: Deployment, _match: Match, _record: Record | None) -> None:
-    """Where nobody looks at colours."""
 
 
 def _before(rollout: Rollout, history: History, seen: TemplateHash | None) -> TemplateHash:

@@ -24,6 +24,7 @@ from watchdog.engine.bluegreen import ServiceWatcher
 from watchdog.engine.context import Context
 from watchdog.engine.evaluations import EvaluationIntake
 from watchdog.engine.incidents import Incidents
+from watchdog.engine.lifecycle import Lifecycle
 from watchdog.engine.notifications import Notifications
 from watchdog.engine.polling import Poller
 from watchdog.engine.rollouts import Rollouts
@@ -86,9 +87,8 @@ class WatchdogService:
         self.poller = Poller(context, judge=self.incidents.judge)
         self.alerts = AlertIntake(context, evaluate_now=self._evaluate_now, next_step=self.poller.next_step)
         self._evaluations = EvaluationIntake(context, next_step=self.poller.next_step)
-        self._rollouts = Rollouts(context, changed=self.incidents.answered, began=self.alerts.held_again)
-        self._switches = ServiceWatcher(context, self._rollouts, changed=self.incidents.answered)
-        self._rollouts.look_at_colour = self._switches.look
+        life = Lifecycle(context, changed=self.incidents.answered, began=self.alerts.held_again)
+        self._rollouts = Rollouts(context, life, ServiceWatcher(context, life))
         self.telling = Notifications(context)
 
     async def run(self) -> None:

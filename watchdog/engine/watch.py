@@ -21,7 +21,8 @@ from watchdog.judge.counters import CounterSettings
 from watchdog.judge.evaluations import Evaluation, EvaluationState
 from watchdog.judge.sequential import SequentialSettings
 from watchdog.judge.threshold import ThresholdSettings
-from watchdog.objects import Pod, ReplicaSet, WorkloadRef
+from watchdog.model import IncidentId
+from watchdog.objects import Pod, ReplicaSet, TemplateHash, WorkloadRef
 from watchdog.ports import SignalQuery
 
 FEW_PODS = 50
@@ -29,6 +30,9 @@ FEW_PODS = 50
 
 PAST_S = 30.0
 """How long Prometheus may take for steps that are over."""
+
+Key = tuple[IncidentId, TemplateHash]
+"""An incident, and the hash that is on the candidate's side."""
 
 _INCIDENT_FIRST_S = 600.0
 _RECORDED = 640

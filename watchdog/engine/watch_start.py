@@ -22,6 +22,7 @@ from watchdog.engine.evaluations import settings_of
 from watchdog.engine.rules import controls_of, freeze_settings
 from watchdog.engine.watch import (
     PAST_S,
+    Key,
     Watch,
     baseline_query,
     digest,
@@ -33,7 +34,7 @@ from watchdog.engine.watch import (
 )
 from watchdog.judge import counters
 from watchdog.judge.blocks import Blind, ScrapeTarget, Status
-from watchdog.model import IncidentId, Topology
+from watchdog.model import Topology
 from watchdog.objects import Pod, ReplicaSet, TemplateHash, WorkloadRef
 from watchdog.ports import SignalQuery, Signals
 
@@ -41,8 +42,6 @@ _log = logging.getLogger(__name__)
 
 
 _NO_SOURCE = "no Prometheus is configured"
-
-Key = tuple[IncidentId, TemplateHash]
 
 
 class WatchStart(msgspec.Struct, frozen=True):
