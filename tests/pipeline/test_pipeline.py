@@ -104,6 +104,7 @@ def results(run: Run) -> dict[str, str]:
     return {job.name: job.result for job in run.jobs.values()}
 
 
+@pytest.mark.heavy
 def test_a_good_version_reaches_every_pod_and_nobody_goes_without_an_answer(site: Site) -> None:
     begun = time.time()
     run = site.deploy(site.repository.commit("a good version"))
