@@ -130,6 +130,15 @@ class Crowded(World):
         return found
 
 
+class Shy(World):
+    """Nobody tells of other Deployments."""
+
+    async def replicasets(self, namespace: str, selector: LabelSelector, *, timeout_s: float) -> tuple[ReplicaSet, ...]:
+        if not selector.match_labels:
+            raise Denied("list replicasets", "Forbidden")
+        return await super().replicasets(namespace, selector, timeout_s=timeout_s)
+
+
 class Forgetful(World):
     """A Prometheus that keeps no day."""
 
@@ -329,6 +338,13 @@ async def test_an_outage_that_other_workloads_show_too_is_noted(failing: int, ro
     assert [note for note in report.notes if note.startswith("bystanders")] == (
         [noted] if failing > rolling + 1 else []
     )
+
+
+async def test_a_gate_goes_on_where_other_workloads_may_not_be_listed() -> None:
+    world = Shy()
+    world.errors = {"good": 0.004, "bad": 0.3}
+    world.deploy("bad")
+    assert ended(await ran(world)) == (Status.BREACH, Outcome.ROLLED_BACK, 1)
 
 
 async def test_the_day_before_says_what_is_usual_and_the_gate_says_what_it_was() -> None:

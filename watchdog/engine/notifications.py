@@ -69,14 +69,14 @@ class Notifications:
         except NotificationError as error:
             context.metrics.notification(channel, Delivery.FAILED)
             fields = {"event": "not-told", "incident": record.id}
-            _log.warning("people were not told: %s", error, extra=fields)
+            _log.warning("people were not told in %s: %s", channel, error, extra=fields)
             return
         except Exception as error:
             context.metrics.notification(channel, Delivery.FAILED)
-            pause_s = context.faults.note(Part.NOTIFY, error, about=record.id)
+            pause_s = context.faults.note(Part.NOTIFY, error, about=f"{channel} {record.id}")
             asyncio.get_running_loop().call_later(pause_s, self._again, (channel, record.id))
             return
-        context.faults.over(Part.NOTIFY, record.id)
+        context.faults.over(Part.NOTIFY, f"{channel} {record.id}")
         latest = context.records.get(record.id)
         if told and latest and told != latest.notified:
             context.metrics.notification(channel, Delivery.SENT)

@@ -12,6 +12,7 @@ from msgspec.structs import replace
 from watchdog.config import Signal
 from watchdog.engine import pod_timeline
 from watchdog.engine.watch import FEW_PODS, PAST_S, Watch, query_of
+from watchdog.errors import ClusterError
 from watchdog.gate import rules
 from watchdog.gate.pinned import Look, Pinned, began
 from watchdog.gate.request import GatePorts, GateRequest
@@ -102,9 +103,16 @@ class Feed:
         return True
 
     async def _beside(self) -> dict[WorkloadRef, frozenset[str]]:
-        """The other Deployments of the namespace, each with its ReplicaSets that want pods."""
+        """The other Deployments of the namespace, each with its ReplicaSets that want pods; none if they are not told.
+
+        They are one witness more: no gate ends because they cannot be read.
+        """
         namespace, found = self._task.workload.namespace, defaultdict(set)
-        everything = await self._ports.cluster.replicasets(namespace, LabelSelector(), timeout_s=self._ports.request_s)
+        timeout_s = self._ports.request_s
+        try:
+            everything = await self._ports.cluster.replicasets(namespace, LabelSelector(), timeout_s=timeout_s)
+        except ClusterError:
+            return {}
         for item in everything:
             owner = next((each for each in item.metadata.owner_references if each.controller), None)
             if owner and owner.kind == "Deployment" and item.spec.replicas:
