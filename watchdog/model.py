@@ -31,11 +31,6 @@ class Topology(StrEnum):
     CANARY = "canary"
     BLUE_GREEN = "blue-green"
 
-    @property
-    def side_by_side(self) -> bool:
-        """Whether the other side takes traffic at the same time, so that its requests are a control."""
-        return self is not Topology.BLUE_GREEN
-
 
 class Action(StrEnum):
     """What a breach leads to."""

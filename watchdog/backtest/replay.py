@@ -15,7 +15,8 @@ from watchdog.backtest.rollouts import PastRollout
 from watchdog.backtest.scene import PastPods
 from watchdog.config import RuleName
 from watchdog.engine.baselines import Baseline
-from watchdog.engine.rules import controls_of, freeze_settings
+from watchdog.engine.rules import freeze_settings
+from watchdog.engine.topologies import TRAITS
 from watchdog.engine.watch import Watch, rule_of
 from watchdog.judge import starved, threshold
 from watchdog.judge.blocks import MOST_BLIND, Blind, Block, Counts, Reading, Status, Verdict
@@ -174,7 +175,7 @@ def _watched(
 ) -> tuple[Watch, Finding, dict[str, list[tuple[float, ...]]]]:
     """Feed a watch up to the undo, and say what the rule `sequential` did and where it stood after each block."""
     subject, first = rollout.subject, steps_of(rollout, step_s=step_s)[0]
-    controls = controls_of(subject.topology, subject.strategy)
+    controls = TRAITS[subject.topology].controls_with(subject.strategy)
     lowest = {name: each.past.lowest for name, each in known.items() if each.past.lowest is not None}
     watch = Watch(
         subject.workload,

@@ -9,7 +9,8 @@ import msgspec
 from watchdog.config import Policy, RuleName, Signal
 from watchdog.engine import baselines
 from watchdog.engine.fleet import Match, WorkloadRole
-from watchdog.engine.rules import controls_of, freeze_settings
+from watchdog.engine.rules import freeze_settings
+from watchdog.engine.topologies import TRAITS
 from watchdog.engine.watch import baseline_query
 from watchdog.judge.detection_time import Traffic, seconds_to_see
 from watchdog.judge.sequential import Control
@@ -98,7 +99,8 @@ async def foresee(
     beside = matches[ref].other if matches[ref].side is WorkloadRole.CANDIDATE else None
     share = canary / (canary + len(pods.get(beside, ()))) if beside else 1.0
     strategy = deployments[ref].spec.strategy.type
-    settings = freeze_settings(policy, pasts[ref], controls=controls_of(matches[ref].topology, strategy), step_s=step_s)
+    controls = TRAITS[matches[ref].topology].controls_with(strategy)
+    settings = freeze_settings(policy, pasts[ref], controls=controls, step_s=step_s)
     rps = pasts[ref].rps
     traffic = Traffic(candidate_rps=rps * share, stable_rps=rps * (1 - share), usual=usual)
     historical = Control.HISTORICAL in settings.controls.each

@@ -5,6 +5,7 @@ context         what the loops share: parts, records, Events
 faults          a fault that nobody foresaw costs one step of its own rollout
 fleet           the Deployments of the watched namespaces, and whose they are
 rollouts        from what the watch shows to rollouts: begun, complete, superseded
+topologies      what differs between the topologies
 bluegreen       the same for the colours of a Service
 claims          what marks claim, and what records prove
 lifecycle       where a watch begins, and where it ends

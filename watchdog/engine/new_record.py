@@ -6,6 +6,7 @@ from typing import Any
 from watchdog.decide import marks
 from watchdog.decide.record import Record
 from watchdog.engine.fleet import Match, WorkloadRole
+from watchdog.engine.topologies import TRAITS
 from watchdog.engine.watch import digest, signals_used
 from watchdog.model import Action, Mode, Rollout
 from watchdog.objects import Deployment
@@ -44,7 +45,5 @@ def mode_of(mode: Mode, deployment: Deployment) -> Mode:
 
 def action_of(match: Match) -> Action:
     """What a breach of this workload leads to. Only a canary is ever scaled down, never the stable side beside it."""
-    if match.side is WorkloadRole.COLOUR:
-        return Action.SWITCH_BACK
-    wanted = match.policy.action or Action.SCALE_DOWN
+    wanted = match.policy.action or TRAITS[match.topology].action
     return Action.UNDO if wanted is Action.SCALE_DOWN and match.side is not WorkloadRole.CANDIDATE else wanted

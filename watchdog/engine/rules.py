@@ -14,7 +14,6 @@ from watchdog.judge import sequential, threshold
 from watchdog.judge.blocks import MOST_BLIND, Block, Counts, Status, Verdict
 from watchdog.judge.sequential import Control, Controls, SequentialSettings, SequentialState
 from watchdog.judge.threshold import ThresholdSettings
-from watchdog.model import Topology
 
 _SPEAKS = {
     Control.CONCURRENT: "by the stable pods of the same minutes",
@@ -158,18 +157,6 @@ def evidence_of(state: SequentialState, settings: SequentialSettings, *, urgent:
         )
         for control in settings.controls.each
     )
-
-
-def controls_of(topology: Topology, strategy: str) -> Controls:
-    """Give the controls of a rollout: those whose pods run beside the candidate's, and the time before.
-
-    Args:
-        strategy: the Deployment's, `RollingUpdate` or `Recreate`.
-    """
-    if topology is Topology.CANARY:
-        return Controls.CONCURRENT
-    alone = topology is Topology.BLUE_GREEN or strategy == "Recreate"
-    return Controls.HISTORICAL if alone else Controls.BOTH
 
 
 def freeze_settings(

@@ -19,7 +19,8 @@ from watchdog.engine import baselines, pod_timeline
 from watchdog.engine.baselines import Baseline, BaselineQuery
 from watchdog.engine.context import Context
 from watchdog.engine.evaluations import settings_of
-from watchdog.engine.rules import controls_of, freeze_settings
+from watchdog.engine.rules import freeze_settings
+from watchdog.engine.topologies import TRAITS
 from watchdog.engine.watch import (
     PAST_S,
     Key,
@@ -34,7 +35,6 @@ from watchdog.engine.watch import (
 )
 from watchdog.judge import counters
 from watchdog.judge.blocks import Blind, ScrapeTarget, Status
-from watchdog.model import Topology
 from watchdog.objects import Pod, ReplicaSet, TemplateHash, WorkloadRef
 from watchdog.ports import SignalQuery, Signals
 
@@ -221,14 +221,15 @@ class WatchStarts:
             if name not in bad_known and key in seen:
                 bad_known[name] = seen[key]
         test_settings, lowest = dict(record.test_settings), dict(record.lowest)
+        traits = TRAITS[record.topology]
         for name in policy.signals:
             if past := pasts.get((start.key, name)):
-                controls = controls_of(record.topology, start.strategy)
+                controls = traits.controls_with(start.strategy)
                 switched_s = record.started.timestamp() if record.switched else None
                 test_settings[name] = freeze_settings(
                     policy, past, controls=controls, step_s=self._step_s, switched_s=switched_s
                 )
-                if past.lowest is not None and record.topology is not Topology.CANARY:  # a canary has a share only
+                if past.lowest is not None and traits.whole:
                     lowest[name] = past.lowest
         if watching and (bad_known, test_settings) != (dict(record.bad_known), dict(record.test_settings)):
             found = [each.incident_first for each in test_settings.values() if each.incident_first]
@@ -249,7 +250,7 @@ class WatchStarts:
             begun=record.started.timestamp() if watching else first * self._step_s,
             bad_known=bad_known,
             sawtooth=self._sawtooth(start, resets),
-            beside=record.topology.side_by_side,
+            beside=traits.side_by_side,
             workloads=sorted({record.workload.name, (record.stable or record.workload).name}),
             test_settings=test_settings if watching else {},
             lowest=lowest if watching else {},

@@ -6,6 +6,7 @@ from msgspec.structs import replace
 
 from watchdog.decide.revisions import read_history
 from watchdog.engine import baselines, rules
+from watchdog.engine.topologies import TRAITS
 from watchdog.engine.watch import baseline_query
 from watchdog.gate.pinned import Look, Pinned
 from watchdog.gate.request import GateRequest
@@ -31,7 +32,7 @@ async def calibrate(
     What the version itself did before is none of its past.
     """
     topology = Topology.CANARY if scene.canary else Topology.ROLLING
-    controls = rules.controls_of(topology, seen.deployment.spec.strategy.type)
+    controls = TRAITS[topology].controls_with(seen.deployment.spec.strategy.type)
     if not scene.stable_hash:
         controls = Controls.HISTORICAL
     named = scene.tracks(seen).named
@@ -57,7 +58,7 @@ async def calibrate(
         found[name] = rules.freeze_settings(task.policy, past, controls=controls, step_s=task.step_s)
         if task.baseline is not None:
             found[name] = replace(found[name], base=task.baseline, known=True)
-        if past.lowest is not None and not scene.canary:
+        if past.lowest is not None and TRAITS[topology].whole:
             lowest[name] = past.lowest
     return found, lowest
 
