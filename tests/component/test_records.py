@@ -16,7 +16,7 @@ from tests.component.fake_api import FakeApi, hang, page, running, status, write
 from tests.unit.builders import NOW, Json
 from tests.unit.json_patch import apply
 from watchdog.config import RecordKind
-from watchdog.decide.record import AlertSeen, Answer, Planned, Record, State, VerdictSeen, Written
+from watchdog.decide.record import AlertSeen, Answer, Notified, Planned, Record, State, VerdictSeen, Written
 from watchdog.errors import ClusterError, Denied, Rejected, Unanswered
 from watchdog.judge.blocks import Blind, BlindReason, Block, Counts, PodCounts, PodTimeline, Restart, Track
 from watchdog.kube import KubeCluster, connect
@@ -155,6 +155,30 @@ FULL = record(
 )
 
 # -- reading and writing -----------------------------------------------------------------------------------------------
+
+BY_AN_EARLIER_VERSION = """\
+{"schema":1,"id":"web-2-abc","rollout":{"workload":{"namespace":"shop","name":"web"},"uid":"uid","revision":2,\
+"hash":"abc","switch":""},"policy":"web","policy_digest":"d","topology":"rolling","mode":"approve","action":"undo",\
+"started":"2026-03-01T12:00:00Z","state":"asking","judged_by":{"errors":{"step_s":15,"controls":"both","blocks":4.0,\
+"base":0.01,"phi_concurrent":1.5,"phi_historical":1.5,"m_cap":null,"known":true,"past":"the day",\
+"incident_first":{"reason":"incident-first","detail":"40 of 900 failed before"},"alpha":0.01,"alpha_alert":0.05,\
+"signals":1,"bake_s":900.0,"completed_s":null,"bystanders":[]}},\
+"verdicts":[{"at":"2026-03-01T12:00:00Z","word":"breach","detail":"30 %","cause":"sequential","signal":"errors"}],\
+"vetoes":[{"guard":"shared","detail":"the stable pods fail, too","at":"2026-03-01T12:00:00Z","lowers":true}],\
+"people":[{"answer":"approve","by":"jane","at":"2026-03-01T12:00:00Z","way":"http"}],\
+"told":{"channel":"C1","ts":"1.1","said":"d1","details":["d2"]}}"""
+
+
+def test_a_record_of_an_earlier_version_is_read_and_its_names_stay() -> None:
+    record = read(BY_AN_EARLIER_VERSION)
+    first = Objection(Guard.INCIDENT_FIRST, "40 of 900 failed before", asks=True)
+    assert record.test_settings["errors"].incident_first == first
+    assert record.objections == (Objection(Guard.SHARED, "the stable pods fail, too", NOW, asks=True),)
+    assert (record.verdicts[0].status, record.people[0].via) == ("breach", "http")
+    assert record.notified == Notified("C1", "1.1", "d1", ("d2",))
+    before, now = json.loads(BY_AN_EARLIER_VERSION), json.loads(write(record))
+    del before["judged_by"]["errors"]["incident_first"], now["judged_by"]["errors"]["incident_first"]
+    assert now == before
 
 
 @pytest.mark.parametrize("kind", list(RecordKind))

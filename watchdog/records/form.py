@@ -62,7 +62,7 @@ def read(text: str) -> Record:
 
 def _renamed(text: str) -> str:
     """Give a record of an earlier version the names of this one; a quote within a string would be escaped."""
-    return text.replace('"incident_first":{"reason":', '"incident_first":{"guard":')
+    return text.replace('"incident_first":{"reason":', '"incident_first":{"lowers":true,"guard":')
 
 
 def _encode(record: Record) -> bytes:
