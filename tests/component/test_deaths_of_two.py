@@ -8,6 +8,7 @@ import pytest
 
 from tests.component.mortal import Mortal
 from tests.component.town import House, Town
+from tests.component.world import SETTINGS
 from tests.unit.builders import Json, decoded, managed
 from tests.unit.json_patch import PatchFailedError, apply
 from watchdog.config import Config, parse
@@ -25,33 +26,8 @@ from watchdog.records import form
 
 pytestmark = pytest.mark.looptime
 
-SETTINGS = """
-[prometheus]
-url = "http://prometheus"
-step = "1s"
-[limits]
-budget = 0
-cool_down = "0s"
-breaker = 0
-breaker_all = 0
-recovery = "8s"
-approval = "20s"
-[[policies]]
-name = "web"
-namespaces = ["shop"]
-mode = "enforce"
-rule = "threshold"
-grace = "0s"
-bake = "20s"
-{policy}
-[policies.threshold]
-window = "3s"
-[policies.signals.errors]
-bad = "errors_total"
-total = "requests_total"
-"""
-CANARY = 'stable = "web"\ncandidate = "canary"'
-COLOURS = 'service = "web"\nworkloads = ["blue", "green"]'
+CANARY = 'mode = "enforce"\nstable = "web"\ncandidate = "canary"'
+COLOURS = 'mode = "enforce"\nservice = "web"\nworkloads = ["blue", "green"]'
 
 
 class Scaled(House):
@@ -201,7 +177,8 @@ async def colours(town: Two) -> None:
 
 async def play(policy: str, die_after: int | None = None, *, save_s: float = 0.0) -> Two:
     """Play one of the two in a town whose service dies after so many writes, and begins anew a moment later."""
-    town = Two(parse(SETTINGS.format(policy=policy)), die_after=die_after)
+    settings = SETTINGS.replace('bake = "10s"', 'bake = "20s"').format(policy=policy, rule="threshold")
+    town = Two(parse(settings), die_after=die_after)
     town.slow["save"] = save_s
     _, other = (town.put(name) for name in (("web", "canary") if policy is CANARY else ("blue", "green")))
     other.shares["bad"] = (0.5, 0.0)
