@@ -172,6 +172,17 @@ def test_every_configuration_that_is_shown_is_good(text: str) -> None:
 def test_every_link_leads_somewhere(page: Path) -> None:
     links = [link for link in re.findall(r"\]\(([^)#\s]+)(?:#[^)\s]*)?\)", page.read_text()) if "://" not in link]
     assert [link for link in links if not (page.parent / link).exists()] == []
+    anchors = re.findall(r"\]\(([^)#\s]*)#([^)\s]+)\)", page.read_text())
+    assert [
+        each for each in anchors if "://" not in each[0] and each[1] not in headings(page.parent / each[0], page)
+    ] == []
+
+
+def headings(path: Path, page: Path) -> set[str]:
+    """The anchors of a page's headings, as GitHub makes them; of the page itself where the link names no other."""
+    text = (path if path.is_file() else page).read_text()
+    found = re.findall(r"^#+ (.*)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.strip().lower()).replace(" ", "-") for heading in found}
 
 
 @pytest.mark.parametrize(
